@@ -1,0 +1,203 @@
+"""What can go wrong, as a tree. Every error is a sentence with the place, the numbers and a way out.
+
+BatchformError                1    anything below that has no code of its own
+├── UsageError               64    the command line itself
+├── InvalidProject            1    one or more Diagnostics about YAML, templates, schemas
+├── SourceError               1    rows cannot be read, keyed or rendered
+├── DestinationError          1    answers cannot be written where the spec says
+├── LimitExceeded             3    a named limit forbids; released by --allow NAME
+├── StalePlan                 4    what was reviewed is not what would run
+├── LedgerMoved               5    another writer won the swap, or holds the lease
+├── LedgerCorrupt             1    head or segments do not hold together
+├── BackendError              1    the service said no, or nothing
+│   ├── NotCreated            1    a create that surely made no job
+│   ├── OutcomeUnknown        8    a create that may have made a job
+│   ├── NotFound              1    the service has no such job or file (for this credential)
+│   └── AuthError             1    key missing or refused
+├── RowsFailed                6    finished, with failed rows above tolerance
+├── StillRunning              7    the wait ended before the jobs did
+├── UnknownSubmissions        8    an intent without a job is too young to be settled
+└── Interrupted             130    stopped by the user; everything is recorded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands: 1-based line and column in a file the user wrote. Zero means unknown."""
+
+    path: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.path
+        return f"{self.path}:{self.line}:{self.column}" if self.column else f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One complaint about what the user wrote.
+
+    rule: stable kebab-case name ("unknown-field"); severity: "error" or "warning";
+    source_line: the text of the offending line, shown with a caret under `place.column`.
+    """
+
+    rule: str
+    message: str
+    place: Place
+    hint: str = ""
+    severity: str = "error"
+    source_line: str = ""
+
+    def render(self) -> str:
+        """`place: severity: message [rule]`, the line with a caret, the hint."""
+        lines = [f"{self.place}: {self.severity}: {self.message} [{self.rule}]"]
+        if self.source_line:
+            shown = self.source_line.rstrip("\n").expandtabs(1)
+            gutter = f"  {self.place.line} | "
+            lines.append(gutter + shown)
+            if self.place.column:
+                lines.append(" " * (len(gutter) + self.place.column - 1) + "^")
+        if self.hint:
+            lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+class BatchformError(Exception):
+    """Base of everything a user can cause or meet. `hint` is the next thing to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", place: Place | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.place = place
+
+    def render(self) -> str:
+        """The error as a person reads it: `place: message`, then the hint."""
+        head = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{head}\n  {self.hint}" if self.hint else head
+
+
+class UsageError(BatchformError):
+    """The command line asks for something that does not exist or does not fit."""
+
+    exit_code = 64
+
+
+class InvalidProject(BatchformError):
+    """All complaints of one run about YAML, templates and schemas, in file order."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(sorted(diagnostics, key=lambda d: (d.place.path, d.place.line, d.place.column)))
+        errors = sum(1 for d in self.diagnostics if d.severity == "error")
+        super().__init__(f"{errors} error{'s' if errors != 1 else ''} in the project's files")
+
+    def render(self) -> str:
+        return "\n".join([*(d.render() for d in self.diagnostics), f"{self.message}."])
+
+
+class SourceError(BatchformError):
+    """Rows cannot be read, keyed or rendered."""
+
+
+class DestinationError(BatchformError):
+    """Answers cannot be written where the spec says. The archive still has them."""
+
+
+class LimitExceeded(BatchformError):
+    """A named limit forbids the plan; each is released only by its own `--allow NAME`."""
+
+    exit_code = 3
+
+
+class StalePlan(BatchformError):
+    """What was reviewed is not what would run now."""
+
+    exit_code = 4
+
+
+class LedgerMoved(BatchformError):
+    """Another writer committed first, or holds the lease. Safe to run again."""
+
+    exit_code = 5
+
+
+class LedgerCorrupt(BatchformError):
+    """The ledger's head and segments do not hold together, or come from a newer batchform."""
+
+
+class BackendError(BatchformError):
+    """The service refused, failed or did not answer. `status` is the HTTP status, 0 if there was none."""
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class NotCreated(BackendError):
+    """A create call that surely made no job: 400, 401, 403, 404, 429, or a refused connection."""
+
+
+class OutcomeUnknown(BackendError):
+    """A create call that may have made a job: never call create again before looking for its tag."""
+
+    exit_code = 8
+
+
+class NotFound(BackendError):
+    """The service has no such job or file, or not for this credential."""
+
+
+class AuthError(BackendError):
+    """The key is missing or was refused."""
+
+
+class RowsFailed(BatchformError):
+    """The work is finished, and more rows failed than the spec tolerates."""
+
+    exit_code = 6
+
+
+class StillRunning(BatchformError):
+    """The wait ended before the jobs did. Nothing is lost; `batchform sync` goes on."""
+
+    exit_code = 7
+
+
+class UnknownSubmissions(BatchformError):
+    """A job may or may not have been created, and it is too early to tell."""
+
+    exit_code = 8
+
+
+class Interrupted(BatchformError):
+    """Stopped by the user. Everything is recorded."""
+
+    exit_code = 130
+
+
+def exit_code(error: BaseException) -> int:
+    """The one place that turns what happened into a process exit code."""
+    if isinstance(error, BatchformError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code
+    return 1
+
+
+def relative_to(path: Path, root: Path) -> str:
+    """The path as the user would write it: relative to the project if it lies inside, POSIX slashes."""
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.as_posix()

@@ -1,0 +1,278 @@
+"""What the ledger records: control events (JSON lines) and row states (Parquet). Documented in docs/ledger.md.
+
+A row-state record is the whole state of one (spec, key) at one commit: the view is "last record wins", a pure fold.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+FORMAT_VERSION: Final = 1
+
+# Column → DuckDB type of rows-*.parquet. One spec per segment. All nullable except key, key_hash, status.
+ROW_COLUMNS: Final[dict[str, str]] = {
+    "key": "VARCHAR",  # the row's key, as text
+    "key_hash": "UUID",  # first 128 bits of sha256(key): what joins use
+    "row_fp": "UUID",  # input fingerprint: md5 over fp_columns; a hint, never a reason to pay
+    "fp_columns": "VARCHAR",  # JSON list of the columns that row_fp covers
+    "request_fp": "BLOB",  # 32 bytes: the request that `status` speaks of
+    "fp_version": "UTINYINT",
+    "prompt_digest": "VARCHAR",  # components of the request, so that a plan can say why
+    "model": "VARCHAR",
+    "config_digest": "VARCHAR",
+    "schema_digest": "VARCHAR",
+    "realm": "VARCHAR",
+    "status": "VARCHAR",  # a RowStatus
+    "attempt": "INTEGER",  # attempts charged to request_fp so far, this one included
+    "tag": "VARCHAR",  # the job of the last attempt
+    "failure": "VARCHAR",  # failure class when failed or pending after a failure
+    "failure_message": "VARCHAR",
+    # the last answer, which may be to an earlier request than request_fp:
+    "answer_fp": "BLOB",
+    "answer_tag": "VARCHAR",  # job whose archive holds it
+    "answer_key_hash": "UUID",  # key_hash under which that archive holds it (another row's when reused)
+    "answer_serial": "BIGINT",  # ledger serial that brought it; NULL in a fresh segment means the segment's serial
+    "parse_digest": "VARCHAR",  # how it was parsed
+    "answered_at": "TIMESTAMPTZ",
+    "finish_reason": "VARCHAR",
+    "model_version": "VARCHAR",
+    "prompt_tokens": "BIGINT",
+    "output_tokens": "BIGINT",
+    "thought_tokens": "BIGINT",
+    "cached_tokens": "BIGINT",
+    "cost_usd": "DOUBLE",
+    "changed_serial": "BIGINT",  # ledger serial of this record; NULL in a fresh segment means the segment's serial
+    "at": "TIMESTAMPTZ",
+}
+
+RowStatus = Literal["in_flight", "answered", "failed", "pending", "absent", "gone"]
+"""in_flight: in a job that is not settled; answered: request_fp is answered; failed: it is not, see failure; pending:
+surely not sent or given back, may be sent again; absent: key left the source, answer kept and delivered; gone: key left
+the source and was pruned from the destination (an answer, if any, is still archived)."""
+
+# Column → DuckDB type of answers/<tag>.<parse>.parquet: results parsed from the archive, made again from it for nothing.
+ANSWER_COLUMNS: Final[dict[str, str]] = {
+    "tag": "VARCHAR",
+    "key_hash": "UUID",
+    "class": "VARCHAR",  # "answered" or a failure class
+    "message": "VARCHAR",  # why it failed, for people
+    "text": "VARCHAR",  # text parts that are not thoughts, joined
+    "response": "VARCHAR",  # JSON text of the parsed answer when the spec's output is JSON
+    "finish_reason": "VARCHAR",
+    "model_version": "VARCHAR",
+    "prompt_tokens": "BIGINT",
+    "output_tokens": "BIGINT",  # candidates, thoughts not included
+    "thought_tokens": "BIGINT",
+    "cached_tokens": "BIGINT",
+    "total_tokens": "BIGINT",
+    "line": "BIGINT",  # 1-based line in the archive
+}
+
+
+def archive_name(tag: str) -> str:
+    """Blob name of a job's raw results: gzip JSON lines, as the service sent them."""
+    return f"archive/{tag}.jsonl.gz"
+
+
+def answers_name(tag: str, parse_digest: str) -> str:
+    """Blob name of a job's parsed answers under one way of parsing."""
+    return f"answers/{tag}.{parse_digest.rpartition(':')[2][:12]}.parquet"
+
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of all control events. `at`: RFC 3339 UTC; `by`: user@host of the writer."""
+
+    at: str
+    by: str = ""
+
+
+class Intent(Event, frozen=True, kw_only=True, tag=True):
+    """About to create a job. Committed before the create call, together with the shard's rows as in_flight."""
+
+    tag: str
+    spec: str
+    backend: str
+    fingerprint: str  # of the credential, so that a 404 under another one is not believed
+    realm: str
+    model: str
+    shard_digest: str
+    rows: int
+    requests: int
+    bytes: int
+    input_name: str | None  # staged input; None for inline
+    deadline: str  # RFC 3339: a runner that wakes later than this must not create
+    est_input_tokens: int = 0
+    est_usd: float = 0.0
+    key_columns: tuple[tuple[str, str], ...] = ()  # name and DuckDB type, in key order; empty for an expression key
+    plan_digest: str = ""
+
+
+class Submitted(Event, frozen=True, kw_only=True, tag=True):
+    """The job exists. how: "created", "adopted" (found by its tag) or "manual"."""
+
+    tag: str
+    job: str
+    how: str = "created"
+
+
+class NotSubmitted(Event, frozen=True, kw_only=True, tag=True):
+    """Surely no job: its rows, committed as pending with this event, may be sent again."""
+
+    tag: str
+    reason: str
+
+
+class StateSeen(Event, frozen=True, kw_only=True, tag=True):
+    """The service's state of a job changed."""
+
+    tag: str
+    state: str
+    error: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    ended_at: str | None = None
+
+
+class Collected(Event, frozen=True, kw_only=True, tag=True):
+    """The job's results are archived and parsed; committed with its rows' new states."""
+
+    tag: str
+    archive: str | None  # blob name of the raw results; None if there were none
+    answers: str | None  # blob name of the parsed answers
+    rows: dict[str, int] = msgspec.field(default_factory=dict)  # class → rows
+    anomalies: dict[str, int] = msgspec.field(default_factory=dict)  # duplicate, unknown_key, unreadable
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+
+class Reparsed(Event, frozen=True, kw_only=True, tag=True):
+    """Archived results were parsed again; committed with the rows' new states."""
+
+    spec: str
+    parse_digest: str
+    rows: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class Refreshed(Event, frozen=True, kw_only=True, tag=True):
+    """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left."""
+
+    spec: str
+    rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove → rows
+
+
+class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
+    """The destination holds every answer up to `through` (ledger serial)."""
+
+    spec: str
+    destination_digest: str
+    through: int
+    rows: int
+    location: str
+    parts: tuple[str, ...] = ()
+    key_columns: tuple[tuple[str, str], ...] = ()
+
+
+class RerunRequested(Event, frozen=True, kw_only=True, tag=True):
+    """Rows that a person wants sent again: answers older than this event's serial are rerun. keys or where, or both."""
+
+    spec: str
+    keys: tuple[str, ...] = ()
+    where: str | None = None
+    reason: str = ""
+
+
+class Allowed(Event, frozen=True, kw_only=True, tag=True):
+    """A limit was released by `--allow NAME` for one plan."""
+
+    limit: str
+    plan_digest: str
+    message: str = ""
+
+
+class InputDeleted(Event, frozen=True, kw_only=True, tag=True):
+    """The uploaded input of a settled job was removed."""
+
+    tag: str
+    input_name: str
+
+
+class JobDeleted(Event, frozen=True, kw_only=True, tag=True):
+    """A person deleted the remote job."""
+
+    tag: str
+
+
+AnyEvent = (
+    Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
+    | Allowed | InputDeleted | JobDeleted
+)  # fmt: skip
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One immutable object of the ledger. kind: "rows" or "events"; spec: of a rows segment.
+
+    base: a compacted segment that holds every key of its spec at most once; the others are newer.
+    """
+
+    name: str
+    kind: Literal["rows", "events"]
+    serial: int
+    sha256: str
+    bytes: int
+    rows: int = 0
+    spec: str | None = None
+    base: bool = False
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """`head.json`: the only mutable object. lineage: made once; serial: commits so far; writer: token of the last one."""
+
+    format_version: int
+    lineage: str
+    serial: int
+    writer: str
+    written_at: str
+    segments: tuple[Segment, ...] = ()
+
+
+class JobRecord(msgspec.Struct, kw_only=True):
+    """A job as the fold of its events sees it.
+
+    status: intent (no job known) | submitted | collected | not_submitted | deleted.
+    """
+
+    intent: Intent
+    status: str = "intent"
+    job: str | None = None
+    how: str = ""
+    submitted_at: str | None = None
+    state: str = ""
+    state_at: str | None = None
+    ended_at: str | None = None
+    error: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    collected: Collected | None = None
+    input_deleted: bool = False
+
+    @property
+    def tag(self) -> str:
+        return self.intent.tag
+
+    @property
+    def open(self) -> bool:
+        """Whether its rows wait for it."""
+        return self.status in ("intent", "submitted")
+
+
+class ControlView(msgspec.Struct, kw_only=True):
+    """The fold of all control events."""
+
+    lineage: str = ""
+    serial: int = 0
+    jobs: dict[str, JobRecord] = msgspec.field(default_factory=dict)  # by tag, in order of intent
+    deliveries: dict[str, DeliveredTo] = msgspec.field(default_factory=dict)  # last one, by spec
+    reruns: dict[str, list[tuple[int, RerunRequested]]] = msgspec.field(default_factory=dict)  # by spec, with serial
+    allowed: list[Allowed] = msgspec.field(default_factory=list)

@@ -1,0 +1,211 @@
+"""A plan, as plain values. Pure: no I/O, no clock. Several renderings of it live in view/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FORMAT_VERSION = "1"
+
+
+class Action(StrEnum):
+    """What happens to a row."""
+
+    RUN = "run"
+    RERUN = "rerun"
+    REUSE = "reuse"
+    REPARSE = "reparse"
+    REDELIVER = "redeliver"
+    KEEP = "keep"
+    IN_FLIGHT = "in_flight"
+    UNKNOWN = "unknown"
+    FORGET = "forget"
+    REMOVE = "remove"
+    HELD = "held"
+
+    @property
+    def symbol(self) -> str:
+        return _SYMBOLS[self]
+
+    @property
+    def pays(self) -> bool:
+        return self in (Action.RUN, Action.RERUN)
+
+
+_SYMBOLS = {
+    Action.RUN: "+",
+    Action.RERUN: "~",
+    Action.REUSE: ">",
+    Action.REPARSE: "»",
+    Action.REDELIVER: "→",
+    Action.KEEP: "=",
+    Action.IN_FLIGHT: "…",
+    Action.UNKNOWN: "?",
+    Action.FORGET: ".",
+    Action.REMOVE: "-",
+    Action.HELD: "!",
+}
+
+
+class Reason(StrEnum):
+    """Why a row has its action. Explains, never decides."""
+
+    NEW_KEY = "new_key"
+    PROMPT_CHANGED = "prompt_changed"
+    MODEL_CHANGED = "model_changed"
+    GENERATION_CONFIG_CHANGED = "generation_config_changed"
+    SCHEMA_CHANGED = "schema_changed"
+    ROW_CHANGED = "row_changed"
+    ATTACHMENT_CHANGED = "attachment_changed"
+    REALM_CHANGED = "realm_changed"
+    REQUESTED = "requested"
+    PREVIOUS_FAILED = "previous_failed"
+    PREVIOUS_EXPIRED = "previous_expired"
+    KEY_LEFT_SOURCE = "key_left_source"
+    KEY_MOVED = "key_moved"
+    FINGERPRINT_UPGRADED = "fingerprint_upgraded"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A low, an expected and a high figure."""
+
+    low: float
+    expected: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+
+ZERO = Range(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One job to be created. path: the JSONL relative to the bundle, rows_path: its row states (Parquet), likewise."""
+
+    index: int
+    tag: str
+    digest: str
+    rows: int
+    requests: int
+    bytes: int
+    input_tokens: int
+    usd: Range
+    mode: str  # "file" or "inline"
+    path: str
+    rows_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Estimated tokens of what will be sent. basis: where the output figure comes from, in words.
+
+    input: estimate; output: low, expected, high, for all requests together.
+    """
+
+    input: int
+    output: Range
+    basis: str
+    input_basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One limit, judged. scope: a spec's name or "project"; ok: passes, or was allowed."""
+
+    name: str
+    scope: str
+    ok: bool
+    limit: float
+    actual: float
+    message: str
+    allowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A rendered request chosen for preview. before: canonical JSON of the earlier request where it can be rebuilt."""
+
+    key: str
+    action: Action
+    reason: Reason | None
+    request: str
+    chosen_as: str  # "shortest", "longest", "median", "first", "by hash"
+    changed: tuple[str, ...] = ()  # components that differ: prompt, model, config, schema, row
+
+
+@dataclass(frozen=True, slots=True)
+class SpecPlan:
+    """What one spec would do.
+
+    actions: rows per action; reasons: rows per reason; held_by: why rows are held, in words → rows;
+    bookkeeping: bundle-relative Parquet of row states that apply commits for nothing (refreshed, reused, forgotten).
+    """
+
+    name: str
+    spec_digest: str
+    source: str
+    source_rows: int
+    backend: str
+    realm: str
+    model: str
+    destination: str
+    actions: Mapping[Action, int]
+    reasons: Mapping[Reason, int]
+    rows_to_send: int
+    requests_to_send: int
+    shards: tuple[Shard, ...]
+    bytes: int
+    tokens: Tokens
+    cost: Range
+    verdicts: tuple[Verdict, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    held_by: Mapping[str, int] = field(default_factory=dict)
+    bookkeeping: str | None = None
+    notes: tuple[str, ...] = ()
+    previous: str = ""  # estimate against actual of the last apply, in words
+    key_columns: tuple[tuple[str, str], ...] = ()
+    preview: str = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `apply` would do. digest covers everything that decides what is sent, nothing that only informs."""
+
+    digest: str
+    project: str
+    environment: str
+    created_at: str
+    lineage: str
+    serial: int
+    batchform_version: str
+    prices_dated: str
+    specs: tuple[SpecPlan, ...]
+    selected: tuple[str, ...]  # all specs of the project when not partial
+    partial: bool
+    verdicts: tuple[Verdict, ...] = ()
+    purpose: str = "apply"  # "apply", or "retry": only rows that failed before
+
+    @property
+    def rows_to_send(self) -> int:
+        return sum(s.rows_to_send for s in self.specs)
+
+    @property
+    def cost(self) -> Range:
+        total = ZERO
+        for s in self.specs:
+            total += s.cost
+        return total
+
+    @property
+    def all_verdicts(self) -> tuple[Verdict, ...]:
+        return (*self.verdicts, *(v for s in self.specs for v in s.verdicts))
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether apply would do anything at all, paid or free."""
+        idle = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN, Action.HELD)
+        return any(n for s in self.specs for a, n in s.actions.items() if a not in idle)

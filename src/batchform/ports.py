@@ -1,0 +1,253 @@
+"""The seams: five small Protocols that adapters implement, and the plain values they speak.
+
+A conformance suite per port runs against every adapter of it (tests/conformance/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+class Clock(Protocol):
+    """Time as an argument, so that tests can move it."""
+
+    def now(self) -> datetime:
+        """Current time, timezone-aware UTC."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises KeyboardInterrupt when the user stops the wait."""
+        ...
+
+
+# --- sources -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Rows ready to be read in DuckDB: `SELECT * FROM <sql>` yields them in a stable order.
+
+    sql: a FROM-able expression (a view or temp table name, quoted if needed); columns: name → DuckDB type text, in order;
+    described: what was read, for people ("3 files, data/tickets*.csv"); paths: the files read, empty for databases;
+    """
+
+    sql: str
+    columns: Mapping[str, str]
+    described: str
+    paths: tuple[Path, ...] = ()
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where rows come from."""
+
+    def open(self, con: DuckDBPyConnection) -> Relation:
+        """Make the rows readable in `con`. Raises SourceError naming file and line where it can."""
+        ...
+
+    def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
+        """Where the rows with these 0-based ordinals of the relation stand, for error messages: `data/a.csv:17`."""
+        ...
+
+
+# --- destinations ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one delivery is asked to write.
+
+    relation: FROM-able SQL in the same connection, with exactly the output columns, one row per key, ordered by key;
+    changed: the same columns, only the rows whose answer is new since the last delivery to this very destination
+    (equal to `relation` on the first delivery and on a redelivery); key_columns: names that identify a row;
+    name: stable, unique name of this delivery (spec, ledger serial, digest): writing it twice is writing it once;
+    spec: the spec's name; full: whether `changed` is everything (first delivery, changed destination or mapping);
+    previous: part files written by earlier deliveries that a full delivery replaces.
+    """
+
+    spec: str
+    name: str
+    relation: str
+    changed: str
+    key_columns: tuple[str, ...]
+    full: bool
+    previous: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a delivery wrote: number of rows written and where, as the user would name it."""
+
+    rows: int
+    location: str
+    parts: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Destination(Protocol):
+    """Where answers go. A delivery is atomic: readers see the old or the new, never half."""
+
+    def exists(self) -> bool:
+        """Whether what was delivered before is still there."""
+        ...
+
+    def check(self) -> None:
+        """Raise DestinationError if a delivery could not succeed (unwritable folder, foreign table). Writes nothing."""
+        ...
+
+    def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
+        """Write the delivery. Raises DestinationError and leaves the destination as it was."""
+        ...
+
+
+# --- blobs: the ledger's storage ---------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Blobs(Protocol):
+    """Named immutable objects plus one swappable head. Names are relative, with `/`."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an object. Raises FileNotFoundError."""
+        ...
+
+    def write_new(self, name: str, content: bytes | Path) -> None:
+        """Durably create an immutable object (fsynced before return). Content may be a file to move or copy in.
+
+        Writing the same bytes under the same name again is a no-op; other bytes raise FileExistsError.
+        """
+        ...
+
+    def local(self, name: str) -> Path:
+        """A local path with the object's bytes (the file itself, or a read cache). Raises FileNotFoundError."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Names under a prefix, sorted."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; absent is fine."""
+        ...
+
+    def head(self) -> tuple[bytes, str] | None:
+        """The head's bytes and version token, or None if there is none yet."""
+        ...
+
+    def swap_head(self, content: bytes, expect: str | None) -> str:
+        """Replace the head if its version is still `expect` (None: there must be none). Returns the new version.
+
+        Raises LedgerMoved when another writer was first. Durable before return.
+        """
+        ...
+
+    def describe(self) -> str:
+        """The place, as the user wrote it."""
+        ...
+
+
+# --- backends ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLimits:
+    """What one job may hold. Bytes of the JSONL; inline_bytes bounds the whole create request."""
+
+    max_rows_per_job: int
+    max_bytes_per_job: int
+    inline_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An input ready to be named in a create call. `name` is None for inline input (then `path` has the lines)."""
+
+    path: Path
+    name: str | None
+    expires_at: datetime | None = None
+
+
+TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """A job as the service shows it, read from the raw answer.
+
+    state: without prefix: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, EXPIRED, PARTIALLY_SUCCEEDED, or whatever
+    unknown word the service used; counts: request counts by name (total, succeeded, failed, pending), as integers, may
+    be empty; error: the service's own message; results: opaque handle for `download`, None if there are none.
+    """
+
+    name: str
+    tag: str
+    state: str
+    model: str = ""
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    input_name: str | None = None
+    results: str | None = None
+    inline_results: bool = False
+    error: str = ""
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+
+class Backend(Protocol):
+    """A batch service. Every call has a timeout; only reads are retried; `create` is called once.
+
+    realm: whose answers these are; fingerprint: digest of backend kind, endpoint and credential, never the credential.
+    """
+
+    realm: str
+    fingerprint: str
+    limits: BackendLimits
+
+    def check_model(self, model: str) -> None:
+        """Raise BackendError if the service does not know the model or it takes no batches."""
+        ...
+
+    def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
+        """Make a shard ready for `create`. mode "file": upload it under a name derived from its digest (repeatable: the
+        same digest is uploaded once); mode "inline": nothing to upload."""
+        ...
+
+    def create(self, *, model: str, tag: str, staged: Staged) -> str:
+        """Create the job, once. Returns its name. Raises NotCreated or OutcomeUnknown, nothing else."""
+        ...
+
+    def get(self, job: str) -> RemoteJob:
+        """The job now. Raises NotFound, AuthError, BackendError."""
+        ...
+
+    def list_jobs(self) -> Iterator[RemoteJob]:
+        """All jobs of this credential, newest first, page by page."""
+        ...
+
+    def download(self, job: RemoteJob, to: Path) -> int:
+        """Stream the raw result lines of a terminal job to a file, one JSON object a line; returns bytes written."""
+        ...
+
+    def cancel(self, job: str) -> None: ...
+
+    def delete(self, job: str) -> None: ...
+
+    def delete_input(self, name: str) -> None:
+        """Remove a staged input; absent is fine."""
+        ...
+
+    def generate(self, model: str, request: bytes) -> dict[str, Any]:
+        """One request through the synchronous API: the exact JSON of a shard line's `request`. The raw response."""
+        ...
+
+    def close(self) -> None: ...

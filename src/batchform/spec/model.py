@@ -1,0 +1,307 @@
+"""What a user writes, as models: `batchform.yaml` (Project) and specs (Spec).
+
+Field metadata `wire=True` marks the fields that can change the request that is sent; a test changes every field and
+checks that exactly those cause rows to be sent again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,46}[a-z0-9])?$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds from `90`, `90s`, `15m`, `2h`, `30d`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is not a duration: write 30s, 15m, 2h or 7d")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def parse_count(value: Any) -> int:
+    """A whole number from `50000`, `50k`, `50M`, `1G` (decimal)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGbB]?)\s*", str(value))
+    if not match or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a count: write 50000, 50k or 50M")
+    return int(float(match[1]) * _COUNT_UNITS[match[2].lower()])
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
+
+
+def Wire(default: Any = ..., **kwargs: Any) -> Any:  # noqa: N802  (reads as a Field)
+    """A field whose value can change the request that is sent."""
+    if "default_factory" not in kwargs:
+        kwargs["default"] = default
+    return Field(json_schema_extra={"wire": True}, **kwargs)
+
+
+class Strict(BaseModel):
+    """Base of all models: unknown fields are refused, values never coerced across types, instances frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+
+
+# --- pieces ------------------------------------------------------------------------------------------------------
+
+
+class Limits(Strict):
+    """What a plan must not pass. No limit holds unless a file sets it."""
+
+    max_usd: float | None = Field(None, ge=0, description="Expected cost of one plan, in US dollars.")
+    max_rows: Count | None = Field(None, description="Rows sent by one plan.")
+    max_changed_percent: float | None = Field(
+        None, ge=0, le=100, description="Share of already answered rows that one plan sends again."
+    )
+    changed_floor: int = Field(
+        20, ge=0, description="max_changed_percent holds only when more answered rows than this are sent again."
+    )
+
+
+FailureClass = Literal[
+    "internal", "rate_limited", "expired", "cancelled", "job_failed", "missing", "truncated", "empty", "invalid_output",
+    "blocked", "invalid_request",
+]  # fmt: skip
+
+
+class Retry(Strict):
+    """Which failed rows are sent again, and how often."""
+
+    max_attempts: int = Field(3, ge=1, le=20, description="Attempts per row and request, the first included.")
+    on: list[FailureClass] = Field(
+        default_factory=lambda: [
+            "internal", "rate_limited", "expired", "job_failed", "missing", "truncated", "invalid_output",
+        ],  # fmt: skip
+        description="Failure classes worth another attempt.",
+    )
+
+
+class Defaults(Strict):
+    """What a spec need not repeat."""
+
+    backend: str | None = Field(None, description="Name of the backend that specs use.")
+    model: str | None = Wire(None, description="Model that specs use.")
+    retry: Retry | None = None
+    limits: Limits | None = None
+
+
+class _BackendBase(Strict):
+    settle: Duration = Field(900.0, description="How long a submission of unknown outcome waits before it may be sent again.")
+    poll: Duration = Field(30.0, description="Time between two looks at a job.")
+    timeout: Duration = Field(60.0, description="Limit of each call.")
+    max_rows_per_job: Count = Field(50_000, description="Rows in one job.")
+    max_bytes_per_job: Count = Field(1_500_000_000, description="Bytes of one job's JSONL.")
+    max_jobs_in_flight: Count = Field(20, description="Jobs at work at once.")
+    max_enqueued_tokens: Count | None = Field(None, description="Estimated input tokens of all jobs at work at once.")
+    cleanup: bool = Field(True, description="Delete uploaded inputs once every row of the job is settled.")
+
+
+class EmulatorBackend(_BackendBase):
+    """The embedded emulator: a loopback server with deterministic answers. Nothing leaves the machine."""
+
+    type: Literal["emulator"]
+    url: str | None = Field(None, description="A running `batchform emulator serve`; without it one is started in process.")
+    job_seconds: Duration = Field(2.0, description="How long a job of the in-process emulator takes.")
+    settle: Duration = 10.0
+    poll: Duration = 0.5
+
+
+class GeminiBackend(_BackendBase):
+    """The Gemini Developer API. The key comes from the environment, never from a file."""
+
+    type: Literal["gemini"]
+    base_url: str | None = Field(None, description="A gateway or an emulator in place of Google's endpoint.")
+    api_key_env: str | None = Field(
+        None, description="Environment variable with the key; default GOOGLE_API_KEY, then GEMINI_API_KEY."
+    )
+    api_version: str | None = Field(None, description="API version; default the SDK's own.")
+    realm: Literal["google", "emulator"] | None = Field(
+        None, description="Whose answers these are; default google, or emulator when base_url is a loopback address."
+    )
+
+
+Backend = Annotated[EmulatorBackend | GeminiBackend, Field(discriminator="type")]
+
+
+class Environment(Strict):
+    """What differs in an environment (`--env NAME`); laid over the project."""
+
+    ledger: str | None = None
+    backends: dict[str, Backend] | None = None
+    defaults: Defaults | None = None
+    limits: Limits | None = None
+
+
+class Project(Strict):
+    """`batchform.yaml`: the folder that holds it is the project."""
+
+    version: Literal[1]
+    project: Name
+    specs: list[str] = Field(default_factory=lambda: ["specs/"], description="Spec files or folders of them.")
+    ledger: str = Field(".batchform", description="Folder of the recorded state.")
+    backends: dict[str, Backend] = Field(default_factory=dict)
+    defaults: Defaults = Field(default_factory=Defaults)
+    limits: Limits = Field(default_factory=Limits, description="Limits of a whole plan.")
+    environments: dict[str, Environment] = Field(default_factory=dict)
+    allow_paths: list[str] = Field(
+        default_factory=list, description="Folders outside the project that specs may read and write."
+    )
+    prices: str | None = Field(None, description="A YAML or JSON file of prices and models, laid over the built-in table.")
+
+
+# --- specs -------------------------------------------------------------------------------------------------------
+
+
+class InlineText(Strict):
+    """A template written in the spec itself."""
+
+    text: str = Wire()
+
+
+
+TemplateRef = str | InlineText
+
+
+class FileSource(Strict):
+    """Rows from files: csv, json (an array), jsonl, parquet."""
+
+    type: Literal["csv", "json", "jsonl", "parquet"]
+    path: str | list[str] = Wire(description="File or glob, or a list of them.")
+    where: str | None = Wire(None, description="SQL condition, pushed down to the reader.")
+    query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
+    encoding: str | None = Wire(None, description="csv: text encoding, default utf-8.")
+    delimiter: str | None = Wire(None, min_length=1, max_length=4, description="csv: default a comma.")
+    quote: str | None = Wire(None, max_length=1, description="csv: default a double quote; empty for none.")
+
+
+class DatabaseSource(Strict):
+    """Rows from a table or query of a SQLite or DuckDB file."""
+
+    type: Literal["sqlite", "duckdb"]
+    path: str = Wire(description="The database file.")
+    table: str | None = Wire(None, description="Table or view; or give `query`.")
+    where: str | None = Wire(None, description="SQL condition on the table's rows.")
+    query: str | None = Wire(None, description="SQL of the database itself, in place of `table`.")
+
+
+class FilesSource(Strict):
+    """One row per file: path, name, size, sha256, mime, text (NULL when it is not text)."""
+
+    type: Literal["files"]
+    path: str | list[str] = Wire(description="File or glob, or a list of them.")
+    where: str | None = Wire(None, description="SQL condition on those columns.")
+    query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
+    encoding: str | None = Wire(None, description="Encoding of text files, default utf-8.")
+
+
+Source = Annotated[FileSource | DatabaseSource | FilesSource, Field(discriminator="type")]
+
+
+class Message(Strict):
+    """One turn of a conversation: few-shot examples before the row's own question."""
+
+    role: Literal["user", "model"] = Wire()
+    content: TemplateRef = Wire()
+
+
+class Prompt(Strict):
+    """What is asked of each row: `user`, or `messages` that end with a user turn; `system` beside either."""
+
+    system: TemplateRef | None = Wire(None, description="System instruction: a file in templates/, or {text: …}.")
+    user: TemplateRef | None = Wire(None, description="User turn: a file in templates/, or {text: …}.")
+    messages: list[Message] | None = Wire(None, description="Turns in order; `user`, if given, comes last.")
+
+
+class Output(Strict):
+    """How answers are read. Never part of the request: a change is replayed from the archive for nothing."""
+
+    format: Literal["json", "text"] | None = Field(
+        None, description="json: parse and validate; text: take as is. Default json when a response schema or "
+        "responseMimeType application/json is set."
+    )  # fmt: skip
+    schema_: str | dict[str, Any] | None = Field(
+        None, alias="schema", description="JSON Schema to validate against in place of the response schema; not sent."
+    )
+
+
+class FileDestination(Strict):
+    """Answers in a file, replaced atomically; a path that ends in / takes one part per delivery."""
+
+    type: Literal["jsonl", "csv", "parquet"]
+    path: str
+    columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
+    flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
+    prune: bool = Field(False, description="Remove answers whose key left the source.")
+
+
+class DatabaseDestination(Strict):
+    """Answers in a table of a SQLite or DuckDB file, replaced in one transaction."""
+
+    type: Literal["sqlite", "duckdb"]
+    path: str
+    table: str
+    columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
+    flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
+    prune: bool = Field(False, description="Remove answers whose key left the source.")
+
+
+Destination = Annotated[FileDestination | DatabaseDestination, Field(discriminator="type")]
+
+
+class Idempotency(Strict):
+    """What makes a row the same row, and what is done when it changes."""
+
+    key: list[str] | str = Wire(description='Columns, or a Jinja expression: "{{ tenant }}/{{ id }}".')
+    duplicates: Literal["error", "first", "last"] = Wire("error", description="What to do with rows of one key.")
+    on_prompt_change: Literal["rerun", "keep"] = Field(
+        "rerun", description="keep: answered rows keep their answer when prompt, model, config or schema change."
+    )
+    on_row_change: Literal["rerun", "keep"] = Field(
+        "rerun", description="keep: answered rows keep their answer when their columns change."
+    )
+    reuse_identical: bool = Field(False, description="Send identical requests once and share the answer.")
+
+
+class Spec(Strict):
+    """One YAML document in specs/: rows, prompt, model, destination."""
+
+    name: Name
+    description: str = ""
+    tags: list[Name] = Field(default_factory=list)
+    source: Source = Wire()
+    prompt: Prompt = Wire()
+    model: str | None = Wire(None, description="Model id, such as gemini-3.5-flash-lite; default from the project.")
+    generation_config: dict[str, Any] = Wire(
+        default_factory=dict, description="The API's generationConfig, snake_case or camelCase; "
+        "response_schema may be a file in schemas/."
+    )  # fmt: skip
+    safety_settings: list[dict[str, Any]] = Wire(default_factory=list, description="The API's safetySettings.")
+    request: dict[str, Any] = Wire(
+        default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
+    )
+    output: Output = Field(default_factory=Output)
+    destination: Destination
+    idempotency: Idempotency
+    retry: Retry | None = None
+    limits: Limits = Field(default_factory=Limits)
+    backend: str | None = Field(None, description="Name of a backend in batchform.yaml; default from the project.")
+    submit: Literal["auto", "file", "inline"] = Field(
+        "file", description="file: upload a JSONL per job; inline: send rows in the create call; auto: inline when small."
+    )
+    preview: Literal["private", "public"] = Field(
+        "private", description="public: plan summaries may show the text of sample rows."
+    )
+    tolerate_failed: float = Field(0.0, ge=0, le=1, description="Share of failed rows that is not an error (exit 6).")

@@ -1,0 +1,87 @@
+"""A spec as the rest of batchform sees it: defaults filled in, templates compiled, schemas read, names canonical."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from batchform.errors import Place
+from batchform.spec.model import Backend, Limits, Project, Retry, Spec
+
+
+class Template(Protocol):
+    """A compiled prompt template.
+
+    digest: of the closure (own text, includes, imports, in order); columns: the row's columns it can read, None if it
+    uses the whole `row`; name: file as the user wrote it, or `<inline>`.
+    """
+
+    name: str
+    digest: str
+    columns: frozenset[str] | None
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """Text for one row. Raises jinja2 errors; rows/ turns them into a SourceError with the row's key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the compiled prompt."""
+
+    role: str  # "user" or "model"
+    template: Template
+
+
+@dataclass(frozen=True)
+class ResolvedSpec:
+    """Everything needed to plan and run one spec. No I/O happens after this is built, but for the rows.
+
+    request_base: canonical camelCase request without contents and systemInstruction: generationConfig,
+    safetySettings, … (`request:` is kept apart in `request_overlay`, merged last);
+    response_schema: JSON Schema of answers that was sent, None if free text; output_schema: what answers are validated
+    against; output_format: "json" or "text"; the digests are the components of the request that a plan compares;
+    parse_digest: of everything that decides how an answer is read, nothing that is sent.
+    """
+
+    spec: Spec
+    path: Path
+    place: Place
+    name: str
+    model: str
+    backend_name: str
+    backend: Backend
+    retry: Retry
+    limits: Limits
+    system: Template | None
+    turns: tuple[Turn, ...]
+    key_template: Template | None  # None when the key is a list of columns
+    request_base: Mapping[str, Any]
+    request_overlay: Mapping[str, Any]
+    response_schema: Mapping[str, Any] | None
+    output_schema: Mapping[str, Any] | None
+    output_format: str
+    prompt_digest: str
+    config_digest: str
+    schema_digest: str
+    parse_digest: str
+    spec_digest: str  # of everything in the spec that can matter to a plan; comments and order do not
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        key = self.spec.idempotency.key
+        return () if isinstance(key, str) else tuple(key)
+
+
+@dataclass(frozen=True)
+class ResolvedProject:
+    """The project with its environment laid over it."""
+
+    root: Path
+    file: Path
+    config: Project
+    environment: str
+    specs: tuple[ResolvedSpec, ...]
+    warnings: tuple[Any, ...] = field(default=())  # Diagnostics of severity "warning"
