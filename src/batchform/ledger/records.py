@@ -27,6 +27,7 @@ ROW_COLUMNS: Final[dict[str, str]] = {
     "status": "VARCHAR",  # a RowStatus
     "attempt": "INTEGER",  # attempts charged to request_fp so far, this one included
     "tag": "VARCHAR",  # the job of the last attempt
+    "request_bytes": "BIGINT",  # canonical bytes of request_fp: what input tokens are estimated from
     "failure": "VARCHAR",  # failure class when failed or pending after a failure
     "failure_message": "VARCHAR",
     # the last answer, which may be to an earlier request than request_fp:
