@@ -1,0 +1,286 @@
+"""Keyed rows: every source row under its key, with the input fingerprint that lets an unchanged row skip rendering.
+
+All of it runs in DuckDB. Two relations matter to the rest of the plan:
+
+- NARROW: a temp table (key, key_hash, fp_0 … fp_n), one row per source row, `rowid` is its 0-based ordinal;
+- WIDE: a view of the source's columns with `bf_key` and `bf_key_hash` in front, scanned only for candidates.
+
+An input fingerprint is md5 over a length-prefixed encoding of some columns. It keeps NULL apart from '', types apart
+from their text and columns apart from each other. It is a hint: equal means "do not render", never "pay".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchform.errors import SourceError
+from batchform.ports import Relation, Source
+from batchform.rows.sql import identifier, literal
+from batchform.spec.resolved import ResolvedSpec, Template
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+NARROW = "bf_narrow"
+WIDE = "bf_wide"
+_OFFENDERS_SHOWN = 5
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_NESTED = ("[", "STRUCT", "MAP", "UNION", "LIST")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRows:
+    """What a spec's source holds, keyed and checked."""
+
+    relation: Relation
+    rows: int
+    columns: Mapping[str, str]  # source columns and their DuckDB types
+    key_columns: tuple[tuple[str, str], ...]
+    fingerprints: Mapping[str, str]  # fp_columns (JSON list) → column of the narrow table
+    notes: tuple[str, ...] = ()
+
+
+def template_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The source columns that the prompt can read, in source order: all of them when a template uses `row`."""
+    templates = [t.template for t in spec.turns] + ([spec.system] if spec.system else [])
+    wanted: set[str] = set()
+    for template in templates:
+        if template.columns is None:
+            return tuple(columns)
+        wanted |= template.columns
+    return tuple(c for c in columns if c in wanted)
+
+
+def fp_columns_text(names: Sequence[str], columns: Mapping[str, str]) -> str:
+    """How a ledger row names the columns that its input fingerprint covers: JSON list of [name, kind]."""
+    return json.dumps([[n, _kind(columns[n])] for n in names], separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint_sql(fp_columns: str, columns: Mapping[str, str]) -> str | None:
+    """SQL of the input fingerprint over recorded columns, as UUID; None if a column or its kind is no longer there."""
+    names = json.loads(fp_columns)
+    if any(name not in columns or _kind(columns[name]) != kind for name, kind in names):
+        return None
+    encoded = [f"coalesce(strlen({text}) || ':' || {text}, '~')" for text in (_text(n, columns[n]) for n, _ in names)]
+    return f"CAST(md5({' || '.join([literal(fp_columns), *encoded])}) AS UUID)"
+
+
+def prepare(
+    con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, recorded_fp_columns: Sequence[str]
+) -> KeyedRows:
+    """Open the source, key it, refuse NULL, empty and duplicate keys, and fingerprint what must be compared.
+
+    recorded_fp_columns: the distinct fp_columns of the spec's ledger rows; empty on a first plan, when nothing needs
+    comparing and the narrow table holds keys only.
+    """
+    relation = source.open(con)
+    _check_columns(spec, relation.columns)
+    key, rows_from = _key_sql(con, spec, relation)
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT *, CAST(left(sha256(bf_key), 32) AS UUID) AS bf_key_hash "
+        f"FROM (SELECT {key} AS bf_key, s.* FROM {rows_from})"
+    )
+    fingerprints = _fingerprints(recorded_fp_columns, relation.columns)
+    _build_narrow(con, fingerprints)
+    notes = _check_keys(con, spec, source)
+    if notes:
+        _build_narrow(con, fingerprints)
+    return KeyedRows(
+        relation=relation,
+        rows=_row(con, f"SELECT count(*) FROM {NARROW}")[0],
+        columns=relation.columns,
+        key_columns=tuple((c, relation.columns[c]) for c in spec.key_columns),
+        fingerprints={recorded: name for recorded, (name, _) in fingerprints.items()},
+        notes=notes,
+    )
+
+
+def _build_narrow(con: DuckDBPyConnection, fingerprints: Mapping[str, tuple[str, str]]) -> None:
+    extra = "".join(f", {sql} AS {name}" for name, sql in fingerprints.values())
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {NARROW} AS SELECT bf_key AS key, bf_key_hash AS key_hash{extra} FROM {WIDE}"
+    )
+
+
+def _fingerprints(recorded: Sequence[str], columns: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    found = {}
+    for i, fp_columns in enumerate(recorded):
+        sql = fingerprint_sql(fp_columns, columns)
+        if sql is not None:
+            found[fp_columns] = (f"fp_{i}", sql)
+    return found
+
+
+def _key_sql(con: DuckDBPyConnection, spec: ResolvedSpec, relation: Relation) -> tuple[str, str]:
+    """(SQL of the key, FROM clause that it reads). NULL where the row has no key."""
+    base = f"{relation.sql} s"
+    if spec.key_template is None:
+        return _columns_key([f"s.{identifier(c)}" for c in spec.key_columns]), base
+    pushed = _pushed_key(spec.key_template, relation.columns)
+    if pushed is not None:
+        return pushed, base
+    _render_keys(con, spec.key_template, relation, base)
+    return "k.key", f"{base} POSITIONAL JOIN bf_keys k"
+
+
+def _columns_key(columns: Sequence[str]) -> str:
+    """One column: its text. Several: their texts joined with `|`, with `\\` and `|` escaped, so that no two rows meet."""
+    texts = [f"CAST({c} AS VARCHAR)" for c in columns]
+    if len(texts) == 1:
+        return texts[0]
+    escaped = [f"replace(replace({t}, '\\', '\\\\'), '|', '\\|')" for t in texts]
+    whole = " || '|' || ".join(escaped)
+    empty = " AND ".join(f"{t} = ''" for t in texts)
+    return f"CASE WHEN {empty} THEN '' ELSE {whole} END"
+
+
+def _pushed_key(template: Template, columns: Mapping[str, str]) -> str | None:
+    """A key expression of literal text and bare text or integer columns runs in SQL; others are rendered."""
+    from batchform.spec.templates import simple_parts
+
+    parts = simple_parts(template)
+    if parts is None:
+        return None
+    pieces = []
+    for kind, value in parts:
+        if kind == "column" and not (columns[value] == "VARCHAR" or columns[value] in _INTEGERS):
+            return None
+        pieces.append(literal(value) if kind == "text" else f"CAST(s.{identifier(value)} AS VARCHAR)")
+    return " || ".join(pieces) if pieces else "''"
+
+
+def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation, base: str) -> None:
+    """Render a key expression for every row, in order, into the temp table bf_keys."""
+    import pyarrow as pa
+
+    from batchform.spec.templates import explain_render_error
+
+    names = [c for c in relation.columns if template.columns is None or c in template.columns]
+    wanted = ", ".join(f"s.{identifier(c)}" for c in names) or "NULL"
+    con.execute("CREATE OR REPLACE TEMP TABLE bf_keys (key VARCHAR)")
+    reader = con.execute(f"SELECT {wanted} FROM {base}")
+    chunks: list[pa.Array] = []
+    done = 0
+    while batch := reader.fetchmany(10_000):
+        keys = []
+        for values in batch:
+            row = dict(zip(names, values, strict=False))
+            try:
+                missing = any(row[c] is None for c in names) if template.columns is not None else False
+                keys.append(None if missing else template.render(row))
+            except Exception as exc:
+                raise explain_render_error(template, exc, f"row {done + len(keys) + 1}") from exc
+        done += len(batch)
+        chunks.append(pa.array(keys, pa.string()))
+    table = pa.table({"key": pa.chunked_array(chunks, pa.string())})
+    con.register("bf_keys_arrow", table)
+    con.execute("INSERT INTO bf_keys SELECT key FROM bf_keys_arrow")
+    con.unregister("bf_keys_arrow")
+
+
+def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
+    """Every column that the key or a template names must be there."""
+    wanted: dict[str, str] = {c: "idempotency.key" for c in spec.key_columns}
+    templates = [*(t.template for t in spec.turns), *([spec.system] if spec.system else [])]
+    if spec.key_template is not None:
+        templates.append(spec.key_template)
+    for template in templates:
+        for column in template.columns or ():
+            wanted.setdefault(column, template.name)
+    missing = [f"`{c}` (read by {by})" for c, by in sorted(wanted.items()) if c not in columns]
+    if missing:
+        raise SourceError(
+            f"the source of {spec.name} has no column {', '.join(missing)}",
+            place=spec.place,
+            hint=f"Its columns are: {', '.join(columns)}.",
+        )
+
+
+def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> tuple[str, ...]:
+    """Refuse NULL and empty keys; refuse or resolve duplicates. Shows the first five offenders and where they stand."""
+    total, nulls, empties, distinct = _row(
+        con,
+        f"SELECT count(*), count(*) FILTER (key IS NULL), count(*) FILTER (key = ''), count(DISTINCT key_hash) "
+        f"FROM {NARROW}",
+    )
+    for count, what, condition in ((nulls, "no key (NULL)", "key IS NULL"), (empties, "an empty key", "key = ''")):
+        if count:
+            rows = con.execute(
+                f"SELECT rowid FROM {NARROW} WHERE {condition} ORDER BY rowid LIMIT {_OFFENDERS_SHOWN}"
+            ).fetchall()
+            places = source.locate(con, [r[0] for r in rows])
+            raise SourceError(
+                f"{count:,} of {total:,} rows of {spec.name} have {what}: {_listed(places, count)}",
+                place=spec.place,
+                hint="Fill the key's columns, choose others in idempotency.key, or leave such rows out with source.where.",
+            )
+    if distinct == total:
+        return ()
+    mode = spec.spec.idempotency.duplicates
+    if mode == "error":
+        raise _duplicates(con, spec, source, extra=total - distinct, total=total)
+    return (_keep_one(con, mode=mode, extra=total - distinct),)
+
+
+def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int) -> SourceError:
+    groups = con.execute(
+        f"SELECT any_value(key), list(rowid ORDER BY rowid)[1:4], count(*) FROM {NARROW} "
+        f"GROUP BY key_hash HAVING count(*) > 1 ORDER BY min(rowid) LIMIT {_OFFENDERS_SHOWN}"
+    ).fetchall()
+    ordinals = [o for _, found, _ in groups for o in found]
+    places = dict(zip(ordinals, source.locate(con, ordinals), strict=True))
+    shown = []
+    for key, found, count in groups:
+        more = f" and {count - len(found)} more" if count > len(found) else ""
+        shown.append(f"{key!r} at {', '.join(places[o] for o in found)}{more}")
+    return SourceError(
+        f"{extra:,} of {total:,} rows of {spec.name} repeat a key: {'; '.join(shown)}",
+        place=spec.place,
+        hint="Make idempotency.key unique, or set idempotency.duplicates to first or last.",
+    )
+
+
+def _keep_one(con: DuckDBPyConnection, *, mode: str, extra: int) -> str:
+    """Keep the first or last row of each key. Rows are materialised, so that both scans agree on their numbers."""
+    pick = "min" if mode == "first" else "max"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE bf_rows AS SELECT * FROM {WIDE}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE bf_kept AS SELECT {pick}(rowid) AS ordinal FROM bf_rows GROUP BY bf_key_hash"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT * FROM bf_rows WHERE rowid IN (SELECT ordinal FROM bf_kept)"
+    )
+    return f"{extra:,} rows with a repeated key were left out (duplicates: {mode})"
+
+
+def _listed(places: Sequence[str], count: int) -> str:
+    more = f" and {count - len(places):,} more" if count > len(places) else ""
+    return ", ".join(places) + more
+
+
+def _kind(duckdb_type: str) -> str:
+    """Coarse type: what a template could tell apart. Integers of any width are one kind."""
+    if duckdb_type in _INTEGERS:
+        return "i"
+    if duckdb_type == "VARCHAR":
+        return "t"
+    return "f" if duckdb_type in ("DOUBLE", "FLOAT") else duckdb_type
+
+
+def _text(name: str, duckdb_type: str) -> str:
+    """SQL of a column as unambiguous text."""
+    column = identifier(name)
+    if duckdb_type == "VARCHAR":
+        return column
+    if any(mark in duckdb_type for mark in _NESTED):
+        return f"CAST(to_json({column}) AS VARCHAR)"
+    return f"CAST({column} AS VARCHAR)"
+
+
+def _row(con: DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    found = con.execute(sql).fetchone()
+    assert found is not None, sql
+    return found

@@ -1,0 +1,93 @@
+"""Rendered requests: the canonical bytes that the API receives for a row, spliced rather than encoded.
+
+The request is encoded once per spec with a marker where each rendered text goes. Per row only the texts are rendered,
+escaped and put between the constant pieces; what comes out is canonical JSON, byte for byte what `canonical_json` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batchform.canon import canonical_json, json_string
+from batchform.errors import SourceError
+from batchform.spec.resolved import ResolvedSpec, Template
+
+
+class RequestRenderer:
+    """Renders rows of one spec. `columns`: names of the values that `render` is given, in order."""
+
+    def __init__(self, spec: ResolvedSpec, columns: Sequence[str]) -> None:
+        self._spec = spec
+        self._columns = tuple(columns)
+        self._templates, self._pieces = _compile(spec)
+        self._single = len(self._templates) == 1
+
+    def render(self, key: str, values: Sequence[Any]) -> bytes:
+        """The canonical request of one row. Raises SourceError naming the row's key."""
+        row = dict(zip(self._columns, values, strict=True))
+        texts = []
+        for template in self._templates:
+            try:
+                text = template.render(row)
+            except Exception as exc:
+                from batchform.spec.templates import explain_render_error
+
+                raise explain_render_error(template, exc, key) from exc
+            if not text:
+                raise SourceError(
+                    f"{template.name}: renders to nothing for the row with key {key!r} of {self._spec.name}",
+                    hint="The API refuses empty text. Leave the row out with source.where, or give the template a text.",
+                )
+            texts.append(text)
+        return self._splice(texts, key)
+
+    def _splice(self, texts: Sequence[str], key: str) -> bytes:
+        try:
+            if self._single:
+                head, tail = self._pieces
+                return head + json_string(texts[0]) + tail
+            out = [self._pieces[0]]
+            for text, piece in zip(texts, self._pieces[1:], strict=True):
+                out.append(json_string(text))
+                out.append(piece)
+        except ValueError as exc:
+            raise SourceError(f"the text of the row with key {key!r} of {self._spec.name} is not Unicode: {exc}") from exc
+        return b"".join(out)
+
+
+def _marker(number: int) -> str:
+    return f"\x00batchform:{number}\x00"
+
+
+def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:
+    """Templates in the order in which their texts stand in the canonical request, and the constant bytes around them."""
+    turns = [{"role": turn.role, "parts": [{"text": _marker(i)}]} for i, turn in enumerate(spec.turns)]
+    templates: list[Template] = [turn.template for turn in spec.turns]
+    request: dict[str, Any] = {**spec.request_base, "contents": turns}
+    if spec.system is not None:
+        request["systemInstruction"] = {"parts": [{"text": _marker(len(templates))}]}
+        templates.append(spec.system)
+    encoded = canonical_json(merge(request, spec.request_overlay))
+    found = []
+    for number, template in enumerate(templates):
+        mark = json_string(_marker(number))
+        at = encoded.find(mark)
+        if at >= 0:  # an overlay may replace contents or systemInstruction as a whole
+            found.append((at, len(mark), template))
+    found.sort(key=lambda f: f[0])
+    pieces, at = [], 0
+    for start, length, _ in found:
+        pieces.append(encoded[at:start])
+        at = start + length
+    pieces.append(encoded[at:])
+    return tuple(t for _, _, t in found), tuple(pieces)
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` laid over `base`: objects merge, everything else replaces. Neither is changed."""
+    merged = dict(base)
+    for name, value in overlay.items():
+        under = merged.get(name)
+        merged[name] = merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
