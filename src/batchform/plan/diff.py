@@ -1,0 +1,210 @@
+"""The two-level diff. This module is the first level: keyed rows against the ledger, all of it in DuckDB.
+
+Every row gets a class. Quiet classes are only counted. Candidates, whose input differs from what the ledger recorded,
+go on to the second level (build.py), which renders them and compares request fingerprints: only that decides payment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchform.canon import FINGERPRINT_VERSION
+from batchform.ledger.records import RerunRequested
+from batchform.rows.keyed import NARROW, WIDE, KeyedRows
+from batchform.rows.sql import literal
+from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+CANDIDATES = "bf_candidates"
+LEFT = "bf_left"
+
+# Classes of rows. Those in RENDERED become candidates.
+NEW = "new"
+PENDING = "pending"
+CHANGED = "changed"
+REQUESTED = "requested"
+RETRY = "retry"
+EXHAUSTED = "exhausted"
+KEEP = "keep"
+RETURNED = "returned"
+IN_FLIGHT = "in_flight"
+UNKNOWN = "unknown"
+REPARSE = "reparse"
+REDELIVER = "redeliver"
+FORGET = "forget"
+REMOVE = "remove"
+QUIET_ABSENT = "quiet_absent"
+RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the ledger says about one spec, as a plan needs it.
+
+    relation: FROM-able row states (ROW_COLUMNS), None if the spec has none; fp_columns: distinct recorded sets;
+    answered: FROM-able (key_hash, request_fp, tag, parse_digest) of every answer ever archived, None if there is none;
+    unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
+    holds all answers, None if it does not exist or its definition changed; reruns: (serial, request) of a person.
+    """
+
+    relation: str | None
+    fp_columns: tuple[str, ...] = ()
+    answered: str | None = None
+    unknown_tags: tuple[str, ...] = ()
+    delivered_through: int | None = None
+    ever_delivered: bool = False
+    reruns: tuple[tuple[int, RerunRequested], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Rows per class; rows held for failures by why; whether candidate and left tables were made."""
+
+    counts: Mapping[str, int]
+    exhausted: Mapping[str, int]
+    answered_before: int  # rows of the source that have an answer: what max_changed_percent is a share of
+
+    def count(self, *classes: str) -> int:
+        return sum(self.counts.get(c, 0) for c in classes)
+
+
+def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> Diff:
+    """Classify every row of the source and of the ledger; materialise candidates (CANDIDATES) and left rows (LEFT)."""
+    if recorded.relation is None:
+        return Diff({NEW: rows.rows}, {}, 0)
+    _rerun_table(con, recorded.reruns)
+    con.execute("CREATE OR REPLACE TEMP VIEW bf_classed AS " + _classed(spec, rows, recorded))
+    counted = con.execute(
+        "SELECT class, CASE WHEN class = 'exhausted' THEN failure END, CASE WHEN class = 'exhausted' THEN attempt END, "
+        "count(*), count(*) FILTER (answered AND ordinal IS NOT NULL) FROM bf_classed GROUP BY ALL"
+    ).fetchall()
+    counts: dict[str, int] = {}
+    exhausted: dict[str, int] = {}
+    for name, failure, attempt, count, _ in counted:
+        counts[name] = counts.get(name, 0) + count
+        if name == EXHAUSTED:
+            why = _why_exhausted(spec, str(failure), int(attempt))
+            exhausted[why] = exhausted.get(why, 0) + count
+    if any(counts.get(c) for c in RENDERED):
+        _materialise_candidates(con, recorded)
+    if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM bf_classed "
+            f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
+        )
+    return Diff(counts, exhausted, sum(int(c[4]) for c in counted))
+
+
+def _materialise_candidates(con: DuckDBPyConnection, recorded: Recorded) -> None:
+    names = ", ".join(f"'{c}'" for c in RENDERED)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM bf_classed WHERE class IN ({names})"
+    )
+    if recorded.answered is None:
+        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN past VARCHAR[]")
+        return
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT c.*, p.past FROM {CANDIDATES} c LEFT JOIN ("
+        f"SELECT key_hash, list(hex(request_fp) || ' ' || tag || ' ' || parse_digest) AS past FROM {recorded.answered} "
+        f"WHERE key_hash IN (SELECT key_hash FROM {CANDIDATES}) GROUP BY key_hash) p USING (key_hash)"
+    )
+
+
+def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, RerunRequested]]) -> None:
+    """Temp table bf_reruns(key_hash, serial): rows that a person asked for, with the serial that asked last."""
+    con.execute("CREATE OR REPLACE TEMP TABLE bf_reruns (key_hash UUID, serial BIGINT)")
+    for serial, request in reruns:
+        conditions = []
+        if request.keys:
+            conditions.append(f"bf_key IN ({', '.join(literal(k) for k in request.keys)})")
+        if request.where:
+            conditions.append(f"({request.where})")
+        con.execute(
+            f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} WHERE {' AND '.join(conditions) or 'true'}"
+        )
+
+
+def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
+    """SELECT of (ordinal, key_hash, class, the recorded state, which components are the same)."""
+    same = {
+        "prompt_same": f"l.prompt_digest = {literal(spec.prompt_digest)}",
+        "model_same": f"l.model = {literal(spec.model)}",
+        "config_same": f"l.config_digest = {literal(spec.config_digest)}",
+        "schema_same": f"l.schema_digest = {literal(spec.schema_digest)}",
+        "realm_same": f"l.realm = {literal(_realm(spec))}",
+        "version_same": f"l.fp_version = {FINGERPRINT_VERSION}",
+        "row_same": _row_same(rows.fingerprints),
+    }
+    flags = ", ".join(f"{sql} AS {name}" for name, sql in same.items())
+    joined = (
+        f"SELECT n.rowid AS ordinal, coalesce(n.key_hash, l.key_hash) AS key_hash, l.key_hash IS NOT NULL AS known, "
+        f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.attempt, l.failure, "
+        f"l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
+        f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
+    )
+    rerun = ""
+    asked = "false"
+    if recorded.reruns:
+        rerun = " LEFT JOIN (SELECT key_hash, max(serial) AS asked_serial FROM bf_reruns GROUP BY key_hash) r USING (key_hash)"
+        asked = "coalesce(r.asked_serial > coalesce(j.changed_serial, -1), false)"
+    return f"SELECT j.*, {_class(spec, recorded, asked)} AS class FROM ({joined}) j{rerun}"
+
+
+def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
+    """The decision table, first match wins."""
+    idempotency, destination = spec.spec.idempotency, spec.spec.destination
+    unknown = ", ".join(literal(t) for t in recorded.unknown_tags) or "NULL"
+    spec_same = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
+    kept = ["false"]
+    if idempotency.on_prompt_change == "keep":
+        kept.append(f"(row_same AND realm_same AND NOT ({spec_same}))")
+    if idempotency.on_row_change == "keep":
+        kept.append(f"(NOT row_same AND {spec_same})")
+    if idempotency.on_prompt_change == "keep" and idempotency.on_row_change == "keep":
+        kept.append("realm_same")
+    retryable = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
+    unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
+    through = recorded.delivered_through
+    undelivered = "true" if through is None else f"answer_serial > {through}"
+    return f"""CASE
+        WHEN ordinal IS NULL AND status IN ('absent', 'gone') THEN
+            {f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END" if destination.prune else literal(QUIET_ABSENT)}
+        WHEN NOT known THEN '{NEW}'
+        WHEN status = 'in_flight' THEN CASE WHEN tag IN ({unknown}) THEN '{UNKNOWN}' ELSE '{IN_FLIGHT}' END
+        WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
+        WHEN {asked} THEN '{REQUESTED}'
+        WHEN status = 'pending' THEN '{PENDING}'
+        WHEN status = 'failed' AND {spec_same} AND row_same THEN
+            CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}' ELSE '{EXHAUSTED}' END
+        WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'
+        WHEN status IN ('absent', 'gone') AND {unchanged} THEN '{RETURNED}'
+        WHEN NOT {unchanged} THEN '{CHANGED}'
+        WHEN parse_digest <> {literal(spec.parse_digest)} THEN '{REPARSE}'
+        WHEN {undelivered} THEN '{REDELIVER}'
+        ELSE '{KEEP}' END"""
+
+
+def _row_same(fingerprints: Mapping[str, str]) -> str:
+    """Each recorded row is compared over the very columns that its own fingerprint covers."""
+    if not fingerprints:
+        return "false"
+    cases = " ".join(
+        f"WHEN {literal(columns)} THEN coalesce(n.{name} = l.row_fp, false)" for columns, name in fingerprints.items()
+    )
+    return f"CASE l.fp_columns {cases} ELSE false END"
+
+
+def _why_exhausted(spec: ResolvedSpec, failure: str, attempt: int) -> str:
+    if failure not in spec.retry.on:
+        return f"failed: {failure} is not in retry.on"
+    return f"failed: {failure} after {attempt} of {spec.retry.max_attempts} attempts"
+
+
+def _realm(spec: ResolvedSpec) -> str:
+    from batchform.spec.realm import realm_of
+
+    return realm_of(spec.backend)
