@@ -1,0 +1,95 @@
+# What CI runs and what hands run are the same targets. `make help` lists them.
+#
+#   make demo                       from a fresh clone: environment, install, the whole story on the emulator
+#   make plan SPEC=classify         the commands of batchform on this project: validate plan show apply sync status
+#   make apply ENV=prod PLAN=plan   ENV= chooses an environment, PLAN= a saved plan, ARGS= adds anything else
+#
+# PYTHON= chooses the interpreter that the virtual environment is made with (3.11 to 3.13).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SPEC ?=
+ENV ?=
+PLAN ?=
+ARGS ?=
+
+select = $(if $(SPEC),--select $(SPEC))
+env = $(if $(ENV),--env $(ENV))
+linted = src tests scripts benchmarks
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# --- environment: a stamp per kind of install, so that a second run starts at once ---
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"batchform needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}: say make PYTHON=python3.12")'
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing batchform"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing batchform and what its tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+venv: $(VENV)/.installed  ## make .venv and install batchform into it
+
+# --- the story, the tests, the numbers ---
+
+demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the emulator, in a copy of this project
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.installed-dev  ## the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
+	@$(BIN)/ruff check --quiet $(linted)
+	@$(BIN)/ruff format --check --quiet $(linted)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-timing --config pyproject.toml
+
+check: lint test  ## all that a pull request must pass
+
+bench: $(VENV)/.installed-dev  ## start-up, first plan and no-op plan of a million rows, beside their baselines
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-memory: $(VENV)/.installed-dev  ## peak memory of apply and collect at 100,000 and 1,000,000 rows (long)
+	@$(BIN)/python benchmarks/memory.py $(ARGS)
+
+clean:  ## remove what the targets above have made; never the ledger or results of this project
+	rm -rf .demo build dist benchmarks/.cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and the virtual environment too
+	rm -rf $(VENV)
+
+# --- batchform on this project ---
+
+validate: $(VENV)/.installed  ## check all specs, offline
+	@$(BIN)/batchform validate $(env) $(ARGS)
+
+plan: $(VENV)/.installed  ## what would be sent, why, and what it costs; PLAN=dir saves it
+	@$(BIN)/batchform plan $(env) $(select) $(if $(PLAN),--out $(PLAN)) $(ARGS)
+
+show: $(VENV)/.installed  ## print the saved plan PLAN=dir
+	@$(BIN)/batchform show $(env) $(ARGS) $(or $(PLAN),$(error say which: make show PLAN=dir))
+
+apply: $(VENV)/.installed  ## send what the plan says (PLAN=dir: exactly that one), wait, deliver
+	@$(BIN)/batchform apply $(env) $(if $(PLAN),,$(select)) $(ARGS) $(PLAN)
+
+sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
+	@$(BIN)/batchform sync $(env) $(ARGS)
+
+status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
+	@$(BIN)/batchform status $(env) $(ARGS)
+
+.PHONY: help venv demo test lint check bench bench-memory clean distclean validate plan show apply sync status
