@@ -1,4 +1,4 @@
-"""The story of `make demo`: a real table planned, sent, collected and delivered on the emulator, then changed.
+"""The story of `make demo`: a real table planned, sent, collected and delivered, then changed.
 
 Works in a copy of this project under .demo/, so that the clone stays as it is. Every line that starts with
 `$` is exactly what was run there; in between, this script checks what it claims, and stops if a claim does
