@@ -1,0 +1,312 @@
+"""The second level of the diff: candidates are rendered, and request fingerprints decide what is paid.
+
+One pass over the candidates in row order. Each ends in a shard (it pays), or among the free rows: its request is the one
+already answered (refresh), or was answered before, under this key or, with reuse_identical, under another (reuse).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchform.canon import RequestHasher
+from batchform.plan import diff as first
+from batchform.plan.bookkeeping import FreeRows
+from batchform.plan.diff import CANDIDATES, Diff, Recorded
+from batchform.plan.model import Action, Reason
+from batchform.plan.shard import ShardCutter
+from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
+from batchform.rows.request import RequestRenderer
+from batchform.rows.sql import identifier
+from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SHARED = "bf_shared"
+_BATCH = 2048
+_STATE = (
+    "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same", "model_same",
+    "config_same", "schema_same", "realm_same", "row_same", "past",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Preview:
+    """A row that may be shown: what it is and what it would send."""
+
+    key: str
+    key_hex: str
+    action: Action
+    reason: Reason
+    request: bytes
+    changed: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Rendered:
+    """What the candidates came to."""
+
+    actions: dict[Action, int] = field(default_factory=dict)
+    reasons: dict[Reason, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    resent: int = 0  # paying rows that already have an answer
+    request_bytes: int = 0
+    shortest: Preview | None = None
+    longest: Preview | None = None
+    chosen: Preview | None = None
+    waiting: int = 0  # rows that another row's request will answer
+
+    def count(self, action: Action, reason: Reason | None) -> None:
+        self.actions[action] = self.actions.get(action, 0) + 1
+        if reason is not None:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+class CandidateRenderer:
+    """Renders the candidates of one spec into a cutter and a `Rendered`."""
+
+    def __init__(
+        self,
+        con: DuckDBPyConnection,
+        spec: ResolvedSpec,
+        rows: KeyedRows,
+        recorded: Recorded,
+        *,
+        realm: str,
+        free: FreeRows,
+        retries_only: bool,
+    ) -> None:
+        self._con = con
+        self._spec = spec
+        self._recorded = recorded
+        self._free_rows = free
+        self._retries_only = retries_only
+        self._names = template_columns(spec, rows.columns)
+        self.fp_columns = fp_columns_text(self._names, rows.columns)
+        fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
+        assert fp_sql is not None
+        self._fp_sql = fp_sql
+        self._render = RequestRenderer(spec, self._names).render
+        self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
+        self.out = Rendered()
+
+    def run(self, found: Diff, cutter: ShardCutter) -> Rendered:
+        """Render all candidates, in row order."""
+        if not found.count(*first.RENDERED):
+            return self.out
+        if self._spec.spec.idempotency.reuse_identical:
+            self._share()
+        if self._recorded.relation is None and not self._spec.spec.idempotency.reuse_identical:
+            self._run_first(cutter)
+        else:
+            for row in self._stream():
+                self._one(row, cutter)
+        cutter.close_shard()
+        return self.out
+
+    def _select(self, extra: str, joins: str) -> str:
+        columns = "".join(f", w.{identifier(c)}" for c in self._names)
+        fp_sql = self._fp_sql.removeprefix("CAST(").removesuffix(" AS UUID)")
+        return f"SELECT w.bf_key, left(sha256(w.bf_key), 32), {fp_sql}{extra}{columns} FROM {WIDE} w {joins}"
+
+    def _candidates(self) -> tuple[str, str]:
+        """JOIN and ORDER BY that pick the candidates from the wide rows, in row order; all rows when none is recorded."""
+        if self._recorded.relation is None:
+            return "", ""
+        return f"JOIN {CANDIDATES} c ON w.bf_key_hash = c.key_hash", " ORDER BY c.ordinal"
+
+    def _batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
+        cursor = self._con.execute(sql)
+        while batch := cursor.fetchmany(_BATCH):
+            yield batch
+
+    def _run_first(self, cutter: ShardCutter) -> None:
+        """Nothing is recorded: every row is new. The hot path of a first plan."""
+        render, fingerprint, add, consider = self._render, self._fingerprint, cutter.add, self._consider
+        count = size = 0
+        held = self._retries_only
+        for batch in self._batches(self._select("", "")):
+            if held:
+                count += len(batch)
+                continue
+            for row in batch:
+                request = render(row[0], row[3:])
+                add(row[0], row[1], row[2], request, fingerprint(request), 1)
+                size += len(request)
+                consider(row[0], row[1], Action.RUN, Reason.NEW_KEY, request, ())
+            count += len(batch)
+        if held:
+            self.out.held["sent by apply, not by sync"] = count
+            self.out.actions[Action.HELD] = count
+            return
+        self.out.actions[Action.RUN] = count
+        self.out.reasons[Reason.NEW_KEY] = count
+        self.out.request_bytes = size
+
+    def _stream(self) -> Iterator[tuple[Any, ...]]:
+        shared = "NULL AS shared"
+        if self._recorded.relation is None:
+            state = ", ".join(["'new'", *["NULL"] * (len(_STATE) - 1)])
+        else:
+            state = ", ".join(f"c.{name}" for name in _STATE)
+        joins, order = self._candidates()
+        if self._spec.spec.idempotency.reuse_identical:
+            shared = "s.shared"
+            joins += f" LEFT JOIN {SHARED} s ON w.bf_key_hash = s.key_hash"
+        for batch in self._batches(self._select(f", {state}, {shared}", joins) + order):
+            yield from batch
+
+    def _one(self, row: tuple[Any, ...], cutter: ShardCutter) -> None:
+        key, key_hex, row_fp = row[:3]
+        state = dict(zip(_STATE, row[3 : 3 + len(_STATE)], strict=True))
+        shared = row[3 + len(_STATE)]
+        request = self._render(key, row[4 + len(_STATE) :])
+        fp = self._fingerprint(request)
+        asked = state["class"] == first.REQUESTED
+        if not asked and state["answer_fp"] == fp:
+            self.out.count(Action.KEEP, None)
+            self._free_rows.add(key, key_hex, row_fp, fp)
+            return
+        past = None if asked else _past_answer(fp, state["past"])
+        if past is not None:
+            self.out.count(Action.REUSE, _reason(state))
+            self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
+            return
+        if shared is None or asked:
+            self._pay(key, key_hex, row_fp, request, fp, state, cutter)
+            return
+        # Another row's request is this one: answered (use it), in flight, or to be sent by this plan (wait for it).
+        kind, _, rest = shared.partition(" ")
+        self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, _reason(state))
+        if kind == "answered":
+            tag, source_hex, parse = rest.split(" ")
+            self._free_rows.add(key, key_hex, row_fp, fp, (tag, source_hex, parse))
+        else:
+            self.out.waiting += 1
+
+    def _pay(
+        self, key: str, key_hex: str, row_fp: str, request: bytes, fp: bytes, state: dict[str, Any], cutter: ShardCutter
+    ) -> None:
+        same_request = state["request_fp"] == fp
+        again = same_request and state["status"] == "failed" and state["class"] != first.REQUESTED
+        if again and not self._may_retry(state):
+            self.out.count(Action.HELD, None)
+            why = f"failed: {state['failure']} (same request; retry allows no more)"
+            self.out.held[why] = self.out.held.get(why, 0) + 1
+            return
+        if self._retries_only and state["class"] not in (first.RETRY, first.PENDING):
+            self.out.count(Action.HELD, None)
+            self.out.held["sent by apply, not by sync"] = self.out.held.get("sent by apply, not by sync", 0) + 1
+            return
+        counted = same_request and state["class"] in (first.RETRY, first.PENDING, first.CHANGED)
+        attempt = int(state["attempt"] or 0) + 1 if counted else 1
+        reason = _reason(state)
+        action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
+        self.out.count(action, reason)
+        self.out.request_bytes += len(request)
+        self.out.resent += bool(state["answered"])
+        cutter.add(key, key_hex, row_fp, request, fp, attempt)
+        self._consider(key, key_hex, action, reason, request, _changed(state))
+
+    def _may_retry(self, state: dict[str, Any]) -> bool:
+        retry = self._spec.retry
+        return state["failure"] in retry.on and int(state["attempt"] or 0) < retry.max_attempts
+
+    def _consider(
+        self, key: str, key_hex: str, action: Action, reason: Reason, request: bytes, changed: tuple[str, ...]
+    ) -> None:
+        """Keep the shortest, the longest and the row of lowest key hash for the preview."""
+        out, size = self.out, len(request)
+        if out.shortest is None or size < len(out.shortest.request):
+            out.shortest = Preview(key, key_hex, action, reason, request, changed)
+        if out.longest is None or size > len(out.longest.request):
+            out.longest = Preview(key, key_hex, action, reason, request, changed)
+        if out.chosen is None or key_hex < out.chosen.key_hex:
+            out.chosen = Preview(key, key_hex, action, reason, request, changed)
+
+    def _share(self) -> None:
+        """With reuse_identical: render once only for fingerprints, then let DuckDB find which rows share a request.
+
+        Rendering twice keeps memory flat; a set of all fingerprints would not.
+        """
+        import pyarrow as pa
+
+        self._con.execute("CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)")
+        done = 0
+        joins, order = self._candidates()
+        prints: list[Any] = []
+        for batch in self._batches(self._select("", joins) + order):
+            fps = [self._fingerprint(self._render(row[0], row[3:])) for row in batch]
+            prints.append(
+                pa.record_batch(
+                    {
+                        "ordinal": pa.array(range(done, done + len(batch)), pa.int64()),
+                        "key": pa.array([row[1] for row in batch]),
+                        "request_fp": pa.array(fps, pa.binary()),
+                    }
+                )
+            )
+            done += len(batch)
+        self._con.register("bf_prints_arrow", pa.Table.from_batches(prints))
+        self._con.execute("INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow")
+        self._con.unregister("bf_prints_arrow")
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
+
+    def _shared_sql(self) -> str:
+        """(key_hash, shared): "answered TAG KEYHASH PARSE" before "in_flight" before "planned"."""
+        kinds = [
+            "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
+            "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY ordinal) > 1"
+        ]
+        if self._recorded.relation is not None:
+            kinds.append(
+                "SELECT p.key_hash, 2, 'in_flight' FROM bf_prints p SEMI JOIN (SELECT request_fp FROM "
+                f"{self._recorded.relation} WHERE status = 'in_flight') f ON p.request_fp = f.request_fp"
+            )
+        if self._recorded.answered is not None:
+            kinds.append(
+                "SELECT p.key_hash, 1, 'answered ' || a.tag || ' ' || replace(CAST(a.key_hash AS VARCHAR), '-', '') "
+                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.answered} a ON p.request_fp = a.request_fp"
+            )
+        return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({' UNION ALL '.join(kinds)}) GROUP BY key_hash"
+
+
+def _past_answer(fp: bytes, past: Sequence[str] | None) -> tuple[str, str] | None:
+    """(tag, parse digest) of an earlier answer to this very request under this key."""
+    wanted = fp.hex().upper()
+    for found in past or ():
+        hexed, tag, parse = found.split(" ")
+        if hexed == wanted:
+            return tag, parse
+    return None
+
+
+def _changed(state: dict[str, Any]) -> tuple[str, ...]:
+    if not state["known"]:
+        return ()
+    return tuple(c for c in ("prompt", "model", "config", "schema", "row") if state[f"{c}_same"] is False)
+
+
+def _reason(state: dict[str, Any]) -> Reason:
+    """The first component that differs explains the row; it never decides anything."""
+    if state["class"] == first.REQUESTED:
+        return Reason.REQUESTED
+    if state["class"] == first.RETRY:
+        return Reason.PREVIOUS_EXPIRED if state["failure"] == "expired" else Reason.PREVIOUS_FAILED
+    if not state["known"] or (state["class"] == first.PENDING and not state["answered"]):
+        return Reason.NEW_KEY
+    table: tuple[tuple[str, Reason], ...] = (
+        ("realm", Reason.REALM_CHANGED),
+        ("model", Reason.MODEL_CHANGED),
+        ("prompt", Reason.PROMPT_CHANGED),
+        ("schema", Reason.SCHEMA_CHANGED),
+        ("config", Reason.GENERATION_CONFIG_CHANGED),
+        ("row", Reason.ROW_CHANGED),
+    )
+    for component, reason in table:
+        if state[f"{component}_same"] is False:
+            return reason
+    return Reason.PREVIOUS_FAILED if state["failure"] else Reason.NEW_KEY
+

@@ -1,0 +1,163 @@
+"""Cutting requests into shards: one shard is one remote job.
+
+Shards are cut in row order by rows and bytes, so the same rows give the same shards. A shard's digest covers its rows'
+key hashes and request fingerprints; its tag is derived from spec, digest and attempt, so that a lost job can be found
+by its tag and no two create calls share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
+from batchform.ports import BackendLimits
+from batchform.spec.resolved import ResolvedSpec
+
+_FLUSH_ROWS = 8192
+_LINE_OVERHEAD = 55
+"""Bytes of a line around its request: `{"key":"k<32 hex>","request":…}` and a newline."""
+
+
+@dataclass(frozen=True, slots=True)
+class DraftShard:
+    """A shard before it is priced. Paths are relative to the bundle, empty when nothing is written."""
+
+    index: int
+    tag: str
+    digest: str
+    rows: int
+    bytes: int
+    path: str
+    rows_path: str
+
+
+class ShardCutter:
+    """Takes rendered rows one by one and cuts shards. With `folder` None it only counts: a plan that is not saved."""
+
+    def __init__(
+        self,
+        spec: ResolvedSpec,
+        *,
+        limits: BackendLimits,
+        folder: Path | None,
+        relative: str,
+        realm: str,
+        fp_columns: str,
+        attempts_of: Callable[[str], int],
+        at: str,
+    ) -> None:
+        """attempts_of: shard digest → how many jobs were begun for it before; at: RFC 3339 time of the plan."""
+        self._spec = spec
+        self._limits = limits
+        self._folder = folder
+        self._relative = relative
+        self._attempts_of = attempts_of
+        self._constants: dict[str, Any] = {
+            "fp_columns": fp_columns,
+            "fp_version": FINGERPRINT_VERSION,
+            "prompt_digest": spec.prompt_digest,
+            "model": spec.model,
+            "config_digest": spec.config_digest,
+            "schema_digest": spec.schema_digest,
+            "realm": realm,
+            "status": "in_flight",
+            "at": at,
+        }
+        self.shards: list[DraftShard] = []
+        self.total_bytes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows = 0
+        self._bytes = 0
+        self._hasher = ShardHasher()
+        self._file: IO[bytes] | None = None
+        self._lines: list[bytes] = []
+        self._keys: list[str] = []
+        self._hashes: list[bytes] = []
+        self._row_fps: list[bytes] = []
+        self._request_fps: list[bytes] = []
+        self._attempts: list[int] = []
+        self._sizes: list[int] = []
+        self._flushed: list[dict[str, Any]] = []
+
+    def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
+        """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
+        size = len(request) + _LINE_OVERHEAD
+        if self._rows and (
+            self._rows >= self._limits.max_rows_per_job or self._bytes + size > self._limits.max_bytes_per_job
+        ):
+            self.close_shard()
+        self._rows += 1
+        self._bytes += size
+        key_hash = bytes.fromhex(key_hex)
+        self._request_fps.append(fingerprint)
+        self._hashes.append(key_hash)
+        if self._folder is not None:
+            self._lines.append(b'{"key":"k' + key_hex.encode() + b'","request":' + request + b"}\n")
+            self._keys.append(key)
+            self._row_fps.append(bytes.fromhex(row_fp_hex))
+            self._attempts.append(attempt)
+            self._sizes.append(len(request))
+        if len(self._hashes) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for key_hash, fingerprint in zip(self._hashes, self._request_fps, strict=True):
+            self._hasher.update(key_hash + fingerprint)
+        if self._folder is not None and self._hashes:
+            if self._file is None:
+                self._file = (self._folder / self._name("jsonl")).open("wb")
+            self._file.write(b"".join(self._lines))
+            self._flushed.append(self._columns())
+            self._lines, self._keys, self._row_fps, self._attempts, self._sizes = [], [], [], [], []
+        self._hashes, self._request_fps = [], []
+
+    def _columns(self) -> dict[str, Any]:
+        import pyarrow as pa
+
+        return {
+            "key": pa.array(self._keys, pa.string()),
+            "key_hash": pa.array(self._hashes, pa.binary(16)),
+            "row_fp": pa.array(self._row_fps, pa.binary(16)),
+            "request_fp": pa.array(self._request_fps, pa.binary(32)),
+            "attempt": pa.array(self._attempts, pa.int32()),
+            "request_bytes": pa.array(self._sizes, pa.int64()),
+        }
+
+    def _name(self, suffix: str) -> str:
+        return f"shard-{len(self.shards):04d}.{suffix}"
+
+    def close_shard(self) -> None:
+        """End the shard at hand, if it has rows: its file is complete and its rows carry its tag."""
+        if not self._rows:
+            return
+        self._flush()
+        digest = self._hasher.digest()
+        tag = f"bf-{self._spec.name}-{short(digest)}-a{self._attempts_of(digest) + 1}"
+        path = rows_path = ""
+        if self._folder is not None:
+            assert self._file is not None
+            self._file.close()
+            path, rows_path = self._relative + self._name("jsonl"), self._relative + self._name("rows.parquet")
+            self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
+        self.shards.append(
+            DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path)
+        )
+        self.total_bytes += self._bytes
+        self._begin()
+
+    def _write_rows(self, path: Path, constants: Mapping[str, Any]) -> None:
+        from batchform.ledger.row_writer import RowStateWriter
+
+        with RowStateWriter(path, constants) as writer:
+            for columns in self._flushed:
+                writer.append(columns)
+
+    def abandon(self) -> None:
+        """Close what is open after an error. The bundle's folder is removed by its owner."""
+        if self._file is not None:
+            self._file.close()
