@@ -57,6 +57,8 @@ the source and was pruned from the destination (an answer, if any, is still arch
 ANSWER_COLUMNS: Final[dict[str, str]] = {
     "tag": "VARCHAR",
     "key_hash": "UUID",
+    "request_fp": "BLOB",  # the request that was answered, so that it is never paid for again
+    "parse_digest": "VARCHAR",  # how this file was parsed
     "class": "VARCHAR",  # "answered" or a failure class
     "message": "VARCHAR",  # why it failed, for people
     "text": "VARCHAR",  # text parts that are not thoughts, joined

@@ -56,7 +56,6 @@ class Recorded:
     answered: str | None = None
     unknown_tags: tuple[str, ...] = ()
     delivered_through: int | None = None
-    ever_delivered: bool = False
     reruns: tuple[tuple[int, RerunRequested], ...] = ()
 
 
