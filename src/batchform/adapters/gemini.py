@@ -1,0 +1,368 @@
+"""The Gemini Developer API, and its emulator, as a Backend.
+
+Writes go through the unmodified google-genai client with its retries off; reads take the raw answer
+(gemini_http). Google's library is imported at the first call, so that building a backend costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from batchform import canon
+from batchform.adapters import gemini_wire as wire
+from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
+from batchform.ports import BackendLimits, RemoteJob, Staged
+from batchform.spec.model import EmulatorBackend
+from batchform.spec.model import GeminiBackend as GeminiConfig
+
+if TYPE_CHECKING:
+    import httpx2
+    from google import genai
+
+    from batchform.adapters.gemini_errors import Redactor
+    from batchform.adapters.gemini_http import RawReader
+
+GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
+KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+BATCH_METHOD: Final = "batchGenerateContent"
+MAX_FILE_BYTES: Final = 2_000_000_000
+# A create call must stay under 20 MB, and the SDK escapes non-ASCII text, which can triple it.
+INLINE_BYTES: Final = 6_000_000
+# A job may wait a day before it reads its input, so an input is only used again while it is nearly new.
+INPUT_LIFE: Final = timedelta(hours=48)
+REUSE_WITHIN: Final = timedelta(hours=1)
+MIME_TYPES: Final = ("jsonl", "application/jsonl")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_INPUT_NAMES: Final = 9
+
+
+class GeminiBackend:
+    """ports.Backend over google-genai. Raises AuthError at once when there is no API key.
+
+    realm: whose answers these are; base_url: in place of the configured endpoint.
+    """
+
+    def __init__(
+        self,
+        config: GeminiConfig | EmulatorBackend,
+        *,
+        env: Mapping[str, str],
+        realm: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.realm = realm
+        self.limits = BackendLimits(
+            max_rows_per_job=config.max_rows_per_job,
+            max_bytes_per_job=min(config.max_bytes_per_job, MAX_FILE_BYTES),
+            inline_bytes=INLINE_BYTES,
+        )
+        configured = config.url if isinstance(config, EmulatorBackend) else config.base_url
+        self._base_url = (base_url or configured or GOOGLE_URL).rstrip("/")
+        self._version = _api_version(config, env)
+        self._key = (api_key or find_api_key(config, env)).strip()
+        self._timeout = config.timeout
+        # A create call must have ended well before another runner may take it for lost.
+        self._create_timeout = (
+            max(0.001, min(config.timeout, config.settle / 2)) if config.settle else config.timeout
+        )
+        self._sleep = sleep
+        self._now = now
+        self.fingerprint = canon.digest_of("backend", self._identity(config, configured))
+
+    def __repr__(self) -> str:
+        return f"GeminiBackend({self._base_url}, realm={self.realm})"
+
+    def _identity(self, config: GeminiConfig | EmulatorBackend, configured: str | None) -> dict[str, str]:
+        """What decides which jobs are seen. The embedded emulator's port changes, its jobs do not."""
+        embedded = isinstance(config, EmulatorBackend) and not configured
+        return {
+            "kind": config.type,
+            "endpoint": "embedded" if embedded else self._base_url,
+            "key": canon.digest(self._key.encode()),
+        }
+
+    # --- clients, made at the first call -------------------------------------------------------------------
+
+    @cached_property
+    def _http(self) -> httpx2.Client:
+        from batchform.adapters.gemini_http import open_client
+
+        return open_client(base_url=self._base_url, timeout=self._timeout, realm=self.realm)
+
+    @cached_property
+    def _redact(self) -> Redactor:
+        from batchform.adapters.gemini_errors import Redactor
+
+        return Redactor(self._key)
+
+    @cached_property
+    def _reader(self) -> RawReader:
+        from batchform.adapters.gemini_http import RawReader
+
+        root = f"{self._base_url}/{self._version}"
+        return RawReader(self._http, root=root, key=self._key, redact=self._redact, sleep=self._sleep)
+
+    @cached_property
+    def _client(self) -> genai.Client:
+        from google import genai
+        from google.genai import types
+
+        with self._vendor_errors("Cannot set up the Gemini client"):
+            return genai.Client(
+                vertexai=False,
+                api_key=self._key,
+                http_options=types.HttpOptions(
+                    base_url=self._base_url,
+                    api_version=self._version,
+                    timeout=int(self._timeout * 1000),
+                    httpx_client=self._http,
+                ),
+            )
+
+    def _vendor_errors(self, doing: str) -> Any:
+        from batchform.adapters.gemini_errors import vendor_errors
+
+        return vendor_errors(doing, self._redact)
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
+        if "_http" in self.__dict__:
+            self._http.close()
+
+    # --- submission ----------------------------------------------------------------------------------------
+
+    def check_model(self, model: str) -> None:
+        doing = f"Looking up model {model}"
+        if not _MODEL_ID.fullmatch(_bare(model)):
+            raise BackendError(
+                f"{model!r} is not a model id of the Gemini API.", hint="Write it like gemini-3.5-flash-lite."
+            )
+        try:
+            found = self._reader.json(f"models/{_bare(model)}", doing=doing)
+        except NotFound as error:
+            raise BackendError(
+                f"The service does not know model {model!r} ({error.message}).",
+                hint="Check the name in the spec; it may have been shut down.",
+                status=error.status,
+            ) from None
+        methods = found.get("supportedGenerationMethods") or found.get("supportedActions") or []
+        if BATCH_METHOD not in methods:
+            raise BackendError(
+                f"Model {model!r} takes no batches: it supports {', '.join(map(str, methods)) or 'nothing'}."
+            )
+
+    def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
+        if mode == "inline":
+            return Staged(path=path, name=None)
+        content = canon.file_digest(path).rpartition(":")[2]
+        for name in _input_names(digest):
+            known = self._input(name)
+            if known is None:
+                uploaded = self._upload(path, name=name, tag=tag)
+                return self._ready(path, uploaded, content)
+            if self._reusable(known, content):
+                return self._ready(path, known, content)
+        raise BackendError(f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.")
+
+    def create(self, *, model: str, tag: str, staged: Staged) -> str:
+        from batchform.adapters.gemini_errors import VENDOR_ERRORS, create_outcome
+
+        doing = f"Creating job {tag}"
+        if not _MODEL_ID.fullmatch(_bare(model)):
+            raise NotCreated(f"{doing}: {model!r} is not a model id of the Gemini API.")
+        options: Any = {
+            "retry_options": {"attempts": 1},
+            "timeout": int(self._create_timeout * 1000),
+        }
+        if staged.name is None:
+            with staged.path.open("rb") as lines:
+                options["extra_body"] = wire.inline_body(lines)
+        client = self._client_or_not_created()
+        try:
+            job = client.batches.create(
+                model=_bare(model),
+                src=staged.name if staged.name is not None else [],
+                config={"display_name": tag, "http_options": options},
+            )
+        except VENDOR_ERRORS as error:
+            raise create_outcome(error, doing, self._redact) from None
+        except BackendError as error:  # an emulator answered in Google's place
+            raise NotCreated(error.message, hint=error.hint) from None
+        if not job.name:
+            raise OutcomeUnknown(f"{doing}: the service said yes but named no job.")
+        return job.name
+
+    def _client_or_not_created(self) -> genai.Client:
+        try:
+            return self._client
+        except BackendError as error:
+            raise NotCreated(error.message, hint=error.hint) from None
+
+    # --- inputs --------------------------------------------------------------------------------------------
+
+    def _input(self, name: str) -> dict[str, Any] | None:
+        """The File of this name, no longer PROCESSING; None if there is none (the service says 403)."""
+        doing = f"Looking up input {name}"
+        for _ in range(60):
+            try:
+                found = self._reader.json(name, doing=doing)
+            except (NotFound, AuthError) as error:
+                if error.status in (403, 404):
+                    return None
+                raise
+            if found.get("state") != "PROCESSING":
+                return found
+            self._sleep(1.0)
+        raise BackendError(f"{doing}: it is still being processed after a minute.")
+
+    def _reusable(self, file: dict[str, Any], content: str) -> bool:
+        expires = wire.parse_time(file.get("expirationTime"))
+        fresh = expires is None or expires - self._now() > INPUT_LIFE - REUSE_WITHIN
+        return (
+            fresh
+            and file.get("state") == "ACTIVE"
+            and wire.sha256_matches(str(file.get("sha256Hash", "")), content)
+        )
+
+    def _ready(self, path: Path, file: dict[str, Any], content: str) -> Staged:
+        name = str(file.get("name"))
+        if file.get("state", "ACTIVE") != "ACTIVE":
+            raise BackendError(f"Input {name} is {file.get('state')} after the upload.", hint="Run again.")
+        stated = file.get("sha256Hash")
+        if stated and not wire.sha256_matches(str(stated), content):
+            self.delete_input(name)
+            raise BackendError(
+                f"Input {name} arrived damaged: its digest is not that of {path.name}.", hint="Run again."
+            )
+        return Staged(path=path, name=name, expires_at=wire.parse_time(file.get("expirationTime")))
+
+    def _upload(self, path: Path, *, name: str, tag: str) -> dict[str, Any]:
+        """Upload under a chosen name. If another runner was first with the same bytes, theirs is ours."""
+        doing = f"Uploading the input of {tag}"
+        for mime_type in MIME_TYPES:
+            try:
+                with self._vendor_errors(doing):
+                    self._client.files.upload(
+                        file=path,
+                        config={
+                            "name": name,
+                            "mime_type": mime_type,
+                            "display_name": tag,
+                            "http_options": {"retry_options": {"attempts": 1}},
+                        },
+                    )
+                break
+            except BackendError as error:
+                if error.status == 409 or "already exists" in error.message.lower():
+                    break
+                if mime_type == MIME_TYPES[-1] or not (
+                    error.status == 400 and "mime" in error.message.lower()
+                ):
+                    raise
+        found = self._input(name)
+        if found is None:
+            raise BackendError(f"{doing}: the service took the file but does not show it.", hint="Run again.")
+        return found
+
+    def delete_input(self, name: str) -> None:
+        try:
+            with self._vendor_errors(f"Deleting input {name}"):
+                self._client.files.delete(name=name)
+        except (NotFound, AuthError) as error:
+            if error.status not in (403, 404):
+                raise
+
+    # --- jobs ----------------------------------------------------------------------------------------------
+
+    def get(self, job: str) -> RemoteJob:
+        return wire.remote_job(self._reader.json(job, doing=f"Looking up job {job}"))
+
+    def list_jobs(self) -> Iterator[RemoteJob]:
+        for page in self._reader.pages("batches", doing="Listing jobs"):
+            operations = page.get("operations") or page.get("batches") or []
+            for operation in operations if isinstance(operations, list) else []:
+                if isinstance(operation, dict):
+                    yield wire.remote_job(operation)
+
+    def download(self, job: RemoteJob, to: Path) -> int:
+        if job.results is None:
+            raise NotFound(f"Job {job.name} has no results.")
+        doing = f"Downloading the results of {job.name}"
+        if job.inline_results:
+            operation = self._reader.json(job.name, doing=doing)
+            with to.open("wb") as f:
+                return sum(f.write(line) for line in wire.inline_result_lines(operation))
+        try:
+            return self._reader.to_file(f"{job.results}:download", to, doing=doing)
+        except AuthError as error:
+            if error.status != 403:
+                raise
+            raise NotFound(error.message, status=403) from None  # how the service says that a file is gone
+
+    def cancel(self, job: str) -> None:
+        with self._vendor_errors(f"Cancelling job {job}"):
+            self._client.batches.cancel(name=job)
+
+    def delete(self, job: str) -> None:
+        with self._vendor_errors(f"Deleting job {job}"):
+            self._client.batches.delete(name=job)
+
+    def generate(self, model: str, request: bytes) -> dict[str, Any]:
+        body = msgspec.json.decode(request)
+        with self._vendor_errors(f"Asking {model}"):
+            answer = self._client.models.generate_content(
+                model=_bare(model),
+                contents="replaced by extra_body",
+                config={"should_return_http_response": True, "http_options": {"extra_body": body}},
+            )
+            raw = answer.sdk_http_response.body if answer.sdk_http_response else None
+            decoded = msgspec.json.decode(raw) if raw else None
+        if not isinstance(decoded, dict):
+            raise BackendError(f"Asking {model}: the answer is not a JSON object.")
+        return decoded
+
+
+def find_api_key(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
+    """The API key in the environment. Raises AuthError saying where it was looked for."""
+    if isinstance(config, EmulatorBackend):
+        return "emulator"
+    variables = (config.api_key_env,) if config.api_key_env else KEY_VARIABLES
+    for variable in variables:
+        if env.get(variable, "").strip():
+            return env[variable]
+    where = variables[0] if len(variables) == 1 else f"neither {variables[0]} nor {variables[1]}"
+    raise AuthError(
+        f"There is no API key: {where} is {'not ' if len(variables) == 1 else ''}set.",
+        hint="Get one at https://aistudio.google.com/apikey and export it, or use `type: emulator`.",
+    )
+
+
+def _api_version(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
+    """As the SDK settles it: its own default is v1, and `beta` means v1beta."""
+    stated = config.api_version if isinstance(config, GeminiConfig) else None
+    version = stated or env.get("GOOGLE_GENAI_API_VERSION") or "v1"
+    return "v1beta" if version == "beta" else version
+
+
+def _bare(model: str) -> str:
+    return model.removeprefix("models/")
+
+
+def _input_names(digest: str) -> Iterator[str]:
+    """Names for an input, at most 40 of [a-z0-9-]; the later ones serve when earlier files are too old."""
+    stem = "bf-" + canon.short(digest, 32)
+    yield f"files/{stem}"
+    for n in range(2, _INPUT_NAMES + 1):
+        yield f"files/{stem}-{n}"

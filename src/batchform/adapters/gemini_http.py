@@ -1,0 +1,142 @@
+"""Reads of the Gemini API, straight from the wire.
+
+The SDK drops a job's error, counts and input, and refuses answers that it does not expect; one such job makes
+a whole page of a list unreadable. So reads take the raw JSON. They are retried; nothing here writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+from google.genai import errors as genai_errors
+
+from batchform.adapters.gemini_errors import RETRYABLE_STATUS, Redactor, retry_delay, vendor_errors
+from batchform.errors import BackendError
+
+T = TypeVar("T")
+
+KEY_HEADER = "x-goog-api-key"
+EMULATOR_HEADER = "x-batchform-emulator"
+CHUNK = 1 << 20
+PAGE_SIZE = 100
+
+
+def open_client(*, base_url: str, timeout: float, realm: str) -> httpx2.Client:
+    """The HTTP client that the SDK and the raw reads share.
+
+    It keeps the API key from other hosts, and refuses an emulator's answers where Google's are expected.
+    """
+    host = httpx2.URL(base_url).host
+
+    def keep_key_home(request: httpx2.Request) -> None:
+        if request.url.host != host:
+            request.headers.pop(KEY_HEADER, None)
+
+    def refuse_synthetic(response: httpx2.Response) -> None:
+        if realm != "emulator" and EMULATOR_HEADER in response.headers:
+            raise BackendError(
+                f"{base_url} is a batchform emulator, but the backend's realm is {realm}: "
+                "synthetic answers never count as Google's.",
+                hint="Use a backend of `type: emulator`, or set `realm: emulator` on this one.",
+            )
+
+    return httpx2.Client(
+        timeout=timeout,
+        follow_redirects=True,
+        event_hooks={"request": [keep_key_home], "response": [refuse_synthetic]},
+    )
+
+
+class RawReader:
+    """GET requests with retries. `sleep` is injected so that tests need not wait."""
+
+    def __init__(
+        self,
+        client: httpx2.Client,
+        *,
+        root: str,
+        key: str,
+        redact: Redactor,
+        attempts: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: Random | None = None,
+    ) -> None:
+        self._client = client
+        self._root = root
+        self._headers = {KEY_HEADER: key}
+        self._redact = redact
+        self._attempts = attempts
+        self._sleep = sleep
+        self._rng = rng or Random()
+
+    def json(self, path: str, *, doing: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The JSON object at a path. Raises NotFound, AuthError, BackendError."""
+
+        def read() -> Any:
+            response = self._client.get(
+                f"{self._root}/{path}", params=dict(params or {}), headers=self._headers
+            )
+            genai_errors.APIError.raise_for_response(response)
+            return msgspec.json.decode(response.content) if response.content else None
+
+        with vendor_errors(doing, self._redact):
+            body = self._retried(read)
+        if not isinstance(body, dict):
+            raise BackendError(f"{doing}: the answer is not a JSON object.")
+        return body
+
+    def pages(self, path: str, *, doing: str) -> Iterator[dict[str, Any]]:
+        """The pages of a list, one object a page. An empty page in the middle is harmless."""
+        token, seen = "", set()
+        while True:
+            params = {"pageSize": str(PAGE_SIZE)} | ({"pageToken": token} if token else {})
+            page = self.json(path, doing=doing, params=params)
+            yield page
+            token = str(page.get("nextPageToken") or "")
+            if not token:
+                return
+            if token in seen:
+                raise BackendError(f"{doing}: the service gave the same page token twice.")
+            seen.add(token)
+
+    def to_file(self, path: str, to: Path, *, doing: str) -> int:
+        """Stream a body to a file; returns its bytes. A body shorter than announced is read again."""
+
+        def read() -> int:
+            url = f"{self._root}/{path}"
+            with self._client.stream("GET", url, params={"alt": "media"}, headers=self._headers) as response:
+                genai_errors.APIError.raise_for_response(response)
+                with to.open("wb") as f:
+                    written = sum(f.write(chunk) for chunk in response.iter_bytes(CHUNK))
+                announced = response.headers.get("content-length", "")
+                if announced.isdigit() and response.num_bytes_downloaded != int(announced):
+                    got = response.num_bytes_downloaded
+                    raise httpx2.RemoteProtocolError(f"{got} bytes came of {announced} announced")
+                return written
+
+        with vendor_errors(doing, self._redact):
+            return self._retried(read)
+
+    def _retried(self, read: Callable[[], T]) -> T:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return read()
+            except (genai_errors.APIError, httpx2.TransportError, httpx2.DecodingError) as error:
+                if attempt == self._attempts or not _worth_another(error):
+                    raise
+                stated = retry_delay(error) if isinstance(error, genai_errors.APIError) else None
+                backoff = 2.0 ** (attempt - 1) * (0.5 + self._rng.random())
+                self._sleep(min(60.0, max(stated or 0.0, backoff)))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _worth_another(error: Exception) -> bool:
+    if isinstance(error, genai_errors.APIError):
+        return error.code in RETRYABLE_STATUS
+    return not isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError))

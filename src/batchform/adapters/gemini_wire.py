@@ -1,0 +1,128 @@
+"""Shapes of the Gemini batch API on the wire: pure functions over plain JSON, without a vendor library."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from batchform.ports import RemoteJob
+
+_STATE_PREFIXES: Final = ("BATCH_STATE_", "JOB_STATE_")
+_COUNTS: Final = {
+    "requestCount": "total",
+    "successfulRequestCount": "succeeded",
+    "failedRequestCount": "failed",
+    "pendingRequestCount": "pending",
+}
+
+
+def remote_job(operation: dict[str, Any]) -> RemoteJob:
+    """A job from the raw Operation. Never raises, whatever the service put into it."""
+    meta = _dict(operation.get("metadata"))
+    output = _output(operation)
+    file = output.get("responsesFile")
+    inline = "inlinedResponses" in output
+    name = str(operation.get("name") or meta.get("name") or "")
+    return RemoteJob(
+        name=name,
+        tag=str(meta.get("displayName") or ""),
+        state=_state(operation, meta),
+        model=str(meta.get("model") or "").removeprefix("models/"),
+        created_at=parse_time(meta.get("createTime")),
+        ended_at=parse_time(meta.get("endTime")),
+        counts=_counts(_dict(meta.get("batchStats"))),
+        input_name=str(_dict(meta.get("inputConfig")).get("fileName") or "") or None,
+        results=str(file) if file else name if inline else None,
+        inline_results=inline and not file,
+        error=_error(operation.get("error")) or _error(meta.get("error")),
+    )
+
+
+def inline_body(lines: Iterable[bytes]) -> dict[str, Any]:
+    """The create call's body for lines `{"key", "request"}`: each request as it is, its key as metadata."""
+    requests = []
+    for line in lines:
+        row = msgspec.json.decode(line)
+        requests.append({"request": row["request"], "metadata": {"key": row["key"]}})
+    return {"batch": {"inputConfig": {"requests": {"requests": requests}}}}
+
+
+def inline_result_lines(operation: dict[str, Any]) -> Iterator[bytes]:
+    """The inline results of an Operation as JSON lines of file mode: `key` with `response` or `error`."""
+    results = _dict(_output(operation).get("inlinedResponses")).get("inlinedResponses")
+    for item in results if isinstance(results, list) else []:
+        result = dict(_dict(item))
+        metadata = _dict(result.pop("metadata", None))
+        line = {"key": metadata["key"], **result} if "key" in metadata else result
+        yield msgspec.json.encode(line) + b"\n"
+
+
+def sha256_matches(stated: str, hex_digest: str) -> bool:
+    """Whether a File's `sha256Hash` is this digest: base64 of its hex text, or of its bytes."""
+    try:
+        decoded = base64.b64decode(
+            stated, altchars=b"-_" if "-" in stated or "_" in stated else None, validate=True
+        )
+    except (binascii.Error, ValueError):
+        return False
+    return decoded in (hex_digest.encode(), bytes.fromhex(hex_digest))
+
+
+def parse_time(value: Any) -> datetime | None:
+    """An RFC 3339 time, its nanoseconds cut to microseconds; None if it is none."""
+    if not isinstance(value, str):
+        return None
+    head, dot, rest = value.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    text = head + dot + digits[:6] + rest[len(digits) :] if dot else value
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _output(operation: dict[str, Any]) -> dict[str, Any]:
+    """Where the results are: `metadata.output` or `response`, whichever says so."""
+    for place in (_dict(operation.get("metadata")).get("output"), operation.get("response")):
+        output = _dict(place)
+        if "responsesFile" in output or "inlinedResponses" in output:
+            return output
+    return {}
+
+
+def _state(operation: dict[str, Any], meta: dict[str, Any]) -> str:
+    state = str(meta.get("state") or "")
+    for prefix in _STATE_PREFIXES:
+        state = state.removeprefix(prefix)
+    if state and state != "UNSPECIFIED":
+        return state
+    if operation.get("done") is True:
+        return "FAILED" if operation.get("error") else "SUCCEEDED"
+    return state or "UNSPECIFIED"
+
+
+def _counts(stats: dict[str, Any]) -> dict[str, int]:
+    """Counts are strings on the wire; what is no number is left out."""
+    return {
+        ours: int(stats[theirs]) for theirs, ours in _COUNTS.items() if str(stats.get(theirs, "")).isdecimal()
+    }
+
+
+def _error(error: Any) -> str:
+    """A google.rpc.Status in words, whatever its shape."""
+    if not error:
+        return ""
+    if not isinstance(error, dict):
+        return str(error)
+    code, message = error.get("code"), str(error.get("message") or "").strip()
+    return f"{message or error} (code {code})" if code is not None else message or str(error)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
