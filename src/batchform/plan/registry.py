@@ -1,0 +1,273 @@
+"""Models, service limits and prices: dated data files in the package, with the user's own file laid over
+them.
+
+Laid over by model id: a model's fields replace those of the built-in model one by one; a model's prices
+replace all of its built-in prices, since dated entries only make sense together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from batchform.errors import Diagnostic, Place
+
+DATA: Final = Path(__file__).resolve().parent.parent / "data"
+_SOON: Final = dt.timedelta(days=30)
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of one model on the Gemini API. None: not known.
+
+    shutdown: first day on which it no longer answers; thinking_off: whether thinking can be switched off;
+    enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; sources: field → id in the data
+    file.
+    """
+
+    id: str
+    batch: bool
+    kind: Literal["text", "image", "embedding"] = "text"
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    shutdown: dt.date | None = None
+    replaced_by: str | None = None
+    thinking_levels: tuple[str, ...] | None = None
+    thinking_off: bool | None = None
+    enqueued_tokens: tuple[int, int, int] | None = None
+    note: str = ""
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+Price = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Above200k(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of requests whose prompt is longer than 200,000 tokens."""
+
+    batch_input: Price
+    batch_output: Price
+    input: Price | None = None
+    output: Price | None = None
+    cached: Price | None = None
+
+
+class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """US dollars per million tokens, from `since` to `until`, both included. None: no such price.
+
+    cached: the standard rate of cached input; whether batches halve it is unsettled, and the higher reading
+    is used.
+    """
+
+    batch_input: Price
+    batch_output: Price
+    input: Price | None = None
+    output: Price | None = None
+    cached: Price | None = None
+    output_image: Price | None = None
+    batch_output_image: Price | None = None
+    above_200k: Above200k | None = None
+    since: dt.date | None = None
+    until: dt.date | None = None
+    dated: dt.date | None = None
+    source: str = ""
+    note: str = ""
+
+
+class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of the batch service itself."""
+
+    max_jobs: int
+    max_input_bytes: int
+    max_inline_bytes: int
+    job_expires_hours: int
+    input_kept_hours: int
+    results_kept_days: int
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class _Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    url: str
+    dated: str
+    note: str = ""
+
+
+class _Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format_version: int
+    dated: str
+    sources: dict[str, _Source]
+    service: ServiceLimits
+    models: dict[str, dict[str, Any]]
+
+
+class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format_version: int
+    dated: str
+    currency: str
+    unit: str
+    sources: dict[str, _Source]
+    prices: dict[str, tuple[PriceEntry, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a model that a plan must say.
+
+    severity: "error" forbids the plan, "warning" does not.
+    """
+
+    rule: str
+    severity: Literal["error", "warning"]
+    message: str
+    hint: str = ""
+
+    def at(self, place: Place) -> Diagnostic:
+        """The finding as a complaint about the file that names the model."""
+        return Diagnostic(self.rule, self.message, place, hint=self.hint, severity=self.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The data files, with the user's file laid over them.
+
+    prices_dated: day of the price table, for people.
+    """
+
+    models: Mapping[str, ModelInfo]
+    prices: Mapping[str, tuple[PriceEntry, ...]]
+    service: ServiceLimits
+    prices_dated: str
+
+    @classmethod
+    def load(cls, override: Path | None = None) -> Registry:
+        """Read the package's data, and the user's YAML or JSON file if there is one.
+
+        Raises InvalidProject.
+        """
+        models = msgspec.json.decode((DATA / "models.json").read_bytes(), type=_Models)
+        prices = msgspec.json.decode((DATA / "prices.json").read_bytes(), type=_Prices)
+        registry = cls(
+            models={
+                name: msgspec.convert({"id": name, **raw}, ModelInfo) for name, raw in models.models.items()
+            },
+            prices=prices.prices,
+            service=models.service,
+            prices_dated=prices.dated,
+        )
+        if override is None:
+            return registry
+        from batchform.plan.override import lay_over
+
+        return lay_over(registry, models.models, override)
+
+    def model(self, name: str) -> ModelInfo | None:
+        """What is known of a model; `models/x` is `x`."""
+        return self.models.get(bare(name))
+
+    def price(self, name: str, when: dt.datetime) -> PriceEntry | None:
+        """The price that holds on a day; outside all entries, the last one before it, else the first."""
+        entries = self.prices.get(bare(name))
+        if not entries:
+            return None
+        day = when.astimezone(dt.UTC).date()
+        begun = [e for e in entries if e.since is None or e.since <= day] or [entries[0]]
+        holding = [e for e in begun if e.until is None or day <= e.until]
+        return max(holding or begun, key=lambda e: e.since or dt.date.min)
+
+    def check(self, name: str, *, now: dt.datetime, realm: str) -> tuple[Finding, ...]:
+        """What speaks against sending a batch to this model now.
+
+        An emulator outlives the models it stands in for.
+        """
+        info = self.model(name)
+        if info is None:
+            return (self._unknown(name),)
+        found: list[Finding] = []
+        if not info.batch:
+            found.append(
+                Finding(
+                    "model-without-batch",
+                    "error",
+                    f"model {info.id} takes no batches" + (f": {_lower(info.note)}" if info.note else "."),
+                    "Choose another model, or declare `batch: true` for it in the file that `prices:` names.",
+                )
+            )
+        if info.kind == "embedding":
+            found.append(
+                Finding(
+                    "model-embeds",
+                    "error",
+                    f"model {info.id} makes embeddings, and a spec with a prompt needs one that generates.",
+                )
+            )
+        life = self._life(info, now, realm)
+        return (*found, life) if life else tuple(found)
+
+    def check_config(self, name: str, config: Mapping[str, Any]) -> tuple[Finding, ...]:
+        """What the model is known to refuse in a camelCase generationConfig."""
+        info = self.model(name)
+        if info is None:
+            return ()
+        return tuple(Finding("model-refuses", "error", m) for m in _refusals(info, config))
+
+    def _unknown(self, name: str) -> Finding:
+        from difflib import get_close_matches
+
+        near = get_close_matches(bare(name).rpartition("/")[2], list(self.models), n=3, cutoff=0.5)
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        return Finding(
+            "unknown-model",
+            "error",
+            f"model {name} is not known.",
+            f"{meant}A newer model can be declared in the file that `prices:` in batchform.yaml names.",
+        )
+
+    def _life(self, info: ModelInfo, now: dt.datetime, realm: str) -> Finding | None:
+        if info.shutdown is None:
+            return None
+        window = dt.timedelta(hours=self.service.job_expires_hours)
+        severity: Literal["error", "warning"] = "error" if realm == "google" else "warning"
+        hint = f"Use {info.replaced_by}." if info.replaced_by else "Choose another model."
+        today, end = now.astimezone(dt.UTC).date(), info.shutdown
+        if today >= end:
+            return Finding("model-shut-down", severity, f"model {info.id} was shut down on {end}.", hint)
+        if (now + window).astimezone(dt.UTC).date() >= end:
+            hours = self.service.job_expires_hours
+            message = f"model {info.id} is shut down on {end}, and a job sent now may take {hours} h."
+            return Finding("model-shutting-down", severity, message, hint)
+        if today + _SOON >= end:
+            days = (end - today).days
+            return Finding(
+                "model-ending", "warning", f"model {info.id} is shut down on {end}, in {days} days.", hint
+            )
+        return None
+
+
+def bare(name: str) -> str:
+    """The id of a model without the API's `models/` prefix."""
+    return name.removeprefix("models/")
+
+
+def _refusals(info: ModelInfo, config: Mapping[str, Any]) -> Iterable[str]:
+    limit = info.max_output_tokens
+    asked = config.get("maxOutputTokens")
+    if limit and isinstance(asked, int) and asked > limit:
+        yield f"max_output_tokens {asked:,} is above the {limit:,} that {info.id} can answer."
+    thinking = config.get("thinkingConfig")
+    if not isinstance(thinking, Mapping):
+        return
+    level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
+    if level is not None and budget is not None:
+        yield "thinking_level and thinking_budget exclude each other."
+    if level is not None and info.thinking_levels and str(level).upper() not in info.thinking_levels:
+        yield f"{info.id} has no thinking_level {level}: it takes {', '.join(info.thinking_levels)}."
+    if budget == 0 and info.thinking_off is False:
+        yield f"thinking of {info.id} cannot be switched off (thinking_budget 0)."
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
