@@ -133,7 +133,8 @@ class Sample:
     action: Action
     reason: Reason | None
     request: str
-    chosen_as: str  # "shortest", "longest", "median", "first", "by hash"
+    chosen_as: str  # "shortest", "longest", "by key hash"
+    before: str | None = None
     changed: tuple[str, ...] = ()  # components that differ: prompt, model, config, schema, row
 
 

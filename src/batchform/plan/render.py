@@ -28,7 +28,7 @@ SHARED = "bf_shared"
 _BATCH = 2048
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same", "model_same",
-    "config_same", "schema_same", "realm_same", "row_same", "past",
+    "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class Preview:
     reason: Reason
     request: bytes
     changed: tuple[str, ...]
+    tag: str | None = None  # job that carried the row's earlier request
 
 
 @dataclass(slots=True)
@@ -208,23 +209,24 @@ class CandidateRenderer:
         self.out.request_bytes += len(request)
         self.out.resent += bool(state["answered"])
         cutter.add(key, key_hex, row_fp, request, fp, attempt)
-        self._consider(key, key_hex, action, reason, request, _changed(state))
+        self._consider(key, key_hex, action, reason, request, _changed(state), state["tag"])
 
     def _may_retry(self, state: dict[str, Any]) -> bool:
         retry = self._spec.retry
         return state["failure"] in retry.on and int(state["attempt"] or 0) < retry.max_attempts
 
     def _consider(
-        self, key: str, key_hex: str, action: Action, reason: Reason, request: bytes, changed: tuple[str, ...]
+        self, key: str, key_hex: str, action: Action, reason: Reason, request: bytes, changed: tuple[str, ...],
+        tag: str | None = None,
     ) -> None:
         """Keep the shortest, the longest and the row of lowest key hash for the preview."""
         out, size = self.out, len(request)
         if out.shortest is None or size < len(out.shortest.request):
-            out.shortest = Preview(key, key_hex, action, reason, request, changed)
+            out.shortest = Preview(key, key_hex, action, reason, request, changed, tag)
         if out.longest is None or size > len(out.longest.request):
-            out.longest = Preview(key, key_hex, action, reason, request, changed)
+            out.longest = Preview(key, key_hex, action, reason, request, changed, tag)
         if out.chosen is None or key_hex < out.chosen.key_hex:
-            out.chosen = Preview(key, key_hex, action, reason, request, changed)
+            out.chosen = Preview(key, key_hex, action, reason, request, changed, tag)
 
     def _share(self) -> None:
         """With reuse_identical: render once only for fingerprints, then let DuckDB find which rows share a request.

@@ -1,0 +1,295 @@
+"""Building a plan: for each spec key, diff, render, cut, price; then judge the limits. Reads, never writes but to `folder`.
+
+    recorded → prepare → diff → render → shards, bookkeeping → estimate → judge
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform.canon import digest_of
+from batchform.errors import InvalidProject, SourceError
+from batchform.ledger.records import ROW_COLUMNS, ControlView
+from batchform.ledger.store import Ledger
+from batchform.plan import diff as first
+from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
+from batchform.plan.diff import CANDIDATES, Diff, Recorded, diff
+from batchform.plan.model import ZERO, Action, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens
+from batchform.plan.policy import Figures, judge
+from batchform.plan.price import Estimator, History, history_sql
+from batchform.plan.recorded import attempts, recorded
+from batchform.plan.registry import Registry
+from batchform.plan.render import CandidateRenderer, Preview, Rendered
+from batchform.plan.shard import DraftShard, ShardCutter
+from batchform.ports import BackendLimits, Destination, Source
+from batchform.rows.keyed import KeyedRows, prepare
+from batchform.rows.request import merge
+from batchform.rows.sql import literal
+from batchform.spec.model import Backend, Limits
+from batchform.spec.realm import realm_of
+from batchform.spec.resolved import ResolvedProject, ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_AUTO_INLINE_ROWS = 100
+_AUTO_INLINE_BYTES = 1_000_000
+_ANSWER_FIELDS = (
+    "answer_fp", "answer_tag", "answer_key_hash", "answer_serial", "parse_digest", "answered_at", "finish_reason",
+    "model_version", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "cost_usd",
+)  # fmt: skip
+
+Before = Callable[[str, str], bytes | None]
+"""(tag, key hash in hex) → the request that was sent then, if it is still archived."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One spec with its adapters. connect: a fresh DuckDB connection that may read what this spec needs."""
+
+    spec: ResolvedSpec
+    source: Source
+    destination: Destination
+    connect: Callable[[], DuckDBPyConnection]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a plan depends on besides files, rows and ledger. purpose: "apply", or "retry": only rows that failed."""
+
+    registry: Registry
+    now: dt.datetime
+    batchform_version: str
+    allow: frozenset[str] = frozenset()
+    purpose: str = "apply"
+    selected: tuple[str, ...] = ()
+    partial: bool = False
+    before: Before | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What is kept of a plan besides its figures: the shards and row states that apply needs, or nothing."""
+
+    shards: bool
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A spec's plan before any limit is judged."""
+
+    plan: SpecPlan
+    figures: Figures
+    limits: Limits
+
+
+def build_plan(
+    project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, *, folder: Path, save: Saving
+) -> Plan:
+    """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
+    check_models(work, settings)
+    drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
+    verdicts, held = judge(
+        [(d.figures, d.limits) for d in drafts], project.config.limits, allow=settings.allow
+    )
+    specs = []
+    for draft in drafts:
+        own = tuple(v for v in verdicts if v.scope == draft.plan.name)
+        if draft.plan.name in held:
+            shutil.rmtree(folder / "specs" / draft.plan.name, ignore_errors=True)
+            specs.append(_held(replace(draft.plan, verdicts=own), held[draft.plan.name]))
+        else:
+            specs.append(replace(draft.plan, verdicts=own))
+    plan = Plan(
+        digest="",
+        project=project.config.project,
+        environment=project.environment,
+        created_at=_rfc3339(settings.now),
+        lineage=ledger.lineage,
+        serial=ledger.serial,
+        batchform_version=settings.batchform_version,
+        prices_dated=settings.registry.prices_dated,
+        specs=tuple(specs),
+        selected=settings.selected,
+        partial=settings.partial,
+        verdicts=tuple(v for v in verdicts if v.scope == "project"),
+        purpose=settings.purpose,
+    )
+    return replace(plan, digest=plan_digest(plan))
+
+
+def check_models(work: Iterable[Work], settings: Settings) -> None:
+    """Refuse models that are unknown, shut down, or take no batches. Raises InvalidProject with all of them."""
+    found = []
+    for w in work:
+        config = w.spec.request_base.get("generationConfig", {})
+        for finding in (
+            *settings.registry.check(w.spec.model, now=settings.now, realm=realm_of(w.spec.backend)),
+            *settings.registry.check_config(w.spec.model, config),
+        ):
+            if finding.severity == "error":
+                found.append(finding.at(w.spec.place))
+    if found:
+        raise InvalidProject(found)
+
+
+def plan_digest(plan: Plan) -> str:
+    """Digest of everything that decides what apply does, and of nothing that only informs."""
+    specs = [
+        {
+            "name": s.name,
+            "spec": s.spec_digest,
+            "backend": s.backend,
+            "realm": s.realm,
+            "model": s.model,
+            "actions": {a.value: n for a, n in s.actions.items()},
+            "shards": [[shard.digest, shard.tag, shard.rows, shard.mode] for shard in s.shards],
+            "verdicts": [[v.name, v.ok] for v in s.verdicts],
+        }
+        for s in plan.specs
+    ]
+    return digest_of(
+        "plan",
+        {
+            "project": plan.project,
+            "environment": plan.environment,
+            "lineage": plan.lineage,
+            "purpose": plan.purpose,
+            "specs": specs,
+            "verdicts": [[v.name, v.ok] for v in plan.verdicts],
+        },
+    )
+
+
+def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, save: Saving) -> _Draft:
+    spec = work.spec
+    own = folder / "specs" / spec.name
+    own.mkdir(parents=True, exist_ok=True)
+    con = work.connect()
+    try:
+        past = recorded(con, ledger, spec, destination_exists=work.destination.exists())
+        rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
+        _refuse_empty(spec, rows)
+        found = diff(con, spec, rows, past)
+        control = ledger.control()
+        rendered, shards, renderer, free = _render(con, spec, rows, past, found, control, settings, own, save)
+        if save.shards:
+            _carry_answers(con, past, shards, folder)
+        bookkeeping = None
+        if save.shards:
+            to = own / "bookkeeping.rows.parquet"
+            count = write_bookkeeping(
+                con, spec, past, found, free,
+                realm=realm_of(spec.backend), fp_columns=renderer.fp_columns, at=_rfc3339(settings.now), to=to,
+            )  # fmt: skip
+            bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
+        free.path.unlink(missing_ok=True)
+        history = _history(con, spec, past)
+        return _draft(work, rows, found, past, rendered, shards, history, control, settings, bookkeeping)
+    finally:
+        con.close()
+
+
+def _render(
+    con: DuckDBPyConnection,
+    spec: ResolvedSpec,
+    rows: KeyedRows,
+    past: Recorded,
+    found: Diff,
+    control: ControlView,
+    settings: Settings,
+    own: Path,
+    save: Saving,
+) -> tuple[Rendered, list[DraftShard], CandidateRenderer, FreeRows]:
+    realm = realm_of(spec.backend)
+    free = FreeRows(own / "free.parquet")
+    renderer = CandidateRenderer(
+        con, spec, rows, past, realm=realm, free=free, retries_only=settings.purpose == "retry"
+    )
+    cutter = ShardCutter(
+        spec,
+        limits=backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry),
+        folder=own if save.shards else None,
+        relative=f"specs/{spec.name}/",
+        realm=realm,
+        fp_columns=renderer.fp_columns,
+        attempts_of=lambda digest: attempts(control, spec.name, digest),
+        at=_rfc3339(settings.now),
+    )
+    try:
+        rendered = renderer.run(found, cutter)
+    finally:
+        cutter.abandon()
+        free.close()
+    return rendered, cutter.shards, renderer, free
+
+
+def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> BackendLimits:
+    """What one job of this backend may hold, as its configuration and the service's own limits have it."""
+    inline = registry.service.max_inline_bytes
+    most = min(backend.max_bytes_per_job, registry.service.max_input_bytes)
+    if submit == "inline":
+        most = min(most, inline * 9 // 10)
+    return BackendLimits(backend.max_rows_per_job, most, inline)
+
+
+def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
+    source = spec.spec.source
+    if rows.rows == 0 and not source.where and not source.query:
+        raise SourceError(
+            f"the source of {spec.name} has no rows: {rows.relation.described}",
+            place=spec.place,
+            hint="Nothing was planned or forgotten. Check the path, or leave the spec out with --select.",
+        )
+
+
+def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path) -> None:
+    """Rows sent again keep their last answer in the ledger until the new one is there."""
+    if past.relation is None or not shards:
+        return
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE bf_prior AS SELECT key_hash, {', '.join(_ANSWER_FIELDS)} FROM {past.relation} "
+        f"WHERE answer_fp IS NOT NULL AND key_hash IN (SELECT key_hash FROM {CANDIDATES})"
+    )
+    if not con.execute("SELECT count(*) FROM bf_prior").fetchall()[0][0]:
+        return
+    taken = ", ".join(f"p.{f} AS {f}" for f in _ANSWER_FIELDS)
+    columns = ", ".join(ROW_COLUMNS)
+    for shard in shards:
+        path = folder / shard.rows_path
+        carried = path.with_suffix(".carried")
+        con.execute(
+            f"COPY (SELECT {columns} FROM (SELECT n.* REPLACE ({taken}) FROM read_parquet({literal(str(path))}) n "
+            f"LEFT JOIN bf_prior p USING (key_hash))) TO {literal(str(carried))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        carried.replace(path)
+
+
+def _history(con: DuckDBPyConnection, spec: ResolvedSpec, past: Recorded) -> History | None:
+    if past.relation is None:
+        return None
+    row = con.execute(history_sql(past.relation, realm=realm_of(spec.backend))).fetchone()
+    return History(*row) if row else None
+
+
+def _held(plan: SpecPlan, why: str) -> SpecPlan:
+    """The plan of a spec whose paid rows a limit holds: nothing is sent."""
+    actions = dict(plan.actions)
+    held = actions[Action.RUN] + actions[Action.RERUN]
+    actions[Action.HELD] += held
+    actions[Action.RUN] = actions[Action.RERUN] = 0
+    return replace(
+        plan, actions=actions, rows_to_send=0, requests_to_send=0, shards=(), bytes=0, cost=ZERO, bookkeeping=None,
+        tokens=Tokens(0, Range(0, 0, 0), plan.tokens.basis, plan.tokens.input_basis),
+        held_by={**plan.held_by, **({why: held} if held else {})},
+    )  # fmt: skip
+
+
+def _rfc3339(when: dt.datetime) -> str:
+    return when.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+

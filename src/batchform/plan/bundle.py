@@ -1,0 +1,137 @@
+"""A saved plan: a private folder with the exact bytes that apply will send, under the plan's digest.
+
+    bundle.json                      the plan and the digest of every file
+    specs/NAME/shard-0000.jsonl      the lines of one job
+    specs/NAME/shard-0000.rows.parquet   its rows' states, committed with its intent
+    specs/NAME/bookkeeping.rows.parquet  row states that cost nothing
+
+It holds prompts: the folder is made for its owner only, and never belongs in a CI log or an artefact that others read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from batchform.canon import digest_of, file_digest
+from batchform.errors import StalePlan, UsageError
+from batchform.ledger.store import Ledger
+from batchform.plan.build import plan_digest
+from batchform.plan.model import Plan
+from batchform.spec.resolved import ResolvedProject
+
+MANIFEST: Final = "bundle.json"
+BUNDLE_FORMAT: Final = 1
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`bundle.json`. files: bundle-relative path → digest; sources: spec → digest of the source's files."""
+
+    bundle_format: int
+    plan: Plan
+    files: dict[str, str]
+    sources: dict[str, str]
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make an empty private folder. Refuses one that holds something other than an earlier bundle."""
+    import shutil
+
+    if folder.exists():
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is a file, not a folder", hint="Name a new folder for --out.")
+        if any(folder.iterdir()):
+            if not (folder / MANIFEST).is_file():
+                raise UsageError(
+                    f"{folder} is not empty and holds no saved plan", hint="Name a new or empty folder for --out."
+                )
+            shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def save_bundle(folder: Path, plan: Plan, source_paths: Mapping[str, Sequence[Path]]) -> None:
+    """Complete a bundle whose shards and row states are already in `folder`. The manifest comes last."""
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in _files(folder)}
+    manifest = Manifest(
+        bundle_format=BUNDLE_FORMAT,
+        plan=plan,
+        files=files,
+        sources={name: source_digest(paths) for name, paths in source_paths.items()},
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def load_bundle(folder: Path) -> Manifest:
+    """Read a bundle's manifest. Raises UsageError if there is none, StalePlan if another batchform wrote it."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no saved plan", hint="Make one with `batchform plan --out DIR`.")
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+        if raw.get("bundle_format") != BUNDLE_FORMAT:
+            raise StalePlan(
+                f"{path} has bundle format {raw.get('bundle_format')}, this batchform reads {BUNDLE_FORMAT}",
+                hint="Plan again with this version.",
+            )
+        return msgspec.convert(raw, Manifest)
+    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path} is not a saved plan: {exc}", hint="Plan again with `batchform plan --out DIR`.") from exc
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Refuse a bundle whose files are not, byte for byte, the ones that were planned."""
+    if plan_digest(manifest.plan) != manifest.plan.digest:
+        raise StalePlan(f"{folder / MANIFEST} was changed after it was made", hint="Plan again.")
+    present = {p.relative_to(folder).as_posix() for p in _files(folder)}
+    for name, digest in manifest.files.items():
+        if name not in present:
+            raise StalePlan(f"{folder / name} is missing from the saved plan", hint="Plan again.")
+        if file_digest(folder / name) != digest:
+            raise StalePlan(f"{folder / name} was changed after it was planned", hint="Plan again.")
+
+
+def check_fresh(
+    manifest: Manifest, project: ResolvedProject, ledger: Ledger, source_paths: Mapping[str, Sequence[Path]]
+) -> None:
+    """Refuse a plan whose project, specs, sources or ledger moved since; says all that moved."""
+    plan = manifest.plan
+    moved = []
+    if (plan.project, plan.environment) != (project.config.project, project.environment):
+        moved.append(
+            f"it was made for project {plan.project}{_in(plan.environment)}, "
+            f"this is {project.config.project}{_in(project.environment)}"
+        )
+    specs = {s.name: s for s in project.specs}
+    for planned in plan.specs:
+        spec = specs.get(planned.name)
+        if spec is None:
+            moved.append(f"spec {planned.name} is gone")
+        elif spec.spec_digest != planned.spec_digest:
+            moved.append(f"spec {planned.name}, or a template or schema it uses, changed")
+        elif source_digest(source_paths[planned.name]) != manifest.sources.get(planned.name):
+            moved.append(f"the source of {planned.name} changed ({planned.source})")
+    if plan.lineage != ledger.lineage and plan.lineage:
+        moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")
+    elif plan.serial != ledger.serial:
+        moved.append(f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced")
+    if moved:
+        raise StalePlan(
+            f"the plan of {plan.created_at} is stale: {'; '.join(moved)}",
+            hint="Nothing was sent. Plan again and review what changed: batchform plan --out DIR",
+        )
+
+
+def source_digest(paths: Sequence[Path]) -> str:
+    """Digest of a source's files by name and content; touching or copying them does not change it."""
+    return digest_of("source", sorted([p.name, file_digest(p)] for p in paths if p.is_file()))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.parent != folder)
+
+
+def _in(environment: str) -> str:
+    return f" in environment {environment}" if environment else ""

@@ -1,0 +1,154 @@
+"""One spec's plan as figures and words: actions, reasons, price, previews. Judged by no limit yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from batchform.ledger.records import ControlView
+from batchform.plan import diff as first
+from batchform.plan.diff import Diff, Recorded
+from batchform.plan.model import Action, Reason, Sample, Shard, SpecPlan
+from batchform.plan.policy import Figures
+from batchform.plan.price import Estimator, History
+from batchform.plan.registry import Registry
+from batchform.plan.render import Preview, Rendered
+from batchform.plan.shard import DraftShard
+from batchform.rows.keyed import KeyedRows
+from batchform.rows.request import merge
+from batchform.spec.model import Limits
+from batchform.spec.realm import realm_of
+from batchform.spec.resolved import ResolvedSpec
+
+def _draft(
+    work: Work,
+    rows: KeyedRows,
+    found: Diff,
+    past: Recorded,
+    rendered: Rendered,
+    shards: Sequence[DraftShard],
+    history: History | None,
+    control: ControlView,
+    settings: Settings,
+    bookkeeping: str | None,
+) -> _Draft:
+    spec = work.spec
+    realm = realm_of(spec.backend)
+    actions = _actions(found, rendered)
+    to_send = actions[Action.RUN] + actions[Action.RERUN]
+    config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
+    estimator = Estimator.of(
+        spec.model, registry=settings.registry, when=settings.now, history=history,
+        max_output_tokens=config.get("maxOutputTokens"),
+    )  # fmt: skip
+    largest = len(rendered.longest.request) if rendered.longest else 0
+    whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
+    priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
+    warnings = [f.message for f in settings.registry.check(spec.model, now=settings.now, realm=realm)]
+    notes = [*rows.notes, *whole.notes, *warnings]
+    if realm == "emulator":
+        notes.append("emulator: priced as if it were real, nothing is charged")
+    if rendered.waiting:
+        notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
+    reasons = dict(rendered.reasons)
+    for name in (first.FORGET, first.REMOVE):
+        if found.count(name):
+            reasons[Reason.KEY_LEFT_SOURCE] = reasons.get(Reason.KEY_LEFT_SOURCE, 0) + found.count(name)
+    plan = SpecPlan(
+        name=spec.name,
+        spec_digest=spec.spec_digest,
+        source=rows.relation.described,
+        source_rows=rows.rows,
+        backend=spec.backend_name,
+        realm=realm,
+        model=spec.model,
+        destination=f"{spec.spec.destination.type} {spec.spec.destination.path}",
+        actions=actions,
+        reasons=reasons,
+        rows_to_send=to_send,
+        requests_to_send=to_send,
+        shards=priced,
+        bytes=sum(s.bytes for s in shards),
+        tokens=whole.tokens,
+        cost=whole.cost,
+        samples=tuple(_samples(rendered, settings.before, past)),
+        held_by={**found.exhausted, **rendered.held},
+        bookkeeping=bookkeeping,
+        notes=tuple(dict.fromkeys(notes)),
+        previous=_previous(control, spec.name),
+        key_columns=rows.key_columns,
+        preview=spec.spec.preview,
+    )
+    figures = Figures(
+        scope=spec.name,
+        rows=to_send,
+        usd=whole.cost.expected,
+        answered=found.answered_before,
+        resent=rendered.resent,
+        source_rows=rows.rows,
+        removed=actions[Action.REMOVE],
+        recorded=found.answered_before + actions[Action.REMOVE],
+    )
+    return _Draft(plan, figures, spec.limits)
+
+
+def _actions(found: Diff, rendered: Rendered) -> dict[Action, int]:
+    actions = dict.fromkeys(Action, 0)
+    actions[Action.KEEP] = found.count(first.KEEP, first.RETURNED)
+    actions[Action.IN_FLIGHT] = found.count(first.IN_FLIGHT)
+    actions[Action.UNKNOWN] = found.count(first.UNKNOWN)
+    actions[Action.REPARSE] = found.count(first.REPARSE)
+    actions[Action.REDELIVER] = found.count(first.REDELIVER)
+    actions[Action.FORGET] = found.count(first.FORGET)
+    actions[Action.REMOVE] = found.count(first.REMOVE)
+    actions[Action.HELD] = found.count(first.EXHAUSTED)
+    for action, count in rendered.actions.items():
+        actions[action] += count
+    return actions
+
+
+def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest: int) -> Shard:
+    estimate = estimator.estimate(requests=shard.rows, request_bytes=shard.bytes, largest_bytes=largest)
+    inline = spec.spec.submit == "inline" or (
+        spec.spec.submit == "auto" and shard.rows <= _AUTO_INLINE_ROWS and shard.bytes <= _AUTO_INLINE_BYTES
+    )
+    return Shard(
+        index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
+        input_tokens=estimate.tokens.input, usd=estimate.cost, mode="inline" if inline else "file",
+        path=shard.path, rows_path=shard.rows_path,
+    )  # fmt: skip
+
+
+def _samples(rendered: Rendered, before: Before | None, past: Recorded) -> Iterable[Sample]:
+    seen: set[str] = set()
+    named: tuple[tuple[str, Preview | None], ...] = (
+        ("shortest", rendered.shortest), ("longest", rendered.longest), ("by key hash", rendered.chosen),
+    )  # fmt: skip
+    for chosen_as, preview in named:
+        if preview is None or preview.key_hex in seen:
+            continue
+        seen.add(preview.key_hex)
+        old = before(preview.tag, preview.key_hex) if before and preview.tag and past.relation else None
+        yield Sample(
+            key=preview.key,
+            action=preview.action,
+            reason=preview.reason,
+            request=preview.request.decode(),
+            before=old.decode() if old else None,
+            chosen_as=chosen_as,
+            changed=preview.changed,
+        )
+
+
+def _previous(control: ControlView, name: str) -> str:
+    """Estimate against actual of the spec's last apply, in words."""
+    jobs = [j for j in control.jobs.values() if j.intent.spec == name and j.collected]
+    if not jobs:
+        return ""
+    last = jobs[-1].intent.plan_digest
+    same = [j for j in jobs if j.intent.plan_digest == last]
+    estimate = sum(j.intent.est_usd for j in same)
+    actual = sum(j.collected.usd for j in same if j.collected)
+    return f"last apply was estimated ${estimate:,.4f}, cost ${actual:,.4f}"
+
+
