@@ -3,8 +3,8 @@
     python benchmarks/make_rows.py --rows 1000000 --out benchmarks/.cache/rows-1000000
 
 The same number of rows gives the same files: words are drawn from a seeded generator. Text has quotes,
-commas, newlines and letters outside ASCII, and some cells are empty, so that quoting and escaping are paid for
-as in real tables.
+commas, newlines and letters outside ASCII, and some cells are empty: quoting and escaping are paid for as in
+real tables.
 """
 
 from __future__ import annotations

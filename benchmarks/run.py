@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--rows 1000000] [--repeat 3] [--any-state]
 
-Quote the ratios: the seconds are those of this machine at this moment. The first run makes the rows and applies
-them once on the emulator, which takes minutes; both are kept in benchmarks/.cache, the applied state by version
-of the code.
+Quote the ratios: the seconds are those of this machine at this moment. The first run makes the rows and
+applies them once on the emulator, which takes minutes; both are kept in benchmarks/.cache, the applied state by
+version of the code.
 """
 
 from __future__ import annotations
