@@ -1,6 +1,6 @@
 """Building a plan: for each spec key, diff, render, cut, price; then judge the limits. Reads, never writes but to `folder`.
 
-    recorded → prepare → diff → render → shards, bookkeeping → estimate → judge
+recorded → prepare → diff → render → shards, bookkeeping → estimate → judge
 """
 
 from __future__ import annotations
@@ -16,36 +16,32 @@ from batchform.canon import digest_of
 from batchform.errors import InvalidProject, SourceError
 from batchform.ledger.records import ROW_COLUMNS, ControlView
 from batchform.ledger.store import Ledger
-from batchform.plan import diff as first
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
 from batchform.plan.diff import CANDIDATES, Diff, Recorded, diff
-from batchform.plan.model import ZERO, Action, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens
-from batchform.plan.policy import Figures, judge
-from batchform.plan.price import Estimator, History, history_sql
+from batchform.plan.draft import Before, Draft, Outcome, draft_spec
+from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
+from batchform.plan.policy import PROJECT, Figures, check_allow, holds, judge
+from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, recorded
 from batchform.plan.registry import Registry
-from batchform.plan.render import CandidateRenderer, Preview, Rendered
+from batchform.plan.render import CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare
-from batchform.rows.request import merge
 from batchform.rows.sql import literal
-from batchform.spec.model import Backend, Limits
+from batchform.spec.model import Backend
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_AUTO_INLINE_ROWS = 100
-_AUTO_INLINE_BYTES = 1_000_000
+_INLINE_SHARE = 0.3
+"""Share of the service's inline limit that a job's lines may fill: the SDK escapes non-ASCII text, up to threefold."""
 _ANSWER_FIELDS = (
     "answer_fp", "answer_tag", "answer_key_hash", "answer_serial", "parse_digest", "answered_at", "finish_reason",
     "model_version", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "cost_usd",
 )  # fmt: skip
-
-Before = Callable[[str, str], bytes | None]
-"""(tag, key hash in hex) → the request that was sent then, if it is still archived."""
 
 
 @dataclass(frozen=True)
@@ -79,32 +75,24 @@ class Saving:
     shards: bool
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A spec's plan before any limit is judged."""
-
-    plan: SpecPlan
-    figures: Figures
-    limits: Limits
-
-
 def build_plan(
-    project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, *, folder: Path, save: Saving
+    project: ResolvedProject,
+    work: Sequence[Work],
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    folder: Path,
+    save: Saving,
 ) -> Plan:
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
     check_models(work, settings)
+    allow = check_allow(settings.allow, [s.name for s in project.specs])
     drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
-    verdicts, held = judge(
-        [(d.figures, d.limits) for d in drafts], project.config.limits, allow=settings.allow
-    )
+    whole = judge(PROJECT, project.config.limits, sum((d.figures for d in drafts), Figures()), allow=allow)
     specs = []
     for draft in drafts:
-        own = tuple(v for v in verdicts if v.scope == draft.plan.name)
-        if draft.plan.name in held:
-            shutil.rmtree(folder / "specs" / draft.plan.name, ignore_errors=True)
-            specs.append(_held(replace(draft.plan, verdicts=own), held[draft.plan.name]))
-        else:
-            specs.append(replace(draft.plan, verdicts=own))
+        own = judge(draft.plan.name, draft.limits, draft.figures, allow=allow)
+        specs.append(_hold(replace(draft.plan, verdicts=own), [*own, *whole], folder))
     plan = Plan(
         digest="",
         project=project.config.project,
@@ -117,7 +105,7 @@ def build_plan(
         specs=tuple(specs),
         selected=settings.selected,
         partial=settings.partial,
-        verdicts=tuple(v for v in verdicts if v.scope == "project"),
+        verdicts=whole,
         purpose=settings.purpose,
     )
     return replace(plan, digest=plan_digest(plan))
@@ -166,7 +154,7 @@ def plan_digest(plan: Plan) -> str:
     )
 
 
-def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, save: Saving) -> _Draft:
+def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, save: Saving) -> Draft:
     spec = work.spec
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
@@ -190,7 +178,10 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
         free.path.unlink(missing_ok=True)
         history = _history(con, spec, past)
-        return _draft(work, rows, found, past, rendered, shards, history, control, settings, bookkeeping)
+        outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
+        return draft_spec(
+            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before
+        )
     finally:
         con.close()
 
@@ -219,7 +210,7 @@ def _render(
         realm=realm,
         fp_columns=renderer.fp_columns,
         attempts_of=lambda digest: attempts(control, spec.name, digest),
-        at=_rfc3339(settings.now),
+        at=settings.now,
     )
     try:
         rendered = renderer.run(found, cutter)
@@ -234,7 +225,7 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     inline = registry.service.max_inline_bytes
     most = min(backend.max_bytes_per_job, registry.service.max_input_bytes)
     if submit == "inline":
-        most = min(most, inline * 9 // 10)
+        most = min(most, int(inline * _INLINE_SHARE))
     return BackendLimits(backend.max_rows_per_job, most, inline)
 
 
@@ -248,7 +239,9 @@ def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
         )
 
 
-def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path) -> None:
+def _carry_answers(
+    con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path
+) -> None:
     """Rows sent again keep their last answer in the ledger until the new one is there."""
     if past.relation is None or not shards:
         return
@@ -277,19 +270,22 @@ def _history(con: DuckDBPyConnection, spec: ResolvedSpec, past: Recorded) -> His
     return History(*row) if row else None
 
 
-def _held(plan: SpecPlan, why: str) -> SpecPlan:
-    """The plan of a spec whose paid rows a limit holds: nothing is sent."""
-    actions = dict(plan.actions)
-    held = actions[Action.RUN] + actions[Action.RERUN]
-    actions[Action.HELD] += held
-    actions[Action.RUN] = actions[Action.RERUN] = 0
+def _hold(plan: SpecPlan, verdicts: Iterable[Verdict], folder: Path) -> SpecPlan:
+    """The plan with the rows that a failed verdict holds moved to HELD: nothing of them is sent or removed."""
+    failed = [v for v in verdicts if not v.ok]
+    stopped = frozenset[Action]().union(*(holds(v) for v in failed))
+    count = sum(plan.actions[a] for a in stopped)
+    if not count:
+        return plan
+    shutil.rmtree(folder / "specs" / plan.name, ignore_errors=True)
+    actions = {a: 0 if a in stopped else n for a, n in plan.actions.items()}
+    actions[Action.HELD] += count
     return replace(
         plan, actions=actions, rows_to_send=0, requests_to_send=0, shards=(), bytes=0, cost=ZERO, bookkeeping=None,
-        tokens=Tokens(0, Range(0, 0, 0), plan.tokens.basis, plan.tokens.input_basis),
-        held_by={**plan.held_by, **({why: held} if held else {})},
+        tokens=Tokens(0, ZERO, plan.tokens.basis, plan.tokens.input_basis),
+        held_by={**plan.held_by, f"limit {', '.join(v.name for v in failed)}": count},
     )  # fmt: skip
 
 
 def _rfc3339(when: dt.datetime) -> str:
     return when.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-

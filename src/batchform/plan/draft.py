@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import datetime as dt
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from batchform.ledger.records import ControlView
@@ -20,31 +21,58 @@ from batchform.spec.model import Limits
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedSpec
 
-def _draft(
-    work: Work,
-    rows: KeyedRows,
-    found: Diff,
-    past: Recorded,
-    rendered: Rendered,
-    shards: Sequence[DraftShard],
-    history: History | None,
+_AUTO_INLINE_ROWS = 100
+_AUTO_INLINE_BYTES = 1_000_000
+
+Before = Callable[[str, str], bytes | None]
+"""(tag, key hash in hex) → the request that was sent then, if it is still archived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What planning one spec came to, before it is priced."""
+
+    rows: KeyedRows
+    found: Diff
+    past: Recorded
+    rendered: Rendered
+    shards: tuple[DraftShard, ...]
+    history: History | None
+    bookkeeping: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A spec's plan before any limit is judged, and what limits are judged on."""
+
+    plan: SpecPlan
+    figures: Figures
+    limits: Limits
+
+
+def draft_spec(
+    spec: ResolvedSpec,
+    outcome: Outcome,
     control: ControlView,
-    settings: Settings,
-    bookkeeping: str | None,
-) -> _Draft:
-    spec = work.spec
+    *,
+    registry: Registry,
+    now: dt.datetime,
+    before: Before | None,
+) -> Draft:
+    """Price and describe one spec's outcome."""
+    rows, found, rendered, shards = outcome.rows, outcome.found, outcome.rendered, outcome.shards
     realm = realm_of(spec.backend)
     actions = _actions(found, rendered)
     to_send = actions[Action.RUN] + actions[Action.RERUN]
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
     estimator = Estimator.of(
-        spec.model, registry=settings.registry, when=settings.now, history=history,
+        spec.model, registry=registry, when=now, history=outcome.history,
         max_output_tokens=config.get("maxOutputTokens"),
     )  # fmt: skip
     largest = len(rendered.longest.request) if rendered.longest else 0
     whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
-    warnings = [f.message for f in settings.registry.check(spec.model, now=settings.now, realm=realm)]
+    warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
     notes = [*rows.notes, *whole.notes, *warnings]
     if realm == "emulator":
         notes.append("emulator: priced as if it were real, nothing is charged")
@@ -71,25 +99,26 @@ def _draft(
         bytes=sum(s.bytes for s in shards),
         tokens=whole.tokens,
         cost=whole.cost,
-        samples=tuple(_samples(rendered, settings.before, past)),
+        samples=tuple(_samples(rendered, before, outcome.past)),
         held_by={**found.exhausted, **rendered.held},
-        bookkeeping=bookkeeping,
+        bookkeeping=outcome.bookkeeping,
         notes=tuple(dict.fromkeys(notes)),
         previous=_previous(control, spec.name),
         key_columns=rows.key_columns,
         preview=spec.spec.preview,
     )
+    removed = actions[Action.REMOVE]
     figures = Figures(
-        scope=spec.name,
-        rows=to_send,
-        usd=whole.cost.expected,
+        to_send=to_send,
+        cost=whole.cost,
+        priced=whole.priced,
         answered=found.answered_before,
-        resent=rendered.resent,
-        source_rows=rows.rows,
-        removed=actions[Action.REMOVE],
-        recorded=found.answered_before + actions[Action.REMOVE],
+        changed=rendered.resent,
+        known=found.answered_before + removed,
+        removed=removed,
+        emptied=removed > 0 and rows.rows == 0,
     )
-    return _Draft(plan, figures, spec.limits)
+    return Draft(plan, figures, spec.limits)
 
 
 def _actions(found: Diff, rendered: Rendered) -> dict[Action, int]:
@@ -150,5 +179,3 @@ def _previous(control: ControlView, name: str) -> str:
     estimate = sum(j.intent.est_usd for j in same)
     actual = sum(j.collected.usd for j in same if j.collected)
     return f"last apply was estimated ${estimate:,.4f}, cost ${actual:,.4f}"
-
-

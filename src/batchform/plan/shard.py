@@ -7,6 +7,7 @@ by its tag and no two create calls share one.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,9 @@ class ShardCutter:
         realm: str,
         fp_columns: str,
         attempts_of: Callable[[str], int],
-        at: str,
+        at: dt.datetime,
     ) -> None:
-        """attempts_of: shard digest → how many jobs were begun for it before; at: RFC 3339 time of the plan."""
+        """attempts_of: shard digest → how many jobs were begun for it before; at: time of the plan."""
         self._spec = spec
         self._limits = limits
         self._folder = folder
@@ -84,7 +85,9 @@ class ShardCutter:
         self._sizes: list[int] = []
         self._flushed: list[dict[str, Any]] = []
 
-    def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
+    def add(
+        self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int
+    ) -> None:
         """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
         size = len(request) + _LINE_OVERHEAD
         if self._rows and (
@@ -142,7 +145,10 @@ class ShardCutter:
         if self._folder is not None:
             assert self._file is not None
             self._file.close()
-            path, rows_path = self._relative + self._name("jsonl"), self._relative + self._name("rows.parquet")
+            path, rows_path = (
+                self._relative + self._name("jsonl"),
+                self._relative + self._name("rows.parquet"),
+            )
             self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
         self.shards.append(
             DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path)
@@ -153,7 +159,7 @@ class ShardCutter:
     def _write_rows(self, path: Path, constants: Mapping[str, Any]) -> None:
         from batchform.ledger.row_writer import RowStateWriter
 
-        with RowStateWriter(path, constants) as writer:
+        with RowStateWriter(path, constants=constants) as writer:
             for columns in self._flushed:
                 writer.append(columns)
 

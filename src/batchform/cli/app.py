@@ -1,0 +1,65 @@
+"""The command group. Commands live in modules of their own, imported when they are named or listed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from batchform import __version__
+
+_COMMANDS = {
+    "init": "project",
+    "validate": "project",
+    "schema": "project",
+    "plan": "planning",
+    "show": "planning",
+    "apply": "running",
+    "sync": "running",
+    "status": "inspect",
+    "results": "inspect",
+    "explain": "inspect",
+    "render": "inspect",
+    "jobs": "jobs",
+    "rerun": "rows",
+    "try": "rows",
+    "ledger": "ledger",
+    "emulator": "emulator",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when it is needed, and lists commands in the order of the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"batchform.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], list(_COMMANDS), n=1)
+            if near and "No such command" in exc.message:
+                exc.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Plan, review and apply LLM batch jobs: nothing is sent twice, nothing paid for is lost.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="batchform")
+def app() -> None:
+    pass

@@ -1,0 +1,222 @@
+"""The only place that picks adapters: a project's files become sources, destinations, a ledger and backends."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform import __version__
+from batchform.cli.options import Common
+from batchform.errors import UsageError
+from batchform.spec.model import EmulatorBackend, GeminiBackend
+from batchform.spec.realm import realm_of, with_environment
+from batchform.spec.resolved import ResolvedProject, ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from batchform.emulator import EmulatorServer
+    from batchform.ledger.store import Ledger
+    from batchform.plan.build import Settings, Work
+    from batchform.plan.registry import Registry
+    from batchform.ports import Backend, Destination, Source
+
+MEMORY_LIMIT = "512MB"
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Session:
+    """One command's view of a project. Everything is made when first asked for, and closed at the end."""
+
+    def __init__(self, project: ResolvedProject, env: Mapping[str, str]) -> None:
+        self.project = project
+        self.env = env
+        self.clock = SystemClock()
+        self.who = f"{getpass.getuser()}@{platform.node()}"
+        self._backends: dict[str, Backend] = {}
+        self._emulators: list[EmulatorServer] = []
+        self._scratch: Path | None = None
+
+    # --- places
+
+    @property
+    def root(self) -> Path:
+        return self.project.root
+
+    @cached_property
+    def ledger_path(self) -> Path:
+        return (self.root / self.project.config.ledger).resolve()
+
+    @property
+    def allowed(self) -> tuple[Path, ...]:
+        """Folders outside the project that the project's file allows."""
+        return tuple((self.root / p).resolve() for p in self.project.config.allow_paths)
+
+    @property
+    def scratch(self) -> Path:
+        """A private folder that is removed at the end; on the ledger's disk when that can be written."""
+        if self._scratch is None:
+            parent = self.ledger_path / "tmp"
+            if self.ledger_path.is_dir() and os.access(self.ledger_path, os.W_OK):
+                parent.mkdir(exist_ok=True)
+                self._scratch = Path(tempfile.mkdtemp(dir=parent))
+            else:
+                self._scratch = Path(tempfile.mkdtemp(prefix="batchform-"))
+        return self._scratch
+
+    def close(self) -> None:
+        for backend in self._backends.values():
+            backend.close()
+        for emulator in self._emulators:
+            emulator.__exit__(None, None, None)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    # --- what commands use
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from batchform.adapters.local_blobs import LocalBlobs
+        from batchform.ledger.store import Ledger
+
+        blobs = LocalBlobs(self.ledger_path, described=self.project.config.ledger)
+        return Ledger.open(blobs, clock=self.clock, who=self.who)
+
+    @cached_property
+    def registry(self) -> Registry:
+        from batchform.plan.registry import Registry
+
+        prices = self.project.config.prices
+        return Registry.load(self.root / prices if prices else None)
+
+    def connect(self, *extra: Path) -> DuckDBPyConnection:
+        """A DuckDB connection that may read the project, the ledger, the scratch folder and `extra`, and nothing else."""
+        from batchform.adapters.sources import connect
+
+        allowed = [self.root, *self.allowed, self.ledger_path, self.scratch, *extra]
+        return connect(self.scratch, memory_limit=MEMORY_LIMIT, threads=os.cpu_count() or 2, allowed=allowed)
+
+    def source(self, spec: ResolvedSpec) -> Source:
+        from batchform.adapters.sources import make_source
+
+        return make_source(spec.spec.source, root=self.root, allow=self.allowed)
+
+    def destination(self, spec: ResolvedSpec) -> Destination:
+        from batchform.adapters.destinations import make_destination
+
+        return make_destination(spec.spec.destination, root=self.root, allow=self.allowed)
+
+    def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
+        from batchform.plan.build import Work
+
+        return [Work(s, self.source(s), self.destination(s), lambda: self.connect(*folders)) for s in specs]
+
+    def settings(
+        self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply"
+    ) -> Settings:
+        from batchform.plan.build import Settings
+        from batchform.run.inputs import earlier_request
+
+        return Settings(
+            registry=self.registry,
+            now=self.clock.now(),
+            batchform_version=__version__,
+            allow=frozenset(allow),
+            purpose=purpose,
+            selected=tuple(s.name for s in specs),
+            partial=len(specs) < len(self.project.specs),
+            before=lambda tag, key_hex: earlier_request(self.ledger, tag, key_hex),
+        )
+
+    def select(self, patterns: Sequence[str]) -> tuple[ResolvedSpec, ...]:
+        from batchform.spec.select import select
+
+        return tuple(select(self.project.specs, patterns))
+
+    def spec(self, name: str) -> ResolvedSpec:
+        """One spec by its name. Raises UsageError with the nearest names."""
+        found = [s for s in self.select([name]) if s.name == name]
+        if not found:
+            raise UsageError(f"{name!r} names several specs or none", hint="Give the name of one spec.")
+        return found[0]
+
+    def backend(self, spec: ResolvedSpec) -> Backend:
+        """The backend that a spec uses, made once. An emulator without a url is started in this process."""
+        name = spec.backend_name
+        if name not in self._backends:
+            self._backends[name] = self._make_backend(spec)
+        return self._backends[name]
+
+    def _make_backend(self, spec: ResolvedSpec) -> Backend:
+        from batchform.adapters.gemini import GeminiBackend as GeminiAdapter
+
+        config = spec.backend
+        base_url, key = None, None
+        if isinstance(config, EmulatorBackend):
+            base_url, key = config.url or self._start_emulator(config), "emulator"
+        return GeminiAdapter(config, env=self.env, realm=realm_of(config), base_url=base_url, api_key=key)
+
+    def _start_emulator(self, config: EmulatorBackend) -> str:
+        from batchform.emulator import EmulatorServer
+
+        server = EmulatorServer(self.emulator_state, job_seconds=config.job_seconds)
+        server.__enter__()
+        self._emulators.append(server)
+        return server.url
+
+    @property
+    def emulator_state(self) -> Path:
+        """Where the in-process emulator keeps its files and jobs, so that a later sync sees them."""
+        return self.root / ".batchform" / "emulator"
+
+
+@contextmanager
+def open_session(common: Common) -> Iterator[Session]:
+    """Load the project and hand out a session; closes whatever was opened."""
+    from batchform.spec.load import find_project, load_project
+
+    env = dict(os.environ)
+    project = load_project(find_project(Path(common.directory)), environment=common.environment, env=env)
+    session = Session(replace(project, specs=tuple(_settled(s, env) for s in project.specs)), env)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _settled(spec: ResolvedSpec, env: Mapping[str, str]) -> ResolvedSpec:
+    if isinstance(spec.backend, GeminiBackend):
+        return replace(spec, backend=with_environment(spec.backend, env))
+    return spec
+
+
+def echo_warnings(session: Session, write: Callable[[str], None]) -> None:
+    """Show what loading the project found worth saying."""
+    for diagnostic in session.project.warnings:
+        write(diagnostic.render())
+
+
+def is_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,56 @@
+"""What was sent: each shard's lines, archived beside the ledger before its job is created.
+
+They let a plan show a row's request before and after a change. Private like the results; kept as long as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from batchform.ledger.store import Ledger
+
+
+def input_name(tag: str) -> str:
+    """Blob name of a job's lines: zstd JSON lines."""
+    return f"inputs/{tag}.jsonl.zst"
+
+
+def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path) -> None:
+    """Archive a shard's lines, compressed. Repeatable."""
+    import pyarrow as pa
+
+    name = input_name(tag)
+    if ledger.has_blob(name):
+        return
+    packed = scratch / f"{tag}.jsonl.zst"
+    with lines.open("rb") as source, pa.CompressedOutputStream(str(packed), "zstd") as sink:
+        while chunk := source.read(1 << 20):
+            sink.write(chunk)
+    ledger.put_blob(name, packed)
+    packed.unlink(missing_ok=True)
+
+
+def earlier_request(ledger: Ledger, tag: str, key_hex: str) -> bytes | None:
+    """The canonical request that a job carried for a row, or None if its input is not archived."""
+    name = input_name(tag)
+    if not ledger.has_blob(name):
+        return None
+    wanted = b'{"key":"k' + key_hex.encode() + b'","request":'
+    for line in _lines(ledger.blob(name)):
+        if line.startswith(wanted):
+            return bytes(line[len(wanted) :].rstrip(b"\n")[:-1])
+    return None
+
+
+def _lines(path: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.CompressedInputStream(str(path), "zstd") as stream:
+        rest = b""
+        while chunk := stream.read(1 << 20):
+            pieces = (rest + chunk).split(b"\n")
+            rest = pieces.pop()
+            yield from pieces
+        if rest:
+            yield rest
