@@ -3,7 +3,7 @@
     python benchmarks/run.py [--rows 1000000] [--repeat 3] [--any-state]
 
 Quote the ratios: the seconds are those of this machine at this moment. The first run makes the rows and
-applies them once on the emulator, which takes minutes; both are kept in benchmarks/.cache, the applied state by
+applies them once on the emulator, which takes minutes; both are kept in benchmarks/.cache, the state by
 version of the code.
 """
 
