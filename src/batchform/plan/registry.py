@@ -143,17 +143,15 @@ class Registry:
     prices_dated: str
 
     @classmethod
-    def load(cls, override: Path | None = None) -> Registry:
-        """Read the package's data, and the user's YAML or JSON file if there is one.
+    def load(cls, override: Path | None = None, *, shown: str = "") -> Registry:
+        """Read the package's data, and lay the user's YAML or JSON file over it, if there is one.
 
-        Raises InvalidProject.
+        shown: the file's path as complaints name it. Raises InvalidProject with all complaints about the file.
         """
         models = msgspec.json.decode((DATA / "models.json").read_bytes(), type=_Models)
         prices = msgspec.json.decode((DATA / "prices.json").read_bytes(), type=_Prices)
         registry = cls(
-            models={
-                name: msgspec.convert({"id": name, **raw}, ModelInfo) for name, raw in models.models.items()
-            },
+            models={name: msgspec.convert({"id": name, **raw}, ModelInfo) for name, raw in models.models.items()},
             prices=prices.prices,
             service=models.service,
             prices_dated=prices.dated,
@@ -162,7 +160,7 @@ class Registry:
             return registry
         from batchform.plan.override import lay_over
 
-        return lay_over(registry, models.models, override)
+        return lay_over(registry, override, shown or str(override))
 
     def model(self, name: str) -> ModelInfo | None:
         """What is known of a model; `models/x` is `x`."""
@@ -241,9 +239,7 @@ class Registry:
             return Finding("model-shutting-down", severity, message, hint)
         if today + _SOON >= end:
             days = (end - today).days
-            return Finding(
-                "model-ending", "warning", f"model {info.id} is shut down on {end}, in {days} days.", hint
-            )
+            return Finding("model-ending", "warning", f"model {info.id} is shut down on {end}, in {days} days.", hint)
         return None
 
 

@@ -1,0 +1,175 @@
+"""Limits as named verdicts. Each is released only by its own `--allow NAME`, or `SCOPE.NAME`.
+
+max_usd              fails when the expected cost is above it, or when the price of rows to send is not known.
+max_rows             fails when more rows would be sent.
+max_changed_percent  fails when a larger share of the answered rows would be sent again, and more than
+                     changed_floor rows.
+source_shrunk        is judged when max_changed_percent is set and rows would be removed (`prune: true`);
+                     fails when a larger share of the known rows would be removed, and more than changed_floor
+                     rows; or when the source is empty.
+
+A failed verdict of a spec holds that spec's paid rows, one of the project those of every spec; a failed
+source_shrunk also holds the removals. A spec's limits are judged on its own figures, the project's on the sum
+of all specs of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from batchform.errors import UsageError
+from batchform.plan.model import ZERO, Range, Verdict
+from batchform.spec.model import Limits
+
+PROJECT: Final = "project"
+NAMES: Final = ("max_usd", "max_rows", "max_changed_percent", "source_shrunk")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What limits are judged on. Rows, and US dollars.
+
+    priced: whether the price of all that is sent is known; answered: source rows with an answer; changed: how
+    many of them would be sent again; known: rows of the ledger that were in the source; removed: how many of
+    them would be removed from the destination (0 without prune); emptied: the source has no rows.
+    """
+
+    spec: str = ""
+    to_send: int = 0
+    cost: Range = ZERO
+    priced: bool = True
+    answered: int = 0
+    changed: int = 0
+    known: int = 0
+    removed: int = 0
+    emptied: bool = False
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            spec=self.spec,
+            to_send=self.to_send + other.to_send,
+            cost=self.cost + other.cost,
+            priced=self.priced and other.priced,
+            answered=self.answered + other.answered,
+            changed=self.changed + other.changed,
+            known=self.known + other.known,
+            removed=self.removed + other.removed,
+            emptied=self.emptied or other.emptied,
+        )
+
+
+def judge(
+    specs: Sequence[tuple[Figures, Limits]], project: Limits, *, allow: Collection[str] = ()
+) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+    """All verdicts, spec by spec and then the project's; and why each spec that is held is held, in words.
+
+    A spec with nothing to send and nothing to remove is never held: what is free goes on.
+    """
+    own = [v for figures, limits in specs for v in judge_scope(figures.spec, limits, figures, allow=allow)]
+    total = sum((figures for figures, _ in specs), start=Figures())
+    shared = judge_scope(PROJECT, project, total, allow=allow)
+    held = {figures.spec: why for figures, _ in specs if (why := _why_held(figures, own, shared))}
+    return (*own, *shared), held
+
+
+def judge_scope(scope: str, limits: Limits, figures: Figures, *, allow: Collection[str]) -> tuple[Verdict, ...]:
+    """Verdicts of a spec or of the project: one for each limit that is set."""
+    verdicts = []
+    if limits.max_usd is not None:
+        verdicts.append(_max_usd(scope, limits.max_usd, figures))
+    if limits.max_rows is not None:
+        verdicts.append(_max_rows(scope, limits.max_rows, figures))
+    if limits.max_changed_percent is not None:
+        verdicts.append(_max_changed(scope, limits.max_changed_percent, limits.changed_floor, figures))
+        if figures.removed:
+            verdicts.append(_source_shrunk(scope, limits.max_changed_percent, limits.changed_floor, figures))
+    return tuple(_released(v, allow) for v in verdicts)
+
+
+def _why_held(figures: Figures, own: Sequence[Verdict], shared: Sequence[Verdict]) -> str:
+    failed = [v for v in (*own, *shared) if not v.ok and v.scope in (figures.spec, PROJECT)]
+    holding = [v for v in failed if figures.to_send or (v.name == "source_shrunk" and figures.removed)]
+    return ", ".join(v.name if v.scope != PROJECT else f"{v.name} of the project" for v in holding)
+
+
+def check_allow(allow: Iterable[str], specs: Collection[str]) -> frozenset[str]:
+    """The names given to `--allow`, checked. Raises UsageError with the nearest name."""
+    scopes = (*specs, PROJECT)
+    known = (*NAMES, *(f"{scope}.{name}" for scope in scopes for name in NAMES))
+    names = frozenset(allow)
+    for name in sorted(names):
+        if name in known:
+            continue
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known, n=1)
+        meant = (
+            f"Did you mean {near[0]}?" if near else f"Limits are {', '.join(NAMES)}, or SPEC.{NAMES[0]} for one spec."
+        )
+        raise UsageError(f"--allow {name}: there is no such limit.", hint=meant)
+    return names
+
+
+def _max_usd(scope: str, limit: float, figures: Figures) -> Verdict:
+    cost = figures.cost
+    if figures.to_send and not figures.priced:
+        return _verdict("max_usd", scope, limit, cost.expected, "the price of the model is not known", ok=False)
+    ok = cost.expected <= limit
+    words = f"expected cost ${cost.expected:,.2f} (up to ${cost.high:,.2f}) is {_side(within=ok)} ${limit:,.2f}"
+    if not ok and f"{cost.expected:,.2f}" == f"{limit:,.2f}":
+        words = f"expected cost ${cost.expected:,.6f} (up to ${cost.high:,.6f}) is above ${limit:,.6f}"
+    return _verdict("max_usd", scope, limit, cost.expected, words, ok=ok)
+
+
+def _max_rows(scope: str, limit: int, figures: Figures) -> Verdict:
+    ok = figures.to_send <= limit
+    words = f"{figures.to_send:,} rows to send, {_side(within=ok)} {limit:,}"
+    return _verdict("max_rows", scope, limit, figures.to_send, words, ok=ok)
+
+
+def _max_changed(scope: str, limit: float, floor: int, figures: Figures) -> Verdict:
+    percent = _percent(figures.changed, figures.answered)
+    ok = percent <= limit or figures.changed <= floor
+    words = f"{figures.changed:,} of {figures.answered:,} answered rows ({percent:.1f} %) would be sent again"
+    words += _against(limit, floor, figures.changed, over_share=percent > limit)
+    return _verdict("max_changed_percent", scope, limit, percent, words, ok=ok)
+
+
+def _source_shrunk(scope: str, limit: float, floor: int, figures: Figures) -> Verdict:
+    percent = _percent(figures.removed, figures.known)
+    ok = not figures.emptied and (percent <= limit or figures.removed <= floor)
+    words = f"{figures.removed:,} of {figures.known:,} known rows ({percent:.1f} %) would be removed"
+    if figures.emptied:
+        words += ", since the source is empty"
+    else:
+        words += _against(limit, floor, figures.removed, over_share=percent > limit)
+    return _verdict("source_shrunk", scope, limit, percent, words, ok=ok)
+
+
+def _against(limit: float, floor: int, rows: int, *, over_share: bool) -> str:
+    if over_share and rows <= floor:
+        return f", above {limit:g} %, but no more than changed_floor {floor:,}"
+    return f", {_side(within=not over_share)} {limit:g} %"
+
+
+def _released(verdict: Verdict, allow: Collection[str]) -> Verdict:
+    if verdict.ok:
+        return verdict
+    if verdict.name in allow or f"{verdict.scope}.{verdict.name}" in allow:
+        return replace(verdict, ok=True, allowed=True, message=f"{verdict.message}; allowed")
+    option = f"--allow {verdict.name}" if verdict.scope == PROJECT else f"--allow {verdict.scope}.{verdict.name}"
+    return replace(verdict, message=f"{verdict.message}; {option} releases it")
+
+
+def _verdict(name: str, scope: str, limit: float, actual: float, message: str, *, ok: bool) -> Verdict:
+    return Verdict(name, scope, ok, float(limit), float(actual), message)
+
+
+def _side(*, within: bool) -> str:
+    return "within" if within else "above"
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * part / whole if whole else 0.0
