@@ -28,6 +28,7 @@ from batchform.plan.render import CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare
+from batchform.rows.request import merge
 from batchform.rows.sql import literal
 from batchform.spec.model import Backend
 from batchform.spec.realm import realm_of
@@ -85,7 +86,7 @@ def build_plan(
     save: Saving,
 ) -> Plan:
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
-    check_models(work, settings)
+    check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
     drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
     whole = judge(PROJECT, project.config.limits, sum((d.figures for d in drafts), Figures()), allow=allow)
@@ -111,17 +112,14 @@ def build_plan(
     return replace(plan, digest=plan_digest(plan))
 
 
-def check_models(work: Iterable[Work], settings: Settings) -> None:
+def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> None:
     """Refuse models that are unknown, shut down, or take no batches. Raises InvalidProject with all of them."""
     found = []
-    for w in work:
-        config = w.spec.request_base.get("generationConfig", {})
-        for finding in (
-            *settings.registry.check(w.spec.model, now=settings.now, realm=realm_of(w.spec.backend)),
-            *settings.registry.check_config(w.spec.model, config),
-        ):
-            if finding.severity == "error":
-                found.append(finding.at(w.spec.place))
+    for spec in specs:
+        config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
+        findings = registry.check(spec.model, now=now, realm=realm_of(spec.backend))
+        findings += registry.check_config(spec.model, config)
+        found += [finding.at(spec.place) for finding in findings if finding.severity == "error"]
     if found:
         raise InvalidProject(found)
 
