@@ -94,12 +94,12 @@ class Defaults(Strict):
 
     backend: str | None = Field(None, description="Name of the backend that specs use.")
     model: str | None = Wire(None, description="Model that specs use.")
-    retry: Retry | None = None
-    limits: Limits | None = None
+    retry: Retry | None = Field(None, description="Retries of specs that have none of their own.")
+    limits: Limits | None = Field(None, description="Limits of each spec that has none of its own.")
 
 
 class _BackendBase(Strict):
-    settle: Duration = Field(900.0, description="How long a submission of unknown outcome waits before it may be sent again.")
+    settle: Duration = Field(900.0, description="How long a submission of unknown outcome waits before it is sent again.")
     poll: Duration = Field(30.0, description="Time between two looks at a job.")
     timeout: Duration = Field(60.0, description="Limit of each call.")
     max_rows_per_job: Count = Field(50_000, description="Rows in one job.")
@@ -112,17 +112,17 @@ class _BackendBase(Strict):
 class EmulatorBackend(_BackendBase):
     """The embedded emulator: a loopback server with deterministic answers. Nothing leaves the machine."""
 
-    type: Literal["emulator"]
+    type: Literal["emulator"] = Field(description="The embedded emulator.")
     url: str | None = Field(None, description="A running `batchform emulator serve`; without it one is started in process.")
     job_seconds: Duration = Field(2.0, description="How long a job of the in-process emulator takes.")
-    settle: Duration = 10.0
-    poll: Duration = 0.5
+    settle: Duration = Field(10.0, description="How long a submission of unknown outcome waits before it is sent again.")
+    poll: Duration = Field(0.5, description="Time between two looks at a job.")
 
 
 class GeminiBackend(_BackendBase):
     """The Gemini Developer API. The key comes from the environment, never from a file."""
 
-    type: Literal["gemini"]
+    type: Literal["gemini"] = Field(description="The Gemini Developer API.")
     base_url: str | None = Field(None, description="A gateway or an emulator in place of Google's endpoint.")
     api_key_env: str | None = Field(
         None, description="Environment variable with the key; default GOOGLE_API_KEY, then GEMINI_API_KEY."
@@ -139,23 +139,25 @@ Backend = Annotated[EmulatorBackend | GeminiBackend, Field(discriminator="type")
 class Environment(Strict):
     """What differs in an environment (`--env NAME`); laid over the project."""
 
-    ledger: str | None = None
-    backends: dict[str, Backend] | None = None
-    defaults: Defaults | None = None
-    limits: Limits | None = None
+    ledger: str | None = Field(None, description="Folder of this environment's recorded state.")
+    backends: dict[str, Backend] | None = Field(None, description="Backends to add, or to replace by name.")
+    defaults: Defaults | None = Field(None, description="Defaults to change; the others stay.")
+    limits: Limits | None = Field(None, description="Limits to change; the others stay.")
 
 
 class Project(Strict):
     """`batchform.yaml`: the folder that holds it is the project."""
 
-    version: Literal[1]
-    project: Name
+    version: Literal[1] = Field(description="Version of this file's format.")
+    project: Name = Field(description="Name of the project, part of what its jobs are called.")
     specs: list[str] = Field(default_factory=lambda: ["specs/"], description="Spec files or folders of them.")
     ledger: str = Field(".batchform", description="Folder of the recorded state.")
-    backends: dict[str, Backend] = Field(default_factory=dict)
-    defaults: Defaults = Field(default_factory=Defaults)
+    backends: dict[str, Backend] = Field(default_factory=dict, description="Services that take jobs, by name.")
+    defaults: Defaults = Field(default_factory=Defaults, description="What specs need not repeat.")
     limits: Limits = Field(default_factory=Limits, description="Limits of a whole plan.")
-    environments: dict[str, Environment] = Field(default_factory=dict)
+    environments: dict[str, Environment] = Field(
+        default_factory=dict, description="What differs under `--env NAME`, laid over the rest of this file."
+    )
     allow_paths: list[str] = Field(
         default_factory=list, description="Folders outside the project that specs may read and write."
     )
@@ -168,7 +170,7 @@ class Project(Strict):
 class InlineText(Strict):
     """A template written in the spec itself."""
 
-    text: str = Wire()
+    text: str = Wire(description="The template itself.")
 
 
 
@@ -178,7 +180,7 @@ TemplateRef = str | InlineText
 class FileSource(Strict):
     """Rows from files: csv, json (an array), jsonl, parquet."""
 
-    type: Literal["csv", "json", "jsonl", "parquet"]
+    type: Literal["csv", "json", "jsonl", "parquet"] = Field(description="Kind of the files.")
     path: str | list[str] = Wire(description="File or glob, or a list of them.")
     where: str | None = Wire(None, description="SQL condition, pushed down to the reader.")
     query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
@@ -190,7 +192,7 @@ class FileSource(Strict):
 class DatabaseSource(Strict):
     """Rows from a table or query of a SQLite or DuckDB file."""
 
-    type: Literal["sqlite", "duckdb"]
+    type: Literal["sqlite", "duckdb"] = Field(description="Kind of the database.")
     path: str = Wire(description="The database file.")
     table: str | None = Wire(None, description="Table or view; or give `query`.")
     where: str | None = Wire(None, description="SQL condition on the table's rows.")
@@ -200,7 +202,7 @@ class DatabaseSource(Strict):
 class FilesSource(Strict):
     """One row per file: path, name, size, sha256, mime, text (NULL when it is not text)."""
 
-    type: Literal["files"]
+    type: Literal["files"] = Field(description="Whole files as rows.")
     path: str | list[str] = Wire(description="File or glob, or a list of them.")
     where: str | None = Wire(None, description="SQL condition on those columns.")
     query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
@@ -213,8 +215,8 @@ Source = Annotated[FileSource | DatabaseSource | FilesSource, Field(discriminato
 class Message(Strict):
     """One turn of a conversation: few-shot examples before the row's own question."""
 
-    role: Literal["user", "model"] = Wire()
-    content: TemplateRef = Wire()
+    role: Literal["user", "model"] = Wire(description="Who speaks.")
+    content: TemplateRef = Wire(description="What is said: a file in templates/, or {text: …}.")
 
 
 class Prompt(Strict):
@@ -240,8 +242,8 @@ class Output(Strict):
 class FileDestination(Strict):
     """Answers in a file, replaced atomically; a path that ends in / takes one part per delivery."""
 
-    type: Literal["jsonl", "csv", "parquet"]
-    path: str
+    type: Literal["jsonl", "csv", "parquet"] = Field(description="Kind of the file.")
+    path: str = Field(description="The file, or a folder (with a / at the end) that takes one part per delivery.")
     columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
     flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
     prune: bool = Field(False, description="Remove answers whose key left the source.")
@@ -250,9 +252,9 @@ class FileDestination(Strict):
 class DatabaseDestination(Strict):
     """Answers in a table of a SQLite or DuckDB file, replaced in one transaction."""
 
-    type: Literal["sqlite", "duckdb"]
-    path: str
-    table: str
+    type: Literal["sqlite", "duckdb"] = Field(description="Kind of the database.")
+    path: str = Field(description="The database file; made when it does not exist.")
+    table: str = Field(description="The table that holds this spec's answers and nothing else.")
     columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
     flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
     prune: bool = Field(False, description="Remove answers whose key left the source.")
@@ -278,11 +280,11 @@ class Idempotency(Strict):
 class Spec(Strict):
     """One YAML document in specs/: rows, prompt, model, destination."""
 
-    name: Name
-    description: str = ""
-    tags: list[Name] = Field(default_factory=list)
-    source: Source = Wire()
-    prompt: Prompt = Wire()
+    name: Name = Field(description="Name of the spec: what commands, jobs and the ledger call it.")
+    description: str = Field("", description="What it is for.")
+    tags: list[Name] = Field(default_factory=list, description="Words to select specs by: `--select tag:nightly`.")
+    source: Source = Wire(description="Where rows come from.")
+    prompt: Prompt = Wire(description="What is asked of each row.")
     model: str | None = Wire(None, description="Model id, such as gemini-3.5-flash-lite; default from the project.")
     generation_config: dict[str, Any] = Wire(
         default_factory=dict, description="The API's generationConfig, snake_case or camelCase; "
@@ -292,11 +294,11 @@ class Spec(Strict):
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
     )
-    output: Output = Field(default_factory=Output)
-    destination: Destination
-    idempotency: Idempotency
-    retry: Retry | None = None
-    limits: Limits = Field(default_factory=Limits)
+    output: Output = Field(default_factory=Output, description="How answers are read.")
+    destination: Destination = Field(description="Where answers go.")
+    idempotency: Idempotency = Field(description="What makes a row the same row.")
+    retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
+    limits: Limits = Field(default_factory=Limits, description="Limits of this spec's part of a plan.")
     backend: str | None = Field(None, description="Name of a backend in batchform.yaml; default from the project.")
     submit: Literal["auto", "file", "inline"] = Field(
         "file", description="file: upload a JSONL per job; inline: send rows in the create call; auto: inline when small."
