@@ -97,9 +97,7 @@ def one_row_edited() -> None:
 
 def templates_edited() -> None:
     heading("6. Refactor a template that all three prompts share")
-    edit(
-        "templates/package.j2", "{{ description | trim }}", "{% set text = description | trim -%}\n{{ text }}"
-    )
+    edit("templates/package.j2", "{{ description | trim }}", "{% set text = description | trim -%}\n{{ text }}")
     expect_to_send(classify=0, summarize=0, extract=0)
     run("batchform plan")
     say("""
@@ -176,9 +174,7 @@ def expect_to_send(**rows: int) -> None:
     planned = {spec["name"]: spec["rows_to_send"] for spec in json.loads(done.stdout)["specs"]}
     for name, expected in rows.items():
         if planned.get(name) != expected:
-            sys.exit(
-                f"demo: {name} should have {expected} rows to send, and the plan says {planned.get(name)}"
-            )
+            sys.exit(f"demo: {name} should have {expected} rows to send, and the plan says {planned.get(name)}")
 
 
 if __name__ == "__main__":

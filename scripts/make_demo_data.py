@@ -28,22 +28,16 @@ SECTIONS = (
 PER_SECTION = 30
 LENGTHS = range(160, 1401)  # characters of a description worth asking a model about
 COLUMNS = ("name", "section", "version", "source", "homepage", "installed_kib", "summary", "description")
-DULL = re.compile(
-    r"transitional|dummy package|metapackage|debug symbols|documentation|translations?\b", re.IGNORECASE
-)
+DULL = re.compile(r"transitional|dummy package|metapackage|debug symbols|documentation|translations?\b", re.IGNORECASE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, help="Packages, Packages.gz or Packages.xz")
     parser.add_argument("translation", type=Path, help="Translation-en, likewise")
     args = parser.parse_args()
     texts = {p["Description-md5"]: p["Description-en"] for p in paragraphs(args.translation)}
-    rows = (
-        row for p in paragraphs(args.packages) if (row := as_row(p, texts.get(p.get("Description-md5", ""))))
-    )
+    rows = (row for p in paragraphs(args.packages) if (row := as_row(p, texts.get(p.get("Description-md5", "")))))
     out = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     out.writeheader()
     out.writerows(choose(rows))
