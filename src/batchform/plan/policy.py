@@ -15,12 +15,12 @@ of all specs of the plan.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from batchform.errors import UsageError
-from batchform.plan.model import ZERO, Range, Verdict
+from batchform.plan.model import ZERO, Action, Range, Verdict
 from batchform.spec.model import Limits
 
 PROJECT: Final = "project"
@@ -36,7 +36,6 @@ class Figures:
     them would be removed from the destination (0 without prune); emptied: the source has no rows.
     """
 
-    spec: str = ""
     to_send: int = 0
     cost: Range = ZERO
     priced: bool = True
@@ -48,7 +47,6 @@ class Figures:
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(
-            spec=self.spec,
             to_send=self.to_send + other.to_send,
             cost=self.cost + other.cost,
             priced=self.priced and other.priced,
@@ -60,22 +58,8 @@ class Figures:
         )
 
 
-def judge(
-    specs: Sequence[tuple[Figures, Limits]], project: Limits, *, allow: Collection[str] = ()
-) -> tuple[tuple[Verdict, ...], dict[str, str]]:
-    """All verdicts, spec by spec and then the project's; and why each spec that is held is held, in words.
-
-    A spec with nothing to send and nothing to remove is never held: what is free goes on.
-    """
-    own = [v for figures, limits in specs for v in judge_scope(figures.spec, limits, figures, allow=allow)]
-    total = sum((figures for figures, _ in specs), start=Figures())
-    shared = judge_scope(PROJECT, project, total, allow=allow)
-    held = {figures.spec: why for figures, _ in specs if (why := _why_held(figures, own, shared))}
-    return (*own, *shared), held
-
-
-def judge_scope(scope: str, limits: Limits, figures: Figures, *, allow: Collection[str]) -> tuple[Verdict, ...]:
-    """Verdicts of a spec or of the project: one for each limit that is set."""
+def judge(scope: str, limits: Limits, figures: Figures, *, allow: Collection[str] = ()) -> tuple[Verdict, ...]:
+    """Verdicts of one scope, a spec's name or PROJECT: one for each limit that is set."""
     verdicts = []
     if limits.max_usd is not None:
         verdicts.append(_max_usd(scope, limits.max_usd, figures))
@@ -88,10 +72,12 @@ def judge_scope(scope: str, limits: Limits, figures: Figures, *, allow: Collecti
     return tuple(_released(v, allow) for v in verdicts)
 
 
-def _why_held(figures: Figures, own: Sequence[Verdict], shared: Sequence[Verdict]) -> str:
-    failed = [v for v in (*own, *shared) if not v.ok and v.scope in (figures.spec, PROJECT)]
-    holding = [v for v in failed if figures.to_send or (v.name == "source_shrunk" and figures.removed)]
-    return ", ".join(v.name if v.scope != PROJECT else f"{v.name} of the project" for v in holding)
+def holds(verdict: Verdict) -> frozenset[Action]:
+    """The actions whose rows a failed verdict holds: of its spec, or of every spec when its scope is PROJECT."""
+    if verdict.ok:
+        return frozenset()
+    paid = frozenset({Action.RUN, Action.RERUN})
+    return paid | {Action.REMOVE} if verdict.name == "source_shrunk" else paid
 
 
 def check_allow(allow: Iterable[str], specs: Collection[str]) -> frozenset[str]:
