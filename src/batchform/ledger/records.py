@@ -53,7 +53,7 @@ RowStatus = Literal["in_flight", "answered", "failed", "pending", "absent", "gon
 surely not sent or given back, may be sent again; absent: key left the source, answer kept and delivered; gone: key left
 the source and was pruned from the destination (an answer, if any, is still archived)."""
 
-# Column → DuckDB type of answers/<tag>.<parse>.parquet: results parsed from the archive, made again from it for nothing.
+# Column → DuckDB type of answers/<tag>.<parse>.parquet: results parsed from the archive, made again from it at will.
 ANSWER_COLUMNS: Final[dict[str, str]] = {
     "tag": "VARCHAR",
     "key_hash": "UUID",
@@ -84,12 +84,15 @@ def answers_name(tag: str, parse_digest: str) -> str:
     return f"answers/{tag}.{parse_digest.rpartition(':')[2][:12]}.parquet"
 
 
-
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """Base of all control events. `at`: RFC 3339 UTC; `by`: user@host of the writer."""
+    """Base of all control events. `at`: RFC 3339 UTC; `by`: user@host of the writer.
+
+    serial: written by compaction only; absent in a fresh segment, where it means the segment's serial.
+    """
 
     at: str
     by: str = ""
+    serial: int = 0
 
 
 class Intent(Event, frozen=True, kw_only=True, tag=True):
@@ -230,15 +233,29 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     base: bool = False
 
 
+class Retired(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment that no head may name again: folded by compaction, or left by a commit that never was. at: RFC 3339."""
+
+    name: str
+    at: str
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """`head.json`: the only mutable object. lineage: made once; serial: commits so far; writer: token of the last one."""
+    """`head.json`: the only mutable object. lineage: made once; serial: commits so far; writer: token of the last one.
+
+    by: user@host of that writer; recent: tokens of the last commits, newest first, by which a writer whose swap went
+    unanswered finds out that it won; retired: segments that wait for their deletion.
+    """
 
     format_version: int
     lineage: str
     serial: int
     writer: str
     written_at: str
+    by: str = ""
     segments: tuple[Segment, ...] = ()
+    recent: tuple[str, ...] = ()
+    retired: tuple[Retired, ...] = ()
 
 
 class JobRecord(msgspec.Struct, kw_only=True):

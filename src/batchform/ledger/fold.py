@@ -1,0 +1,77 @@
+"""The fold: control events, in order, to what they mean together. Pure, total, the same before and after compaction.
+
+A fact that is known is never hidden by a later doubt: a job that was seen is not unseen by `NotSubmitted` or by a late
+`Intent`, collected results are not lost to a later empty `Collected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from batchform.ledger.records import (
+    Allowed,
+    AnyEvent,
+    Collected,
+    ControlView,
+    DeliveredTo,
+    InputDeleted,
+    Intent,
+    JobDeleted,
+    JobRecord,
+    NotSubmitted,
+    RerunRequested,
+    StateSeen,
+    Submitted,
+)
+
+JobEvent = Submitted | NotSubmitted | StateSeen | Collected | InputDeleted | JobDeleted
+
+
+def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: int = 0) -> ControlView:
+    """The view of all (serial, event) pairs, in order of commit. Events of unknown jobs are left out."""
+    view = ControlView(lineage=lineage, serial=serial)
+    for at, event in events:
+        if isinstance(event, Intent):
+            _intend(view, event)
+        elif isinstance(event, JobEvent):
+            if job := view.jobs.get(event.tag):
+                _apply(job, event)
+        elif isinstance(event, DeliveredTo):
+            view.deliveries[event.spec] = event
+        elif isinstance(event, RerunRequested):
+            view.reruns.setdefault(event.spec, []).append((at, event))
+        elif isinstance(event, Allowed):
+            view.allowed.append(event)
+    return view
+
+
+def _intend(view: ControlView, event: Intent) -> None:
+    """A second intent of one tag starts it anew, unless a job of that tag is known."""
+    known = view.jobs.get(event.tag)
+    if known is None or known.status in ("intent", "not_submitted"):
+        view.jobs.pop(event.tag, None)
+        view.jobs[event.tag] = JobRecord(intent=event)
+
+
+def _apply(job: JobRecord, event: JobEvent) -> None:
+    match event:
+        case Submitted():
+            job.job, job.how, job.submitted_at = event.job, event.how, event.at
+            if job.status in ("intent", "not_submitted"):
+                job.status = "submitted"
+        case NotSubmitted():
+            if job.status == "intent":
+                job.status = "not_submitted"
+        case StateSeen():
+            job.state, job.state_at, job.error = event.state, event.at, event.error
+            job.counts = dict(event.counts)
+            job.ended_at = event.ended_at or job.ended_at
+        case Collected():
+            if job.collected is None or job.collected.archive is None or event.archive is not None:
+                job.collected = event
+            job.status = "collected"
+        case InputDeleted():
+            job.input_deleted = True
+        case JobDeleted():
+            if job.status != "collected":
+                job.status = "deleted"

@@ -1,0 +1,88 @@
+"""Row segments as one DuckDB relation: the latest record of each key, nothing loaded before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform.ledger.records import ROW_COLUMNS
+from batchform.ledger.segments import parquet
+from batchform.rows.sql import identifier
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True)
+class Part:
+    """One rows segment as a local file. base: its serials are filled in, and it is older than all others."""
+
+    path: Path
+    serial: int
+    base: bool = False
+
+
+def create_rows_view(con: DuckDBPyConnection, name: str, parts: Sequence[Part]) -> str:
+    """Make the temp view `name` with ROW_COLUMNS, one row per key_hash, the last commit winning; its quoted name.
+
+    Segments of the oldest commit hold a key once, so it needs no folding: only the keys of later commits are
+    compared. With one segment the view is a plain scan, so that reading few columns stays cheap.
+    """
+    view = identifier(name)
+    serials = sorted({p.serial for p in parts})
+    groups = [[p for p in parts if p.serial == s] for s in serials]
+    if not groups:
+        body = _nothing()
+    elif len(groups) == 1:
+        body = _all(groups[0])
+    else:
+        oldest, newer = _all(groups[0]), [p for group in groups[1:] for p in group]
+        keys, folded = _last_wins(con, name + "_last", newer, folded=len(groups) > 2)
+        body = f"SELECT * FROM ({oldest}) AS o ANTI JOIN {keys} AS n ON o.key_hash = n.key_hash UNION ALL {folded}"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {body}")
+    return view
+
+
+def _last_wins(con: DuckDBPyConnection, table: str, newer: Sequence[Part], *, folded: bool) -> tuple[str, str]:
+    """FROM-able (key_hash) of the newer segments, and a SELECT of their latest records.
+
+    With several commits among them, the winning serial of each key is kept in a narrow temp table: folding the wide
+    rows themselves would read every column of them for every query.
+    """
+    if not folded:
+        return f"(SELECT key_hash FROM {parquet([p.path for p in newer])})", _all(newer)
+    last = identifier(table)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {last} AS SELECT key_hash, max(changed_serial) AS changed_serial "
+        f"FROM ({_all(newer)}) GROUP BY key_hash"
+    )
+    return last, (
+        f"SELECT d.* FROM ({_all(newer)}) AS d SEMI JOIN {last} AS l "
+        f"ON d.key_hash = l.key_hash AND d.changed_serial = l.changed_serial"
+    )
+
+
+def _all(parts: Sequence[Part]) -> str:
+    """A SELECT of every record. Files that need no different serial are read by one scan."""
+    scans: dict[tuple[int, bool], list[Path]] = {}
+    for part in parts:
+        scans.setdefault((part.serial, part.base), []).append(part.path)
+    return " UNION ALL ".join(
+        f"SELECT {_columns(serial, base=base)} FROM {parquet(paths)}" for (serial, base), paths in scans.items()
+    )
+
+
+def _columns(serial: int, *, base: bool) -> str:
+    if base:
+        return ", ".join(identifier(c) for c in ROW_COLUMNS)
+    filled = {
+        "changed_serial": f"{serial}::BIGINT",
+        "answer_serial": f"CASE WHEN answer_fp IS NOT NULL THEN coalesce(answer_serial, {serial})::BIGINT END",
+    }
+    return ", ".join(f"{filled[c]} AS {identifier(c)}" if c in filled else identifier(c) for c in ROW_COLUMNS)
+
+
+def _nothing() -> str:
+    return "SELECT " + ", ".join(f"NULL::{kind} AS {identifier(c)}" for c, kind in ROW_COLUMNS.items()) + " WHERE false"

@@ -1,0 +1,270 @@
+"""The ledger: immutable segments and one head that is replaced by compare-and-swap. Readers never block.
+
+A commit writes its segments first and swaps the head last: killed anywhere, it either happened or it did not. Whoever
+decides on what the ledger says passes the serial it looked at as `expect`, and is told when that is no longer true.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from batchform.canon import digest, short
+from batchform.errors import BatchformError, LedgerCorrupt
+from batchform.ledger import segments as seg
+from batchform.ledger.fold import fold
+from batchform.ledger.log import Log
+from batchform.ledger.records import AnyEvent, ControlView, Head, Segment
+from batchform.ledger.relation import Part, create_rows_view
+from batchform.ledger.segments import RowsFile
+from batchform.ports import Blobs, Clock
+from batchform.rows.sql import literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from batchform.ledger.compact import CompactReport
+    from batchform.ledger.export import Exported
+    from batchform.ledger.lease import Lease
+    from batchform.ledger.verify import Finding
+
+__all__ = ["Ledger", "RowsFile"]
+
+KEEP_HISTORY: Final = timedelta(hours=1)
+"""How long compaction keeps segments that it replaced: readers may hold a head that names them."""
+
+_MANY_SEGMENTS: Final = 16
+_MANY_EVENT_SEGMENTS: Final = 64
+_SMALL: Final = 50_000  # rows that are folded on every read without anyone noticing
+
+
+class Ledger:
+    """One ledger, as of its last `refresh` or commit. Threads of one process may share it."""
+
+    def __init__(self, blobs: Blobs, *, clock: Clock, who: str) -> None:
+        """Use `open`. who: user@host, recorded as the writer of commits."""
+        self.blobs = blobs
+        self.log = Log(blobs, clock=clock, who=who)
+        self._events: dict[str, tuple[tuple[int, AnyEvent], ...]] = {}
+        self._control: ControlView | None = None
+
+    @classmethod
+    def open(cls, blobs: Blobs, *, clock: Clock, who: str) -> Ledger:
+        """Read the head; writes nothing. An absent ledger is an empty one. Raises LedgerCorrupt."""
+        ledger = cls(blobs, clock=clock, who=who)
+        ledger.refresh()
+        return ledger
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head | None:
+        """The head as of the last refresh or commit; None for an absent ledger."""
+        return self.log.head
+
+    @property
+    def serial(self) -> int:
+        """Commits so far; 0 for an empty ledger."""
+        return self.log.serial
+
+    @property
+    def lineage(self) -> str:
+        """Made once for each ledger; "" for an absent one."""
+        return self.head.lineage if self.head else ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as the user wrote it."""
+        return self.blobs.describe()
+
+    def refresh(self) -> None:
+        """Look at the newest head. Raises LedgerCorrupt; LedgerMoved if it is another ledger than before."""
+        self.log.refresh()
+
+    def control(self) -> ControlView:
+        """The fold of all control events. Shared and cached by serial: do not change it."""
+        with self.log.lock:
+            if self._control is None or self._control.serial != self.serial or self._control.lineage != self.lineage:
+                known, self._events = self._events, {}
+                for segment in self.event_segments():
+                    self._events[segment.name] = known.get(segment.name) or self.log.events_of(segment)
+                numbered = (pair for pairs in self._events.values() for pair in pairs)
+                self._control = fold(numbered, lineage=self.lineage, serial=self.serial)
+            return self._control
+
+    def event_segments(self) -> list[Segment]:
+        """Live segments of control events, in order of commit."""
+        return sorted((s for s in self.log.live if s.kind == "events"), key=lambda s: s.serial)
+
+    def row_segments(self, spec: str) -> list[Segment]:
+        """Live segments of a spec's rows, in order of commit."""
+        return sorted((s for s in self.log.live if s.kind == "rows" and s.spec == spec), key=lambda s: s.serial)
+
+    def specs(self) -> list[str]:
+        """Specs that have recorded rows."""
+        return sorted({s.spec for s in self.log.live if s.kind == "rows" and s.spec})
+
+    def rows_relation(self, con: DuckDBPyConnection, spec: str) -> str:
+        """FROM-able ROW_COLUMNS of a spec: the latest record of each key, serials filled in, in no order.
+
+        Made in `con` for this serial; a later call, after a commit, makes another. Columns that a query does not name
+        are not read.
+        """
+        import duckdb
+
+        with self.log.lock:
+            parts = [Part(self.log.path_of(s), s.serial, base=s.base) for s in self.row_segments(spec)]
+            name = f"bf_ledger_{spec}_{self.serial}"
+        try:
+            return create_rows_view(con, name, parts)
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+            raise LedgerCorrupt(
+                f"The row segments of spec {spec} in {self.place} cannot be read: {str(error).splitlines()[0]}",
+                hint=seg.RESTORE,
+            ) from None
+
+    def tag_rows(self, con: DuckDBPyConnection, spec: str, tag: str) -> str:
+        """FROM-able ROW_COLUMNS of the rows whose latest record has this tag."""
+        rows = self.rows_relation(con, spec)
+        view = f'{rows[:-1]}_{short(digest(tag.encode()))}"'
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {rows} WHERE tag = {literal(tag)}")
+        return view
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def commit(self, events: Sequence[AnyEvent], rows: Sequence[RowsFile] = (), *, expect: int | None = None) -> Head:
+        """Record events and row states in one step, durably, or not at all. Returns the head that holds them.
+
+        expect: the serial on which the caller's decision rests: if the ledger is elsewhere, LedgerMoved. None: for
+        records that are true whatever else was committed; they go on top of the newest head. A key occurs at most
+        once per spec in one commit (checked up to a million rows); later commits replace earlier ones. Files are
+        copied, not moved. Raises also BatchformError when the place cannot be written.
+        """
+        files = [f for f in rows if f.rows]
+        seg.check_rows(files)
+        with self.log.lock:
+            self.log.refresh()
+            self.log.check_at(expect)
+            if self.head is None:
+                self.log.create()
+                self.log.check_at(expect)
+            if not events and not files:
+                assert self.head is not None
+                return self.head
+            token = secrets.token_hex(6)
+            drafts = self._write(token, events, files)
+            return self.log.publish(token, drafts, lambda head: _appended(head, drafts), expect=expect)
+
+    # --- blobs beside the segments -------------------------------------------------------------------------------
+
+    def put_blob(self, name: str, path: Path) -> None:
+        """Durably store a job's raw results (archive/…) or parsed answers (answers/…), copied from a file.
+
+        Parsed answers can be made again, so new ones replace old ones. An archive is never replaced: other bytes
+        under its name raise BatchformError; whoever finds one (`has_blob`) must use it.
+        """
+        _beside(name)
+        try:
+            self.blobs.write_new(name, path)
+        except FileExistsError:
+            if name.startswith("archive/"):
+                raise BatchformError(
+                    f"{self.place}/{name} already holds other results of this job; they are kept.",
+                    hint="Run `batchform sync`: it reads the results that are archived.",
+                ) from None
+            self.blobs.delete(name)
+            self.blobs.write_new(name, path)
+
+    def blob(self, name: str) -> Path:
+        """A local file with a stored blob. Raises LedgerCorrupt if it is not there: ask `has_blob` where it may be."""
+        _beside(name)
+        try:
+            return self.blobs.local(name)
+        except FileNotFoundError:
+            raise LedgerCorrupt(f"{self.place}/{name} is missing.", hint=seg.RESTORE) from None
+
+    def has_blob(self, name: str) -> bool:
+        _beside(name)
+        return name in self.blobs.list(name)
+
+    def delete_blob(self, name: str) -> None:
+        """Remove a blob whose retention has ended; absent is fine."""
+        _beside(name)
+        self.blobs.delete(name)
+
+    # --- care ----------------------------------------------------------------------------------------------------
+
+    def should_compact(self, spec: str) -> bool:
+        """Whether reads of a spec pay for folding: many segments, or newer records that are many beside the oldest."""
+        if len(self.event_segments()) > _MANY_EVENT_SEGMENTS:
+            return True
+        found = self.row_segments(spec)
+        oldest = sum(s.rows for s in found if s.serial == found[0].serial)
+        newer = sum(s.rows for s in found) - oldest
+        return len(found) > _MANY_SEGMENTS or (newer > _SMALL and newer > oldest / 10)
+
+    def compact(
+        self,
+        con_factory: Callable[[], DuckDBPyConnection],
+        *,
+        spec: str | None = None,
+        keep_history: timedelta = KEEP_HISTORY,
+    ) -> CompactReport:
+        """Fold the row segments of a spec (None: of all) into one each, all events into one. See ledger/compact.py."""
+        from batchform.ledger.compact import compact
+
+        return compact(self, con_factory, spec=spec, keep_history=keep_history)
+
+    def verify(self, con: DuckDBPyConnection) -> list[Finding]:
+        """Everything that does not hold together, worst first. Reads all bytes. See ledger/verify.py."""
+        from batchform.ledger.verify import verify
+
+        return verify(self, con)
+
+    def export(self, con: DuckDBPyConnection, to: Path, *, format: str = "parquet") -> Exported:  # noqa: A002
+        """Write all specs' latest rows and all jobs as files for people. See ledger/export.py."""
+        from batchform.ledger.export import export
+
+        return export(self, con, to, format=format)
+
+    def lease(self, ttl: float) -> AbstractContextManager[Lease]:
+        """Say for `ttl` seconds who is at work; LedgerMoved if another is. A courtesy. See ledger/lease.py."""
+        from batchform.ledger.lease import lease
+
+        return lease(self.blobs, self.log.clock, who=self.log.who, ttl=ttl)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _write(self, token: str, events: Sequence[AnyEvent], files: Sequence[RowsFile]) -> list[Segment]:
+        """The segments of a commit, durable and not yet named by any head."""
+        now = self.log.clock.now()
+        drafts: list[Segment] = []
+        try:
+            for index, file in enumerate(files):
+                name = seg.segment_name("rows", now, token, spec=file.spec, index=index)
+                drafts.append(self.log.draft(name, file.path, kind="rows", spec=file.spec, rows=file.rows))
+            if events:
+                signed = [e if e.by else msgspec.structs.replace(e, by=self.log.who) for e in events]
+                name = seg.segment_name("events", now, token)
+                drafts.append(self.log.draft(name, seg.encode_events(signed), kind="events", rows=len(signed)))
+        except BaseException:
+            self.log.discard(drafts)
+            raise
+        return drafts
+
+
+def _appended(head: Head, drafts: Sequence[Segment]) -> Head:
+    """The head with the drafts as segments of the next serial."""
+    new = [msgspec.structs.replace(d, serial=head.serial + 1) for d in drafts]
+    return msgspec.structs.replace(head, segments=(*head.segments, *new))
+
+
+def _beside(name: str) -> None:
+    if not name.startswith(("archive/", "answers/")):
+        raise ValueError(f"{name!r}: only archive/ and answers/ lie beside the segments")
