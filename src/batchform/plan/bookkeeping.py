@@ -31,7 +31,12 @@ class FreeRows:
         self._writer: Any = None
 
     def add(
-        self, key: str, key_hex: str, row_fp_hex: str, request_fp: bytes, source: tuple[str, str, str] | None = None
+        self,
+        key: str,
+        key_hex: str,
+        row_fp_hex: str,
+        request_fp: bytes,
+        source: tuple[str, str, str] | None = None,
     ) -> None:
         """source: (tag, key hash in hex, parse digest) of the answer that is reused; None when its own answer stands."""
         tag, source_hex, parse = source or (None, None, None)
@@ -84,7 +89,9 @@ def write_bookkeeping(
         parts.append(_free_states(spec, recorded, free.path, realm=realm, fp_columns=fp_columns, at=at))
     if left:
         parts.append(_left_states(recorded, at=at))
-    con.execute(f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(
+        f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)"
+    )
     return free.count + left
 
 
@@ -125,9 +132,19 @@ def _free_states(
         "changed_serial": "NULL",
         "at": literal(at),
     }
-    for usage in ("finish_reason", "model_version", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens"):
+    for usage in (
+        "finish_reason",
+        "model_version",
+        "prompt_tokens",
+        "output_tokens",
+        "thought_tokens",
+        "cached_tokens",
+    ):
         values[usage] = f"CASE WHEN {own} THEN l.{usage} END"
-    relation = recorded.relation or "(SELECT " + ", ".join(f"NULL::{t} AS {n}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
+    relation = (
+        recorded.relation
+        or "(SELECT " + ", ".join(f"NULL::{t} AS {n}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
+    )
     return (
         f"SELECT {_project(values)} FROM read_parquet({literal(str(path))}) f "
         f"LEFT JOIN {relation} l ON CAST(f.key_hash AS UUID) = l.key_hash"

@@ -27,7 +27,7 @@ from batchform.plan.registry import Registry
 from batchform.plan.render import CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
-from batchform.rows.keyed import KeyedRows, prepare
+from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import literal
 from batchform.spec.model import Backend
@@ -71,9 +71,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What is kept of a plan besides its figures: the shards and row states that apply needs, or nothing."""
+    """What is kept of a plan besides its figures: the shards and row states that apply needs; the source's digest."""
 
-    shards: bool
+    shards: bool = False
+    source: bool = False
 
 
 def build_plan(

@@ -16,11 +16,12 @@ from typing import Final
 
 import msgspec
 
-from batchform.canon import digest_of, file_digest
+from batchform.canon import file_digest
 from batchform.errors import StalePlan, UsageError
 from batchform.ledger.store import Ledger
 from batchform.plan.build import plan_digest
 from batchform.plan.model import Plan
+from batchform.rows.keyed import source_digest
 from batchform.spec.resolved import ResolvedProject
 
 MANIFEST: Final = "bundle.json"
@@ -28,12 +29,11 @@ BUNDLE_FORMAT: Final = 1
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`bundle.json`. files: bundle-relative path → digest; sources: spec → digest of the source's files."""
+    """`bundle.json`. files: bundle-relative path → digest."""
 
     bundle_format: int
     plan: Plan
     files: dict[str, str]
-    sources: dict[str, str]
 
 
 def prepare_folder(folder: Path) -> None:
@@ -46,20 +46,20 @@ def prepare_folder(folder: Path) -> None:
         if any(folder.iterdir()):
             if not (folder / MANIFEST).is_file():
                 raise UsageError(
-                    f"{folder} is not empty and holds no saved plan", hint="Name a new or empty folder for --out."
+                    f"{folder} is not empty and holds no saved plan",
+                    hint="Name a new or empty folder for --out.",
                 )
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
-def save_bundle(folder: Path, plan: Plan, source_paths: Mapping[str, Sequence[Path]]) -> None:
+def save_bundle(folder: Path, plan: Plan) -> None:
     """Complete a bundle whose shards and row states are already in `folder`. The manifest comes last."""
     files = {p.relative_to(folder).as_posix(): file_digest(p) for p in _files(folder)}
     manifest = Manifest(
         bundle_format=BUNDLE_FORMAT,
         plan=plan,
         files=files,
-        sources={name: source_digest(paths) for name, paths in source_paths.items()},
     )
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
@@ -78,7 +78,9 @@ def load_bundle(folder: Path) -> Manifest:
             )
         return msgspec.convert(raw, Manifest)
     except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is not a saved plan: {exc}", hint="Plan again with `batchform plan --out DIR`.") from exc
+        raise UsageError(
+            f"{path} is not a saved plan: {exc}", hint="Plan again with `batchform plan --out DIR`."
+        ) from exc
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -111,22 +113,21 @@ def check_fresh(
             moved.append(f"spec {planned.name} is gone")
         elif spec.spec_digest != planned.spec_digest:
             moved.append(f"spec {planned.name}, or a template or schema it uses, changed")
-        elif source_digest(source_paths[planned.name]) != manifest.sources.get(planned.name):
+        elif source_digest(source_paths[planned.name]) != planned.source_digest:
             moved.append(f"the source of {planned.name} changed ({planned.source})")
     if plan.lineage != ledger.lineage and plan.lineage:
-        moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")
+        moved.append(
+            f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})"
+        )
     elif plan.serial != ledger.serial:
-        moved.append(f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced")
+        moved.append(
+            f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced"
+        )
     if moved:
         raise StalePlan(
             f"the plan of {plan.created_at} is stale: {'; '.join(moved)}",
             hint="Nothing was sent. Plan again and review what changed: batchform plan --out DIR",
         )
-
-
-def source_digest(paths: Sequence[Path]) -> str:
-    """Digest of a source's files by name and content; touching or copying them does not change it."""
-    return digest_of("source", sorted([p.name, file_digest(p)] for p in paths if p.is_file()))
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -170,6 +170,7 @@ class SpecPlan:
     previous: str = ""  # estimate against actual of the last apply, in words
     key_columns: tuple[tuple[str, str], ...] = ()
     preview: str = "private"
+    source_digest: str = ""  # of the source's files; only in saved plans
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,20 +15,30 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination_exists: bool) -> Recorded:
+def recorded(
+    con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination_exists: bool
+) -> Recorded:
     """The spec's row states, answers and deliveries as relations of `con`."""
     control = ledger.control()
     relation = _relation(con, ledger, spec.name)
     if relation is None:
         return Recorded(relation=None)
-    fp_columns = con.execute(f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1").fetchall()
+    fp_columns = con.execute(
+        f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1"
+    ).fetchall()
     delivery = control.deliveries.get(spec.name)
-    current = delivery is not None and destination_exists and delivery.destination_digest == destination_digest(spec)
+    current = (
+        delivery is not None
+        and destination_exists
+        and delivery.destination_digest == destination_digest(spec)
+    )
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
         answered=_answered(ledger, control, spec.name),
-        unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
+        unknown_tags=tuple(
+            j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"
+        ),
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple(control.reruns.get(spec.name, ())),
     )
@@ -43,7 +53,9 @@ def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
 def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:
     """Every answer that was ever archived for the spec, by key and request, so that none is paid for again."""
     names = [
-        j.collected.answers for j in control.jobs.values() if j.intent.spec == name and j.collected and j.collected.answers
+        j.collected.answers
+        for j in control.jobs.values()
+        if j.intent.spec == name and j.collected and j.collected.answers
     ]
     paths = [str(ledger.blob(n)) for n in names if ledger.has_blob(n)]
     if not paths:
@@ -54,4 +66,6 @@ def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:
 
 def attempts(control: ControlView, spec: str, shard_digest: str) -> int:
     """How many jobs were begun for this very shard."""
-    return sum(1 for j in control.jobs.values() if j.intent.spec == spec and j.intent.shard_digest == shard_digest)
+    return sum(
+        1 for j in control.jobs.values() if j.intent.spec == spec and j.intent.shard_digest == shard_digest
+    )

@@ -188,7 +188,14 @@ class CandidateRenderer:
             self.out.waiting += 1
 
     def _pay(
-        self, key: str, key_hex: str, row_fp: str, request: bytes, fp: bytes, state: dict[str, Any], cutter: ShardCutter
+        self,
+        key: str,
+        key_hex: str,
+        row_fp: str,
+        request: bytes,
+        fp: bytes,
+        state: dict[str, Any],
+        cutter: ShardCutter,
     ) -> None:
         same_request = state["request_fp"] == fp
         again = same_request and state["status"] == "failed" and state["class"] != first.REQUESTED
@@ -199,7 +206,9 @@ class CandidateRenderer:
             return
         if self._retries_only and state["class"] not in (first.RETRY, first.PENDING):
             self.out.count(Action.HELD, None)
-            self.out.held["sent by apply, not by sync"] = self.out.held.get("sent by apply, not by sync", 0) + 1
+            self.out.held["sent by apply, not by sync"] = (
+                self.out.held.get("sent by apply, not by sync", 0) + 1
+            )
             return
         counted = same_request and state["class"] in (first.RETRY, first.PENDING, first.CHANGED)
         attempt = int(state["attempt"] or 0) + 1 if counted else 1
@@ -216,7 +225,13 @@ class CandidateRenderer:
         return state["failure"] in retry.on and int(state["attempt"] or 0) < retry.max_attempts
 
     def _consider(
-        self, key: str, key_hex: str, action: Action, reason: Reason, request: bytes, changed: tuple[str, ...],
+        self,
+        key: str,
+        key_hex: str,
+        action: Action,
+        reason: Reason,
+        request: bytes,
+        changed: tuple[str, ...],
         tag: str | None = None,
     ) -> None:
         """Keep the shortest, the longest and the row of lowest key hash for the preview."""
@@ -235,7 +250,9 @@ class CandidateRenderer:
         """
         import pyarrow as pa
 
-        self._con.execute("CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)")
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)"
+        )
         done = 0
         joins, order = self._candidates()
         prints: list[Any] = []
@@ -252,7 +269,9 @@ class CandidateRenderer:
             )
             done += len(batch)
         self._con.register("bf_prints_arrow", pa.Table.from_batches(prints))
-        self._con.execute("INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow")
+        self._con.execute(
+            "INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow"
+        )
         self._con.unregister("bf_prints_arrow")
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
 
@@ -311,4 +330,3 @@ def _reason(state: dict[str, Any]) -> Reason:
         if state[f"{component}_same"] is False:
             return reason
     return Reason.PREVIOUS_FAILED if state["failure"] else Reason.NEW_KEY
-

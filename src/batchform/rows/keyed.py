@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError
 from batchform.ports import Relation, Source
 from batchform.rows.sql import identifier, literal
@@ -27,7 +29,17 @@ if TYPE_CHECKING:
 NARROW = "bf_narrow"
 WIDE = "bf_wide"
 _OFFENDERS_SHOWN = 5
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_INTEGERS = {
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+}
 _NESTED = ("[", "STRUCT", "MAP", "UNION", "LIST")
 
 
@@ -64,7 +76,9 @@ def fingerprint_sql(fp_columns: str, columns: Mapping[str, str]) -> str | None:
     names = json.loads(fp_columns)
     if any(name not in columns or _kind(columns[name]) != kind for name, kind in names):
         return None
-    encoded = [f"coalesce(strlen({text}) || ':' || {text}, '~')" for text in (_text(n, columns[n]) for n, _ in names)]
+    encoded = [
+        f"coalesce(strlen({text}) || ':' || {text}, '~')" for text in (_text(n, columns[n]) for n, _ in names)
+    ]
     return f"CAST(md5({' || '.join([literal(fp_columns), *encoded])}) AS UUID)"
 
 
@@ -103,6 +117,11 @@ def _build_narrow(con: DuckDBPyConnection, fingerprints: Mapping[str, tuple[str,
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {NARROW} AS SELECT bf_key AS key, bf_key_hash AS key_hash{extra} FROM {WIDE}"
     )
+
+
+def source_digest(paths: Sequence[Path]) -> str:
+    """Digest of a source's files by name and content; touching or moving them does not change it."""
+    return digest_of("source", sorted([p.name, file_digest(p)] for p in paths if p.is_file()))
 
 
 def _fingerprints(recorded: Sequence[str], columns: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -183,7 +202,7 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
 
 def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
     """Every column that the key or a template names must be there."""
-    wanted: dict[str, str] = {c: "idempotency.key" for c in spec.key_columns}
+    wanted: dict[str, str] = dict.fromkeys(spec.key_columns, "idempotency.key")
     templates = [*(t.template for t in spec.turns), *([spec.system] if spec.system else [])]
     if spec.key_template is not None:
         templates.append(spec.key_template)
@@ -206,7 +225,10 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
         f"SELECT count(*), count(*) FILTER (key IS NULL), count(*) FILTER (key = ''), count(DISTINCT key_hash) "
         f"FROM {NARROW}",
     )
-    for count, what, condition in ((nulls, "no key (NULL)", "key IS NULL"), (empties, "an empty key", "key = ''")):
+    for count, what, condition in (
+        (nulls, "no key (NULL)", "key IS NULL"),
+        (empties, "an empty key", "key = ''"),
+    ):
         if count:
             rows = con.execute(
                 f"SELECT rowid FROM {NARROW} WHERE {condition} ORDER BY rowid LIMIT {_OFFENDERS_SHOWN}"
@@ -225,7 +247,9 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
     return (_keep_one(con, mode=mode, extra=total - distinct),)
 
 
-def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int) -> SourceError:
+def _duplicates(
+    con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int
+) -> SourceError:
     groups = con.execute(
         f"SELECT any_value(key), list(rowid ORDER BY rowid)[1:4], count(*) FROM {NARROW} "
         f"GROUP BY key_hash HAVING count(*) > 1 ORDER BY min(rowid) LIMIT {_OFFENDERS_SHOWN}"

@@ -52,7 +52,9 @@ class RequestRenderer:
                 out.append(json_string(text))
                 out.append(piece)
         except ValueError as exc:
-            raise SourceError(f"the text of the row with key {key!r} of {self._spec.name} is not Unicode: {exc}") from exc
+            raise SourceError(
+                f"the text of the row with key {key!r} of {self._spec.name} is not Unicode: {exc}"
+            ) from exc
         return b"".join(out)
 
 
@@ -89,5 +91,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for name, value in overlay.items():
         under = merged.get(name)
-        merged[name] = merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        merged[name] = (
+            merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
     return merged

@@ -1,0 +1,28 @@
+"""`batchform emulator`: the emulator as a server for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group("emulator", short_help="The embedded Gemini Batch API, as a server.")
+def emulator_command() -> None:
+    """A Gemini Batch API on this machine: deterministic answers, nothing is charged."""
+
+
+@emulator_command.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
+@click.option("--port", default=8085, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--state", default=".batchform/emulator", show_default=True, metavar="DIR", help="Files, jobs and bill.")
+@click.option("--job-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="How long a job takes.")
+def serve(host: str, port: int, state: str, job_seconds: float) -> None:
+    """Serve until Ctrl-C. Point google-genai, or any client, at it with GOOGLE_GEMINI_BASE_URL."""
+    from batchform.emulator import serve as run
+
+    def started(url: str) -> None:
+        click.echo(f"The emulator listens on {url}; its state is in {state}. Stop it with Ctrl-C.")
+        click.echo(f"  export GOOGLE_GEMINI_BASE_URL={url} GEMINI_API_KEY=emulator")
+
+    run(Path(state), host=host, port=port, job_seconds=job_seconds, started=started)

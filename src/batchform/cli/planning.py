@@ -1,0 +1,141 @@
+"""`plan` and `show`: what would be sent, why, and for how much."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchform.cli.options import Common, allowances, common, selection
+
+if TYPE_CHECKING:
+    from batchform.cli.wiring import Session
+    from batchform.plan.model import Plan
+    from batchform.spec.resolved import ResolvedSpec
+
+FORMATS = ("text", "markdown", "json")
+
+
+@click.command("plan", short_help="Say what would be sent, why, and for how much.")
+@selection
+@allowances
+@click.option("--out", metavar="DIR", help="Save the plan with the exact bytes to send: `apply DIR` sends those.")
+@click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is anything to do.")
+@common
+def plan_command(
+    common: Common,
+    select: Sequence[str],
+    allow: Sequence[str],
+    out: str | None,
+    output: str,
+    detailed_exitcode: bool,
+) -> int:
+    """Compare every row with what the ledger recorded. Reads only: sends nothing, changes nothing.
+
+    Exit code 0: planned; 2: there is something to do (with --detailed-exitcode); 3: a limit holds rows.
+    """
+    from batchform.cli.wiring import open_session
+
+    with open_session(common) as session:
+        specs = session.select(select)
+        plan = save_plan(session, specs, Path(out), allow) if out else make_plan(session, specs, allow=allow)
+        echo_plan(plan, "json" if common.as_json else output)
+        if out and not common.quiet and output == "text" and not common.as_json:
+            click.echo(f"Saved {out} (private: it holds prompts). Apply it with: batchform apply {out}")
+    return plan_exit_code(plan, detailed_exitcode)
+
+
+@click.command("show", short_help="Show a saved plan, also a stale one.")
+@click.argument("plan", metavar="PLAN")
+@click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
+@common
+def show_command(common: Common, plan: str, output: str) -> int:
+    """Show the plan saved in folder PLAN."""
+    from batchform.plan.bundle import load_bundle
+
+    echo_plan(load_bundle(Path(plan)).plan, "json" if common.as_json else output)
+    return 0
+
+
+def make_plan(
+    session: Session,
+    specs: Sequence[ResolvedSpec],
+    *,
+    allow: Sequence[str] = (),
+    folder: Path | None = None,
+    purpose: str = "apply",
+    saved: bool = False,
+) -> Plan:
+    """The plan of these specs. With a folder, shards and row states are written there, ready to be applied.
+
+    saved: whether the plan will be applied later, and so must know its source again.
+    """
+    from batchform.plan.build import Saving, build_plan
+
+    where = folder or session.scratch / "plan"
+    where.mkdir(parents=True, exist_ok=True)
+    return build_plan(
+        session.project,
+        session.work(specs, where.resolve()),
+        session.ledger,
+        session.settings(specs, allow=allow, purpose=purpose),
+        folder=where.resolve(),
+        save=Saving(shards=folder is not None, source=saved),
+    )
+
+
+def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, allow: Sequence[str]) -> Plan:
+    """Plan into a bundle, with its summaries beside it. On any error the folder is removed: no half plan is left."""
+    from batchform.plan.bundle import prepare_folder, save_bundle
+    from batchform.view.json import plan_json_text
+    from batchform.view.markdown import plan_markdown
+
+    prepare_folder(folder)
+    try:
+        plan = make_plan(session, specs, allow=allow, folder=folder, saved=True)
+        (folder / "plan.json").write_text(plan_json_text(plan), encoding="utf-8")
+        (folder / "plan.md").write_text(plan_markdown(plan), encoding="utf-8")
+        save_bundle(folder, plan)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return plan
+
+
+def source_paths(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, tuple[Path, ...]]:
+    """The files that each spec's source reads now."""
+    found = {}
+    for spec in specs:
+        con = session.connect()
+        try:
+            found[spec.name] = session.source(spec).open(con).paths
+        finally:
+            con.close()
+    return found
+
+
+def echo_plan(plan: Plan, output: str) -> None:
+    """Print a plan in one of FORMATS."""
+    if output == "json":
+        from batchform.view.json import plan_json_text
+
+        click.echo(plan_json_text(plan), nl=False)
+    elif output == "markdown":
+        from batchform.view.markdown import plan_markdown
+
+        click.echo(plan_markdown(plan))
+    else:
+        from batchform.view.terminal import print_plan
+
+        print_plan(plan)
+
+
+def plan_exit_code(plan: Plan, detailed: bool) -> int:  # noqa: FBT001
+    """3 when a limit holds rows, 2 when there is something to do and that was asked for, else 0."""
+    if any(not v.ok for v in plan.all_verdicts):
+        return 3
+    return 2 if detailed and plan.has_changes else 0

@@ -1,0 +1,132 @@
+"""`rerun` and `try`: rows that a person wants sent again, or tried before a batch is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchform.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from batchform.cli.wiring import Session
+    from batchform.rows.keyed import KeyedRows
+    from batchform.spec.resolved import ResolvedSpec
+
+
+@click.command("rerun", short_help="Ask for answered rows to be sent again; shown in the next plan.")
+@click.argument("spec")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="A row's key; repeat for several.")
+@click.option("--where", metavar="SQL", help="Condition on the source's columns.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, recorded in the ledger.")
+@common
+def rerun_command(common: Common, spec: str, keys: Sequence[str], where: str | None, reason: str) -> None:
+    """Record that rows of SPEC should be sent again. Nothing is sent: `plan` shows and prices them, `apply` sends them."""
+    from batchform.cli.wiring import open_session
+    from batchform.errors import UsageError
+    from batchform.ledger.records import RerunRequested
+
+    if not keys and not where:
+        raise UsageError("name the rows with --key or --where", hint='All of them: --where "true"')
+    with open_session(common) as session:
+        resolved = session.spec(spec)
+        count = _matching(session, resolved, keys, where)
+        event = RerunRequested(
+            at=session.clock.now().isoformat(), by=session.who, spec=spec, keys=tuple(keys), where=where, reason=reason
+        )
+        session.ledger.commit([event])
+        if not common.quiet:
+            click.echo(f"Recorded: {count:,} rows of {spec} are to be sent again. Review them with: batchform plan -s {spec}")
+
+
+def _matching(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: str | None) -> int:
+    """How many source rows are meant. Raises UsageError for keys that are not there, SourceError for bad SQL."""
+    import duckdb
+
+    from batchform.errors import SourceError, UsageError
+    from batchform.rows.keyed import WIDE
+    from batchform.rows.sql import literal
+
+    con, _ = _opened(session, spec)
+    try:
+        if keys:
+            listed = ", ".join(literal(k) for k in keys)
+            found = {r[0] for r in con.execute(f"SELECT bf_key FROM {WIDE} WHERE bf_key IN ({listed})").fetchall()}
+            missing = [k for k in keys if k not in found]
+            if missing:
+                raise UsageError(
+                    f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}", hint="Nothing was recorded."
+                )
+        conditions = [f"bf_key IN ({', '.join(literal(k) for k in keys)})"] if keys else []
+        conditions += [f"({where})"] if where else []
+        rows = con.execute(f"SELECT count(*) FROM {WIDE} WHERE {' AND '.join(conditions)}").fetchall()
+        return int(rows[0][0])
+    except duckdb.Error as exc:
+        raise SourceError(f"--where {where!r}: {str(exc).splitlines()[0]}", hint="Nothing was recorded.") from exc
+    finally:
+        con.close()
+
+
+def _opened(session: Session, spec: ResolvedSpec) -> tuple[DuckDBPyConnection, KeyedRows]:
+    from batchform.rows.keyed import prepare
+
+    con = session.connect()
+    try:
+        return con, prepare(con, spec, session.source(spec), recorded_fp_columns=())
+    except BaseException:
+        con.close()
+        raise
+
+
+@click.command("try", short_help="Send a few rows through the synchronous API, before paying for a batch.")
+@click.argument("spec")
+@click.option("--rows", default=3, show_default=True, type=click.IntRange(1, 100), help="How many rows, from the top.")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="These rows in place of the first ones.")
+@common
+def try_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -> int:
+    """Send the exact requests of a few rows of SPEC at the synchronous price. Nothing is recorded or delivered."""
+    import json
+
+    from batchform.cli.wiring import open_session
+    from batchform.run.trial import try_rows
+
+    with open_session(common) as session:
+        resolved = session.spec(spec)
+        requests = rendered(session, resolved, keys=keys, limit=rows)
+        backend = session.backend(resolved)
+        failed = 0
+        for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=session.clock.now()):
+            failed += outcome.failure is not None
+            if common.as_json:
+                click.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
+            else:
+                click.echo(outcome.describe())
+    return 6 if failed else 0
+
+
+def rendered(
+    session: Session, spec: ResolvedSpec, *, keys: Sequence[str] = (), limit: int | None = None
+) -> list[tuple[str, bytes]]:
+    """(key, canonical request) of the named rows, or of the first `limit` rows."""
+    from batchform.errors import UsageError
+    from batchform.rows.keyed import WIDE, template_columns
+    from batchform.rows.request import RequestRenderer
+    from batchform.rows.sql import identifier, literal
+
+    con, keyed = _opened(session, spec)
+    try:
+        names = template_columns(spec, keyed.columns)
+        columns = "".join(f", {identifier(c)}" for c in names)
+        where = f" WHERE bf_key IN ({', '.join(literal(k) for k in keys)})" if keys else ""
+        bound = f" LIMIT {limit}" if limit and not keys else ""
+        found: list[tuple[Any, ...]] = con.execute(f"SELECT bf_key{columns} FROM {WIDE}{where}{bound}").fetchall()
+        missing = [k for k in keys if k not in {r[0] for r in found}]
+        if missing:
+            raise UsageError(f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}")
+        render = RequestRenderer(spec, names).render
+        return [(row[0], render(row[0], row[1:])) for row in found]
+    finally:
+        con.close()

@@ -1,0 +1,71 @@
+"""`try`: the exact requests of a few rows through the synchronous API. Nothing is recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchform.plan.price import usage_cost
+from batchform.plan.registry import Registry
+from batchform.ports import Backend
+from batchform.run.classify import Reading
+from batchform.run.parse import parser_for
+from batchform.spec.resolved import ResolvedSpec
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row's answer. usd: at the synchronous price, None when none is known; failure: the class, None if answered."""
+
+    key: str
+    reading: Reading
+    usd: float | None
+    realm: str
+
+    @property
+    def failure(self) -> str | None:
+        return None if self.reading.cls == "answered" else self.reading.cls
+
+    def as_json(self) -> dict[str, Any]:
+        """The trial as JSON."""
+        shown = {k: v for k, v in self.reading._asdict().items() if v is not None and k != "cls"}
+        return {"key": self.key, "class": self.reading.cls, **shown, "usd": self.usd}
+
+    def describe(self) -> str:
+        """The trial for people. Answers are untrusted text: control characters are shown, not sent to the terminal."""
+        reading = self.reading
+        answer = reading.response or reading.text or ""
+        shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in answer)
+        used = f"{reading.prompt_tokens or 0:,} tokens in, {reading.output_tokens or 0:,} out"
+        cost = "" if self.usd is None else f", ${self.usd:.6f} at the synchronous price"
+        free = " (emulator: nothing is charged)" if self.realm == "emulator" else ""
+        why = f": {reading.message}" if reading.message else ""
+        return f"{self.key}  {reading.cls}{why}  ({used}{cost}{free})\n  {shown}"
+
+
+def try_rows(
+    spec: ResolvedSpec,
+    backend: Backend,
+    requests: Sequence[tuple[str, bytes]],
+    *,
+    registry: Registry,
+    now: dt.datetime,
+) -> Iterator[Trial]:
+    """Send (key, canonical request) pairs one after the other and read each answer as a batch's would be read."""
+    backend.check_model(spec.model)
+    parser = parser_for(spec.output_format, spec.output_schema)
+    for key, request in requests:
+        reading = parser.read({"key": key, "response": backend.generate(spec.model, request)})
+        usd = usage_cost(
+            spec.model,
+            prompt=reading.prompt_tokens or 0,
+            output=reading.output_tokens or 0,
+            thoughts=reading.thought_tokens or 0,
+            cached=reading.cached_tokens or 0,
+            registry=registry,
+            when=now,
+            mode="sync",
+        )
+        yield Trial(key, reading, usd, backend.realm)
