@@ -1,0 +1,225 @@
+"""Every command, edit and file in README.md and docs/ is tried, in order, as a reader would.
+
+Each document gets a fresh copy of the demo project and an emulator in place of Gemini. Of its fenced blocks,
+
+- `console`: a line that starts with `$ ` is a command, lines after it are output. It must end with exit code 0, or N if
+  it carries the comment `# exits N`; each line of output must appear in the real one, in that order, whatever its
+  figures, spacing and digests. A line of `…` stands for anything;
+- `diff`: `--- FILE`, then lines to take out (`-`) and to put in (`+`): done to the file;
+- `yaml` whose first line is `# specs/NAME.yaml` or `# batchform.yaml`: written there, and all files must be valid then.
+
+A line that ends with `\\` goes on in the next one. What is not run is in NOT_RUN, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = ("batchform.yaml", "specs", "templates", "schemas", "data")
+NOT_RUN = {
+    r"pip install \S+": "installs; .ci/run does that on a clean clone",
+    r"make (demo|test|check|bench|bench-memory|venv|clean|distclean)": "installs or runs these tests; .ci/run does both",
+    r"make (validate|plan|show|apply|sync|status)\b.*": "same recipe as the command beside it; see test_makefile.py",
+    r"batchform emulator serve\b.*": "runs until stopped; the `gemini` fixture below is that very command",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    line: str
+    exit_code: int
+    output: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Write:
+    file: str
+    text: str
+
+
+Step = Command | Edit | Write
+
+
+def steps(document: str) -> Iterator[Step]:
+    """What a document asks its reader to do, in order."""
+    for language, body in re.findall(r"^```(\w+)\n(.*?)^```$", document, re.DOTALL | re.MULTILINE):
+        if language == "console":
+            yield from console_steps(body)
+        elif language == "diff":
+            file = re.match(r"--- (\S+)\n", body)
+            assert file, f"a diff block must start with `--- FILE`:\n{body}"
+            sides = [
+                "".join(line[1:] for line in body.splitlines(True)[1:] if line[0] in kept) for kept in (" -", " +")
+            ]
+            yield Edit(file[1], *sides)
+        elif language == "yaml" and (file := re.match(r"# ((?:specs/[\w-]+|batchform)\.yaml)\b", body)):
+            yield Write(file[1], body)
+        else:
+            assert language not in ("bash", "sh", "shell"), "commands go into ```console blocks, after `$ `"
+
+
+def console_steps(body: str) -> Iterator[Command]:
+    joined = body.replace("\\\n", "")
+    for block in re.split(r"^\$ ", joined, flags=re.MULTILINE)[1:]:
+        line, *output = block.rstrip().split("\n")
+        command, _, comment = line.partition("  # ")
+        code = re.search(r"exits (\d+)", comment)
+        yield Command(command.strip(), int(code[1]) if code else 0, tuple(o for o in output if o.strip()))
+
+
+def masked(line: str) -> str:
+    """A line of output without what differs between two runs."""
+    line = re.sub(r"\b[0-9a-f]{12,}\b", "#", line)
+    line = re.sub(r"\d[\d,.:TZ+-]*", "#", line)
+    return re.sub(r"[\s─│┃━…]+", " ", line).strip()
+
+
+def missing_line(documented: tuple[str, ...], real: str) -> str | None:
+    """The first documented line that the real output does not have, after the ones before it."""
+    lines = iter([masked(line) for line in real.splitlines()])
+    for line in documented:
+        wanted = masked(line)
+        if wanted and not any(wanted == found for found in lines):
+            return line
+    return None
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the program `batchform`, run by this interpreter."""
+    folder = tmp_path_factory.mktemp("bin")
+    program = folder / "batchform"
+    program.write_text(f"#!{sys.executable}\nfrom batchform.cli import main\nmain()\n", encoding="utf-8")
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def environment(programs: Path, gemini: str) -> dict[str, str]:
+    """What a reader has set, with an emulator in place of Gemini."""
+    return {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "HOME": os.environ.get("HOME", "/"),
+        "LANG": "C.UTF-8",
+        "COLUMNS": "110",
+        "GOOGLE_GEMINI_BASE_URL": gemini,
+        "GEMINI_API_KEY": "emulator",
+    }
+
+
+@pytest.fixture
+def gemini(programs: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of `batchform emulator serve`."""
+    command = [str(programs / "batchform"), "emulator", "serve", "--port", "0", "--job-seconds", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+    state = tmp_path / "emulator"
+    with subprocess.Popen(
+        [*command, "--state", str(state)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None
+        address = re.search(r"http://\S+?(?=[;,\s])", server.stdout.readline())
+        assert address, "the emulator did not say where it listens"
+        yield address[0]
+        server.terminate()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in PROJECT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+class Reader:
+    """Follows one document: keeps the folder and the variables of the shell."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    def follow(self, step: Step) -> None:
+        if isinstance(step, Command):
+            self._run(step)
+        elif isinstance(step, Edit):
+            path = self.folder / step.file
+            before = path.read_text(encoding="utf-8")
+            assert before.count(step.old) == 1, f"{step.file} has not once:\n{step.old}"
+            path.write_text(before.replace(step.old, step.new), encoding="utf-8")
+        else:
+            (self.folder / step.file).write_text(step.text, encoding="utf-8")
+            self._run(Command("batchform validate", 0, ()))
+
+    def _run(self, command: Command) -> None:
+        if any(re.fullmatch(pattern, command.line) for pattern in NOT_RUN):
+            return
+        if command.line.startswith("cd "):
+            self.folder = self.folder / command.line.removeprefix("cd ")
+            return
+        if command.line.startswith("export "):
+            name, _, value = command.line.removeprefix("export ").partition("=")
+            self.environment.setdefault(name, value)
+            return
+        done = subprocess.run(
+            command.line,
+            shell=True,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == command.exit_code, f"$ {command.line}\n{done.stdout}"
+        missing = missing_line(command.output, done.stdout)
+        assert missing is None, f"$ {command.line}\nis documented to print\n{missing}\nand printed\n{done.stdout}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_a_reader_can_follow(document: Path, project: Path, environment: dict[str, str]) -> None:
+    reader = Reader(project, environment)
+    for step in steps(document.read_text(encoding="utf-8")):
+        reader.follow(step)
+
+
+def test_nothing_is_left_out_without_need() -> None:
+    lines = [
+        step.line
+        for document in DOCUMENTS
+        for step in steps(document.read_text(encoding="utf-8"))
+        if isinstance(step, Command)
+    ]
+    assert len(lines) > 20
+    for pattern, reason in NOT_RUN.items():
+        assert any(re.fullmatch(pattern, line) for line in lines), f"no document has it any more: {pattern} ({reason})"
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
