@@ -36,9 +36,7 @@ def measure(command: Sequence[str], *, cwd: Path) -> Cost:
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, env=environment()
-        )
+        process = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, env=environment())
         peak = _Peak(process.pid)
         peak.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -47,9 +45,7 @@ def measure(command: Sequence[str], *, cwd: Path) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
-            sys.exit(
-                f"{shlex.join(command)} ended with exit code {process.returncode}\n{output.read()[-4000:]}"
-            )
+            sys.exit(f"{shlex.join(command)} ended with exit code {process.returncode}\n{output.read()[-4000:]}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * _MAXRSS_UNIT, peak.bytes) / 1e6)
 
 

@@ -43,9 +43,7 @@ class Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=3, help="times that each side runs (default 3)")
     parser.add_argument("--any-state", action="store_true", help="reuse an applied state made by other code")
@@ -99,11 +97,7 @@ def google_modules(command: Sequence[str], cwd: Path) -> list[str]:
     """Names of the Google modules that a command imports."""
     traced = [sys.executable, "-X", "importtime", BATCHFORM, *command]
     done = subprocess.run(traced, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
-    names = (
-        line.rpartition("|")[2].strip()
-        for line in done.stderr.splitlines()
-        if line.startswith("import time:")
-    )
+    names = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:"))
     return sorted({name for name in names if name == "google" or name.startswith("google.")})
 
 
@@ -117,9 +111,7 @@ def no_op_plan(rows: Path, project: Path, repeat: int) -> list[Figure]:
     ratio = median_ratio([c.wall for c in plan], [c.wall for c in floor])
     return [
         Figure("no-op plan ÷ bare query, wall", ratio, 3, "x", sides(plan, floor, "wall")),
-        Figure(
-            "no-op plan, peak memory", max(c.peak_mb for c in plan), 700, "MB", sides(plan, floor, "peak_mb")
-        ),
+        Figure("no-op plan, peak memory", max(c.peak_mb for c in plan), 700, "MB", sides(plan, floor, "peak_mb")),
     ]
 
 
@@ -144,9 +136,7 @@ def first_plan(rows: Path, repeat: int) -> list[Figure]:
         name = f"first plan of {kind} + shards ÷ naive loop, CPU"
         figures.append(Figure(name, ratio, 1, "x", sides(ours, theirs, "cpu")))
         peak = max(c.peak_mb for c in ours)
-        figures.append(
-            Figure(f"first plan of {kind}, peak memory", peak, 700, "MB", sides(ours, theirs, "peak_mb"))
-        )
+        figures.append(Figure(f"first plan of {kind}, peak memory", peak, 700, "MB", sides(ours, theirs, "peak_mb")))
     shutil.rmtree(folder)
     return figures
 

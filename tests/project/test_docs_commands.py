@@ -29,7 +29,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROJECT = ("batchform.yaml", "specs", "templates", "schemas", "data")
 NOT_RUN = {
     r"pip install \S+": "installs; .ci/run does that on a clean clone",
-    r"make (demo|test|check|bench|bench-memory|venv|clean|distclean)": "installs or runs these tests; .ci/run does both",
+    r"make (demo|test|check|bench|bench-memory|clean)": "installs, or runs these tests; .ci/run does both",
     r"make (validate|plan|show|apply|sync|status)\b.*": "same recipe as the command beside it; see test_makefile.py",
     r"batchform emulator serve\b.*": "runs until stopped; the `gemini` fixture below is that very command",
 }
@@ -66,9 +66,8 @@ def steps(document: str) -> Iterator[Step]:
         elif language == "diff":
             file = re.match(r"--- (\S+)\n", body)
             assert file, f"a diff block must start with `--- FILE`:\n{body}"
-            sides = [
-                "".join(line[1:] for line in body.splitlines(True)[1:] if line[0] in kept) for kept in (" -", " +")
-            ]
+            lines = body.splitlines(keepends=True)[1:]
+            sides = ["".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +")]
             yield Edit(file[1], *sides)
         elif language == "yaml" and (file := re.match(r"# ((?:specs/[\w-]+|batchform)\.yaml)\b", body)):
             yield Write(file[1], body)
