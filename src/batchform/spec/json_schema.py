@@ -1,0 +1,63 @@
+"""JSON Schemas of `batchform.yaml` and of specs, for editors: generated from the models, so that they cannot differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from batchform.spec.generation import FIELDS, SAFETY_FIELDS, Kind, snake
+from batchform.spec.model import Project, Spec
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_TYPES = {"text": "string", "int": "integer", "number": "number", "bool": "boolean"}
+
+
+def project_schema() -> dict[str, Any]:
+    """JSON Schema of `batchform.yaml`."""
+    return _schema(Project, "batchform.yaml: a project of batchform")
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON Schema of a spec."""
+    schema = _schema(Spec, "A spec of batchform: rows, prompt, model, destination")
+    config = schema["properties"]["generation_config"]
+    named = {
+        "response_schema": {"type": ["object", "string"], "description": "A file in schemas/, or the schema itself."}
+    }
+    config.update(_object(FIELDS, more={**named, "responseSchema": named["response_schema"]}))
+    schema["properties"]["safety_settings"]["items"] = _object(SAFETY_FIELDS, more={})
+    return schema
+
+
+def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+    generated: dict[str, Any] = _clean(model.model_json_schema(by_alias=True, mode="validation"))
+    return {"$schema": _DIALECT, **generated, "title": title}
+
+
+def _clean(node: Any, *, names: bool = False) -> Any:
+    """Without what says nothing to an editor: generated titles, our own `wire` marks, OpenAPI's discriminator."""
+    if isinstance(node, dict):
+        dropped = () if names else ("title", "wire", "discriminator")
+        return {
+            k: _clean(v, names=k in ("properties", "$defs") and not names) for k, v in node.items() if k not in dropped
+        }
+    return [_clean(v) for v in node] if isinstance(node, list) else node
+
+
+def _object(kinds: Mapping[str, Kind], *, more: Mapping[str, Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = dict(more)
+    for name, kind in kinds.items():
+        properties[snake(name)] = properties[name] = _kind(kind)
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    if isinstance(kind, Mapping):
+        return _object(kind, more={})
+    if isinstance(kind, list):
+        return {"type": "array", "items": _kind(kind[0])}
+    if isinstance(kind, tuple):
+        return {"enum": [*kind, *(word.lower() for word in kind)]}
+    return {"type": _TYPES[kind]} if kind in _TYPES else {}

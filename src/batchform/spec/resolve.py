@@ -1,0 +1,358 @@
+"""A spec's model made into a ResolvedSpec: defaults filled in, templates compiled, schemas read, digests taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from batchform.canon import digest_of
+from batchform.errors import Diagnostic, InvalidProject, Place
+from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
+from batchform.spec.model import Backend, Defaults, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
+from batchform.spec.resolved import ResolvedSpec, Turn
+from batchform.spec.schemas import check_schema, read_schema, sendable
+from batchform.spec.template_errors import explain_render_error
+from batchform.spec.templates import CompiledTemplate, TemplateSet
+from batchform.spec.wording import shown, suggestion
+from batchform.spec.yaml_source import Document, NodePath
+
+M = TypeVar("M", bound=BaseModel)
+
+_JSON_MIME = "application/json"
+
+
+@dataclass(frozen=True)
+class ProjectParts:
+    """What all specs of a project share. defaults and backends: None when batchform.yaml could not be read."""
+
+    root: Path
+    document: Document
+    defaults: Defaults | None
+    backends: Mapping[str, Backend] | None
+    templates: TemplateSet
+
+
+@dataclass(frozen=True)
+class CompiledPrompt:
+    """system and turns of a prompt, compiled."""
+
+    system: CompiledTemplate | None
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class RequestParts:
+    """Everything of a request but its texts, and how answers are read."""
+
+    base: dict[str, Any]
+    overlay: dict[str, Any]
+    response_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    output_format: str
+
+
+def resolve_spec(
+    spec: Spec, document: Document, path: Path, parts: ProjectParts
+) -> tuple[ResolvedSpec | None, list[Diagnostic]]:
+    """The resolved spec, None when there are errors; and its complaints, warnings included."""
+    problems: list[Diagnostic] = []
+    prompt = compile_prompt(spec.prompt, document, parts.templates, problems)
+    request = request_parts(spec, document, parts.root, problems)
+    key = _key_template(spec, document, parts.templates, problems)
+    backend_name, backend = _backend(spec, document, parts, problems)
+    model = _model(spec, document, parts, problems)
+    if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
+        return None, problems
+    retry = _laid_over(spec.retry, parts.defaults.retry, Retry)
+    limits = _laid_over(spec.limits, parts.defaults.limits, Limits)
+    digests = _digests(prompt, request)
+    return ResolvedSpec(
+        spec=spec,
+        path=path,
+        place=Place(document.path, 1, 1),
+        name=spec.name,
+        model=model,
+        backend_name=backend_name,
+        backend=backend,
+        retry=retry,
+        limits=limits,
+        system=prompt.system,
+        turns=prompt.turns,
+        key_template=key,
+        request_base=request.base,
+        request_overlay=request.overlay,
+        response_schema=request.response_schema,
+        output_schema=request.output_schema,
+        output_format=request.output_format,
+        **digests,
+        spec_digest=_spec_digest(spec, model, backend_name, backend, retry, limits, digests),
+    ), problems
+
+
+# --- templates ---------------------------------------------------------------------------------------------------
+
+
+def compile_prompt(
+    prompt: Prompt, document: Document, templates: TemplateSet, problems: list[Diagnostic]
+) -> CompiledPrompt | None:
+    """Compile every template of a prompt. Complaints go to `problems`; None if there are any."""
+    before = len(problems)
+    system = _template(prompt.system, document, ("prompt", "system"), templates, problems)
+    turns = []
+    for i, message in enumerate(prompt.messages or ()):
+        at = ("prompt", "messages", i, "content")
+        turns.append((message.role, _template(message.content, document, at, templates, problems)))
+    if prompt.user is not None:
+        turns.append(("user", _template(prompt.user, document, ("prompt", "user"), templates, problems)))
+    if len(problems) > before:
+        return None
+    return CompiledPrompt(system, tuple(Turn(role, t) for role, t in turns if t is not None))
+
+
+def _template(
+    ref: TemplateRef | None, document: Document, at: NodePath, templates: TemplateSet, problems: list[Diagnostic]
+) -> CompiledTemplate | None:
+    if ref is None:
+        return None
+    try:
+        if isinstance(ref, InlineText):
+            at = (*at, "text")
+            exact = document.style(*at) == "|"
+            template = templates.inline(ref.text, place=document.place(*at), exact_lines=exact)
+        else:
+            named = document.diagnostic("", "", at)
+            template = templates.file(ref, place=named.place, line=named.source_line)
+    except InvalidProject as exc:
+        problems.extend(exc.diagnostics)
+        return None
+    if template.constant:
+        _try_constant(template, document, at, problems)
+    return template
+
+
+def _try_constant(template: CompiledTemplate, document: Document, at: NodePath, problems: list[Diagnostic]) -> None:
+    """A template that reads no column is rendered now: what is wrong with it is wrong with every row."""
+    try:
+        text = template.render({})
+    except Exception as exc:  # noqa: BLE001  (whatever a template can raise)
+        error = explain_render_error(template, exc, "")
+        problems.append(Diagnostic("template-fails", error.message, error.place or document.place(*at), error.hint))
+        return
+    if not text.strip():
+        problems.append(document.diagnostic("empty-prompt", f"{template.name} renders to nothing", at))
+
+
+def _key_template(
+    spec: Spec, document: Document, templates: TemplateSet, problems: list[Diagnostic]
+) -> CompiledTemplate | None:
+    key, at = spec.idempotency.key, ("idempotency", "key")
+    if not isinstance(key, str) or not key.strip():
+        return None
+    try:
+        template = templates.inline(key, place=document.place(*at), exact_lines=document.style(*at) == "|")
+    except InvalidProject as exc:
+        problems.extend(exc.diagnostics)
+        return None
+    if template.constant:
+        hint = f"To use the column: key: [{shown(key)}]" if key.replace("_", "a").isalnum() else 'Write "{{ column }}".'
+        message = "the key expression reads no column, so that all rows would have one key"
+        problems.append(document.diagnostic("constant-key", message, at, hint=hint))
+    return template
+
+
+# --- request -----------------------------------------------------------------------------------------------------
+
+
+def request_parts(spec: Spec, document: Document, root: Path, problems: list[Diagnostic]) -> RequestParts:
+    """Canonical generationConfig, safetySettings, overlay and schemas of a spec."""
+    config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
+    problems += found
+    response_schema = None
+    if schema_at is not None:
+        response_schema = _schema(*schema_at, document, root, problems, sent=True)
+        _check_mime(document, config, schema_at[0], problems)
+        config.setdefault("responseMimeType", _JSON_MIME)
+        config["responseJsonSchema"] = sendable(response_schema) if response_schema is not None else {}
+    safety, found = canonical_safety(document, spec.safety_settings)
+    problems += found
+    overlay, found = canonical_overlay(document, spec.request)
+    problems += found
+    base: dict[str, Any] = {}
+    if config:
+        base["generationConfig"] = config
+    if safety:
+        base["safetySettings"] = safety
+    _check_merged(document, config, overlay, problems)
+    output_format, output_schema = _output(spec, document, root, config, overlay, response_schema, problems)
+    sent = config.get("responseJsonSchema") if response_schema is not None else None
+    return RequestParts(base, overlay, sent, output_schema, output_format)
+
+
+def _schema(
+    at: NodePath, value: Any, document: Document, root: Path, problems: list[Diagnostic], *, sent: bool
+) -> dict[str, Any] | None:
+    source, found = read_schema(value, document, at, root=root / "schemas")
+    problems += found
+    if source is None:
+        return None
+    problems += check_schema(source, sent=sent)
+    return source.schema
+
+
+def _check_mime(document: Document, config: dict[str, Any], at: NodePath, problems: list[Diagnostic]) -> None:
+    mime = config.get("responseMimeType", _JSON_MIME)
+    if mime not in (_JSON_MIME, "text/x.enum"):
+        message = f"a response schema needs the MIME type {_JSON_MIME}, not {shown(mime)}"
+        hint = "Remove response_mime_type: it is set for you."
+        problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True, hint=hint))
+
+
+def _check_merged(
+    document: Document, config: dict[str, Any], overlay: dict[str, Any], problems: list[Diagnostic]
+) -> None:
+    """What the overlay and the named fields may not say together."""
+    over = overlay.get("generationConfig")
+    if over is None:
+        return
+    at: NodePath = ("request", next(n for n in document.get("request") or {} if camel(n) == "generationConfig"))
+    if not isinstance(over, dict):
+        problems.append(document.diagnostic("wrong-value", "`generationConfig` must be a mapping", at))
+        return
+    merged = {**config, **over}
+    if "responseSchema" in merged and "responseJsonSchema" in merged:
+        message = "the request would have two response schemas"
+        problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True))
+    thinking = [c["thinkingConfig"] for c in (config, over) if isinstance(c.get("thinkingConfig"), dict)]
+    if {"thinkingLevel", "thinkingBudget"} <= {name for t in thinking for name in t} and len(thinking) > 0:
+        message = "thinkingLevel and thinkingBudget exclude each other"
+        if not config.get("thinkingConfig", {}).keys() >= {"thinkingLevel", "thinkingBudget"}:
+            problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True))
+
+
+def _output(
+    spec: Spec,
+    document: Document,
+    root: Path,
+    config: Mapping[str, Any],
+    overlay: Mapping[str, Any],
+    response_schema: dict[str, Any] | None,
+    problems: list[Diagnostic],
+) -> tuple[str, dict[str, Any] | None]:
+    over = overlay.get("generationConfig")
+    mime = {**config, **(over if isinstance(over, dict) else {})}.get("responseMimeType")
+    declared, own = spec.output.format, spec.output.schema_
+    chosen = declared or ("json" if mime == _JSON_MIME or own is not None else "text")
+    if own is None:
+        schema = response_schema if chosen == "json" else None
+    else:
+        schema = _schema(("output", "schema"), own, document, root, problems, sent=False)
+        if chosen == "text":
+            message = "`output.schema` validates JSON, but `output.format` is text"
+            problems.append(document.diagnostic("conflicting-fields", message, ("output", "schema"), on_key=True))
+    if chosen == "json" and mime != _JSON_MIME:
+        message = "answers are read as JSON, but the request does not ask for JSON"
+        hint = f"Set generation_config.response_mime_type: {_JSON_MIME}, or a response_schema."
+        problems.append(document.diagnostic("json-not-asked", message, ("output",), hint=hint, severity="warning"))
+    return chosen, schema
+
+
+# --- project -----------------------------------------------------------------------------------------------------
+
+
+def _backend(
+    spec: Spec, document: Document, parts: ProjectParts, problems: list[Diagnostic]
+) -> tuple[str, Backend | None]:
+    if parts.backends is None or parts.defaults is None:
+        return "", None
+    known = list(parts.backends)
+    name = spec.backend or parts.defaults.backend or (known[0] if len(known) == 1 else None)
+    if name is None:
+        hint = f"Set `backend:`, or `defaults: {{backend: …}}` in batchform.yaml. Backends: {', '.join(known)}."
+        problems.append(document.diagnostic("missing-backend", f"the spec {spec.name} has no backend", (), hint=hint))
+        return "", None
+    backend = parts.backends.get(name)
+    if backend is None and spec.backend is not None:  # the project's own default is judged where it stands
+        message = f"there is no backend `{shown(name)}` in {parts.document.path}"
+        problems.append(
+            document.diagnostic("unknown-backend", message, ("backend",), hint=suggestion(name, known, noun="Backends"))
+        )
+    return name, backend
+
+
+def _model(spec: Spec, document: Document, parts: ProjectParts, problems: list[Diagnostic]) -> str:
+    name = spec.model or (parts.defaults.model if parts.defaults else None)
+    if name is None:
+        if parts.defaults is not None:
+            hint = "Set `model:`, such as gemini-3.5-flash-lite, or `defaults: {model: …}` in batchform.yaml."
+            problems.append(document.diagnostic("missing-model", f"the spec {spec.name} has no model", (), hint=hint))
+        return ""
+    canonical = canonical_model(name)
+    if canonical is None:
+        where, at = (document, ("model",)) if spec.model else (parts.document, ("defaults", "model"))
+        message = f"`{where.shown(name, *at)}` is not a model id"
+        problem = where.diagnostic(
+            "wrong-value", message, at, hint="Write the id alone, such as gemini-3.5-flash-lite."
+        )
+        if problem not in problems:
+            problems.append(problem)
+    return canonical or ""
+
+
+def canonical_model(name: str) -> str | None:
+    """`models/x` and `publishers/google/models/x` are `x`; None if it cannot be a model id."""
+    bare = name.strip().removeprefix("publishers/google/").removeprefix("models/")
+    kept = bare.removeprefix("tunedModels/")
+    fits = kept and kept[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "._-@") for c in kept)
+    return bare if fits and ".." not in kept else None
+
+
+def _laid_over(own: M | None, default: M | None, kind: type[M]) -> M:
+    """The default's fields with those that the spec itself sets laid over."""
+    values = {n: getattr(m, n) for m in (default, own) if m is not None for n in m.model_fields_set}
+    return kind.model_construct(**{**kind().model_dump(), **values})
+
+
+# --- digests -----------------------------------------------------------------------------------------------------
+
+
+def _digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str, str]:
+    config = dict(request.base.get("generationConfig", {}))
+    schema = config.pop("responseJsonSchema", None)
+    base = {**request.base, "generationConfig": config}
+    turns = [[turn.role, turn.template.digest] for turn in prompt.turns]
+    return {
+        "prompt_digest": digest_of(
+            "prompt", {"system": prompt.system.digest if prompt.system else None, "turns": turns}
+        ),
+        "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
+        "schema_digest": digest_of("schema", schema),
+        "parse_digest": digest_of("parse", {"format": request.output_format, "schema": request.output_schema}),
+    }
+
+
+def _spec_digest(
+    spec: Spec,
+    model: str,
+    backend_name: str,
+    backend: Backend,
+    retry: Retry,
+    limits: Limits,
+    digests: Mapping[str, str],
+) -> str:
+    """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
+    kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
+    return digest_of(
+        "spec",
+        {
+            **spec.model_dump(mode="json", include=kept),
+            "model": model,
+            "backend": [backend_name, backend.model_dump(mode="json")],
+            "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
+            "limits": limits.model_dump(mode="json"),
+            **digests,
+        },
+    )

@@ -1,0 +1,43 @@
+"""Small words that all complaints share."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_SECRET_FIELD = re.compile(r"(?i)(\b(?:api_?key|apikey|password|secret|token|credentials?)\b[\"']?\s*:\s*)\S.*")
+_SECRET_VALUE = re.compile(r"AIza[0-9A-Za-z_-]{10,}|-----BEGIN[^-]*-----.*")
+
+
+def shown(text: object, limit: int = 80) -> str:
+    """Text from a user's file as it may stand in a message: printable, one line, not endless, without secrets."""
+    clean = _SECRET_VALUE.sub("…", "".join(c if c.isprintable() else "\ufffd" for c in str(text)))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def source_line(text: str, column: int) -> str:
+    """A line as a complaint shows it; empty when the caret would stand too far to the right to be read."""
+    clean = _SECRET_FIELD.sub(r"\1…", text.rstrip("\r\n").replace("\t", " "))
+    return shown(clean, 160) if column <= 160 else ""
+
+
+def nearest(name: object, options: Iterable[str]) -> str | None:
+    """The option that looks most like `name`, if any does."""
+    folded = {option.casefold(): option for option in reversed(list(options))}
+    found = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def suggestion(name: object, options: Iterable[str], *, noun: str = "Known") -> str:
+    """`Did you mean x? Known: a, b, x.`; empty when there is nothing to suggest."""
+    known = list(options)
+    close = nearest(name, known)
+    first = f"Did you mean `{close}`? " if close else ""
+    return f"{first}{noun}: {', '.join(known)}." if known else first.strip()
+
+
+def one_of(options: Iterable[str]) -> str:
+    """`a, b or c`."""
+    known = list(options)
+    return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
