@@ -65,7 +65,9 @@ def verify(common: Common) -> int:
 
 @ledger_command.command("export")
 @click.argument("directory")
-@click.option("--format", "output", type=click.Choice(["parquet", "jsonl", "csv"]), default="parquet", show_default=True)
+@click.option(
+    "--format", "output", type=click.Choice(["parquet", "jsonl", "csv"]), default="parquet", show_default=True
+)
 @common
 def export(common: Common, directory: str, output: str) -> None:
     """Write the state of all rows and jobs into DIRECTORY, for other tools."""

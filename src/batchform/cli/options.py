@@ -25,18 +25,12 @@ class Common:
 def common(function: F) -> F:
     """Adds -C, --env, --json and --quiet, handed over as one `common: Common` argument."""
 
-    @click.option(
-        "-C", "--directory", default=".", metavar="DIR", help="The project's folder, or one inside it."
-    )
-    @click.option(
-        "--env", "environment", envvar="BATCHFORM_ENV", metavar="NAME", help="Environment of batchform.yaml."
-    )
+    @click.option("-C", "--directory", default=".", metavar="DIR", help="The project's folder, or one inside it.")
+    @click.option("--env", "environment", envvar="BATCHFORM_ENV", metavar="NAME", help="Environment of batchform.yaml.")
     @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
     @click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
     @wraps(function)
-    def wrapper(
-        *args: Any, directory: str, environment: str | None, as_json: bool, quiet: bool, **kwargs: Any
-    ) -> Any:
+    def wrapper(*args: Any, directory: str, environment: str | None, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
         settings = Common(directory, environment or None, as_json, quiet)
         return function(*args, common=settings, **kwargs)
 

@@ -134,7 +134,7 @@ def echo_plan(plan: Plan, output: str) -> None:
         print_plan(plan)
 
 
-def plan_exit_code(plan: Plan, detailed: bool) -> int:  # noqa: FBT001
+def plan_exit_code(plan: Plan, detailed: bool) -> int:
     """3 when a limit holds rows, 2 when there is something to do and that was asked for, else 0."""
     if any(not v.ok for v in plan.all_verdicts):
         return 3

@@ -39,7 +39,9 @@ def rerun_command(common: Common, spec: str, keys: Sequence[str], where: str | N
         )
         session.ledger.commit([event])
         if not common.quiet:
-            click.echo(f"Recorded: {count:,} rows of {spec} are to be sent again. Review them with: batchform plan -s {spec}")
+            click.echo(
+                f"Recorded: {count:,} rows of {spec} are to be sent again. Review them with: batchform plan -s {spec}"
+            )
 
 
 def _matching(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: str | None) -> int:
@@ -114,15 +116,17 @@ def rendered(
     from batchform.errors import UsageError
     from batchform.rows.keyed import WIDE, template_columns
     from batchform.rows.request import RequestRenderer
-    from batchform.rows.sql import identifier, literal
+    from batchform.rows.sql import literal
+    from batchform.rows.stream import stream, values_sql
 
     con, keyed = _opened(session, spec)
     try:
         names = template_columns(spec, keyed.columns)
-        columns = "".join(f", {identifier(c)}" for c in names)
+        columns = values_sql(names, keyed.columns, "w")
         where = f" WHERE bf_key IN ({', '.join(literal(k) for k in keys)})" if keys else ""
         bound = f" LIMIT {limit}" if limit and not keys else ""
-        found: list[tuple[Any, ...]] = con.execute(f"SELECT bf_key{columns} FROM {WIDE}{where}{bound}").fetchall()
+        batches = stream(con, f"SELECT w.bf_key{columns} FROM {WIDE} w{where}{bound}")
+        found: list[tuple[Any, ...]] = [row for batch in batches for row in batch]
         missing = [k for k in keys if k not in {r[0] for r in found}]
         if missing:
             raise UsageError(f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}")

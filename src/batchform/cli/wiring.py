@@ -132,9 +132,7 @@ class Session:
 
         return [Work(s, self.source(s), self.destination(s), lambda: self.connect(*folders)) for s in specs]
 
-    def settings(
-        self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply"
-    ) -> Settings:
+    def settings(self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply") -> Settings:
         from batchform.plan.build import Settings
         from batchform.run.inputs import earlier_request
 

@@ -89,21 +89,15 @@ def write_bookkeeping(
         parts.append(_free_states(spec, recorded, free.path, realm=realm, fp_columns=fp_columns, at=at))
     if left:
         parts.append(_left_states(recorded, at=at))
-    con.execute(
-        f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)"
-    )
+    con.execute(f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)")
     return free.count + left
 
 
 def _project(values: dict[str, str]) -> str:
-    return ", ".join(
-        f"CAST({values.get(name, f'l.{name}')} AS {kind}) AS {name}" for name, kind in ROW_COLUMNS.items()
-    )
+    return ", ".join(f"CAST({values.get(name, f'l.{name}')} AS {kind}) AS {name}" for name, kind in ROW_COLUMNS.items())
 
 
-def _free_states(
-    spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: str, fp_columns: str, at: str
-) -> str:
+def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: str, fp_columns: str, at: str) -> str:
     own = "f.source_tag IS NULL"
     values = {
         "key": "f.key",
@@ -142,8 +136,7 @@ def _free_states(
     ):
         values[usage] = f"CASE WHEN {own} THEN l.{usage} END"
     relation = (
-        recorded.relation
-        or "(SELECT " + ", ".join(f"NULL::{t} AS {n}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
+        recorded.relation or "(SELECT " + ", ".join(f"NULL::{t} AS {n}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
     )
     return (
         f"SELECT {_project(values)} FROM read_parquet({literal(str(path))}) f "

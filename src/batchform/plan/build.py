@@ -27,7 +27,7 @@ from batchform.plan.registry import Registry
 from batchform.plan.render import CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
-from batchform.rows.keyed import KeyedRows, prepare, source_digest
+from batchform.rows.keyed import KeyedRows, prepare
 from batchform.rows.request import merge
 from batchform.rows.sql import literal
 from batchform.spec.model import Backend
@@ -178,9 +178,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         free.path.unlink(missing_ok=True)
         history = _history(con, spec, past)
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
-        return draft_spec(
-            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before
-        )
+        return draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
     finally:
         con.close()
 
@@ -238,9 +236,7 @@ def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
         )
 
 
-def _carry_answers(
-    con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path
-) -> None:
+def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path) -> None:
     """Rows sent again keep their last answer in the ledger until the new one is there."""
     if past.relation is None or not shards:
         return
@@ -265,8 +261,8 @@ def _carry_answers(
 def _history(con: DuckDBPyConnection, spec: ResolvedSpec, past: Recorded) -> History | None:
     if past.relation is None:
         return None
-    row = con.execute(history_sql(past.relation, realm=realm_of(spec.backend))).fetchone()
-    return History(*row) if row else None
+    rows = con.execute(history_sql(past.relation, realm=realm_of(spec.backend))).fetchall()
+    return History(*rows[0])
 
 
 def _hold(plan: SpecPlan, verdicts: Iterable[Verdict], folder: Path) -> SpecPlan:

@@ -116,13 +116,9 @@ def check_fresh(
         elif source_digest(source_paths[planned.name]) != planned.source_digest:
             moved.append(f"the source of {planned.name} changed ({planned.source})")
     if plan.lineage != ledger.lineage and plan.lineage:
-        moved.append(
-            f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})"
-        )
+        moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")
     elif plan.serial != ledger.serial:
-        moved.append(
-            f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced"
-        )
+        moved.append(f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced")
     if moved:
         raise StalePlan(
             f"the plan of {plan.created_at} is stale: {'; '.join(moved)}",

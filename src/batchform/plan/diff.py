@@ -192,8 +192,7 @@ def _row_same(fingerprints: Mapping[str, str]) -> str:
     if not fingerprints:
         return "false"
     cases = " ".join(
-        f"WHEN {literal(columns)} THEN coalesce(n.{name} = l.row_fp, false)"
-        for columns, name in fingerprints.items()
+        f"WHEN {literal(columns)} THEN coalesce(n.{name} = l.row_fp, false)" for columns, name in fingerprints.items()
     )
     return f"CASE l.fp_columns {cases} ELSE false END"
 

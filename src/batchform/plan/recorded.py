@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def recorded(
-    con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination_exists: bool
-) -> Recorded:
+def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination_exists: bool) -> Recorded:
     """The spec's row states, answers and deliveries as relations of `con`."""
     control = ledger.control()
     relation = _relation(con, ledger, spec.name)
@@ -27,18 +25,12 @@ def recorded(
         f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1"
     ).fetchall()
     delivery = control.deliveries.get(spec.name)
-    current = (
-        delivery is not None
-        and destination_exists
-        and delivery.destination_digest == destination_digest(spec)
-    )
+    current = delivery is not None and destination_exists and delivery.destination_digest == destination_digest(spec)
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
         answered=_answered(ledger, control, spec.name),
-        unknown_tags=tuple(
-            j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"
-        ),
+        unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple(control.reruns.get(spec.name, ())),
     )
@@ -66,6 +58,4 @@ def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:
 
 def attempts(control: ControlView, spec: str, shard_digest: str) -> int:
     """How many jobs were begun for this very shard."""
-    return sum(
-        1 for j in control.jobs.values() if j.intent.spec == spec and j.intent.shard_digest == shard_digest
-    )
+    return sum(1 for j in control.jobs.values() if j.intent.spec == spec and j.intent.shard_digest == shard_digest)

@@ -18,14 +18,13 @@ from batchform.plan.model import Action, Reason
 from batchform.plan.shard import ShardCutter
 from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
 from batchform.rows.request import RequestRenderer
-from batchform.rows.sql import identifier
+from batchform.rows.stream import stream, values_sql
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SHARED = "bf_shared"
-_BATCH = 2048
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same", "model_same",
     "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
@@ -82,6 +81,7 @@ class CandidateRenderer:
         self._con = con
         self._spec = spec
         self._recorded = recorded
+        self._columns = rows.columns
         self._free_rows = free
         self._retries_only = retries_only
         self._names = template_columns(spec, rows.columns)
@@ -108,7 +108,7 @@ class CandidateRenderer:
         return self.out
 
     def _select(self, extra: str, joins: str) -> str:
-        columns = "".join(f", w.{identifier(c)}" for c in self._names)
+        columns = values_sql(self._names, self._columns, "w")
         fp_sql = self._fp_sql.removeprefix("CAST(").removesuffix(" AS UUID)")
         return f"SELECT w.bf_key, left(sha256(w.bf_key), 32), {fp_sql}{extra}{columns} FROM {WIDE} w {joins}"
 
@@ -118,17 +118,12 @@ class CandidateRenderer:
             return "", ""
         return f"JOIN {CANDIDATES} c ON w.bf_key_hash = c.key_hash", " ORDER BY c.ordinal"
 
-    def _batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
-        cursor = self._con.execute(sql)
-        while batch := cursor.fetchmany(_BATCH):
-            yield batch
-
     def _run_first(self, cutter: ShardCutter) -> None:
         """Nothing is recorded: every row is new. The hot path of a first plan."""
         render, fingerprint, add, consider = self._render, self._fingerprint, cutter.add, self._consider
         count = size = 0
         held = self._retries_only
-        for batch in self._batches(self._select("", "")):
+        for batch in stream(self._con, self._select("", "")):
             if held:
                 count += len(batch)
                 continue
@@ -156,7 +151,7 @@ class CandidateRenderer:
         if self._spec.spec.idempotency.reuse_identical:
             shared = "s.shared"
             joins += f" LEFT JOIN {SHARED} s ON w.bf_key_hash = s.key_hash"
-        for batch in self._batches(self._select(f", {state}, {shared}", joins) + order):
+        for batch in stream(self._con, self._select(f", {state}, {shared}", joins) + order):
             yield from batch
 
     def _one(self, row: tuple[Any, ...], cutter: ShardCutter) -> None:
@@ -206,9 +201,7 @@ class CandidateRenderer:
             return
         if self._retries_only and state["class"] not in (first.RETRY, first.PENDING):
             self.out.count(Action.HELD, None)
-            self.out.held["sent by apply, not by sync"] = (
-                self.out.held.get("sent by apply, not by sync", 0) + 1
-            )
+            self.out.held["sent by apply, not by sync"] = self.out.held.get("sent by apply, not by sync", 0) + 1
             return
         counted = same_request and state["class"] in (first.RETRY, first.PENDING, first.CHANGED)
         attempt = int(state["attempt"] or 0) + 1 if counted else 1
@@ -250,13 +243,11 @@ class CandidateRenderer:
         """
         import pyarrow as pa
 
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)"
-        )
+        self._con.execute("CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)")
         done = 0
         joins, order = self._candidates()
         prints: list[Any] = []
-        for batch in self._batches(self._select("", joins) + order):
+        for batch in stream(self._con, self._select("", joins) + order):
             fps = [self._fingerprint(self._render(row[0], row[3:])) for row in batch]
             prints.append(
                 pa.record_batch(
@@ -269,9 +260,7 @@ class CandidateRenderer:
             )
             done += len(batch)
         self._con.register("bf_prints_arrow", pa.Table.from_batches(prints))
-        self._con.execute(
-            "INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow"
-        )
+        self._con.execute("INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow")
         self._con.unregister("bf_prints_arrow")
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
 

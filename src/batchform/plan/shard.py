@@ -85,9 +85,7 @@ class ShardCutter:
         self._sizes: list[int] = []
         self._flushed: list[dict[str, Any]] = []
 
-    def add(
-        self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int
-    ) -> None:
+    def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
         """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
         size = len(request) + _LINE_OVERHEAD
         if self._rows and (
@@ -150,9 +148,7 @@ class ShardCutter:
                 self._relative + self._name("rows.parquet"),
             )
             self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
-        self.shards.append(
-            DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path)
-        )
+        self.shards.append(DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path))
         self.total_bytes += self._bytes
         self._begin()
 

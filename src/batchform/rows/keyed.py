@@ -21,6 +21,7 @@ from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError
 from batchform.ports import Relation, Source
 from batchform.rows.sql import identifier, literal
+from batchform.rows.stream import stream, values_sql
 from batchform.spec.resolved import ResolvedSpec, Template
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ def fingerprint_sql(fp_columns: str, columns: Mapping[str, str]) -> str | None:
     names = json.loads(fp_columns)
     if any(name not in columns or _kind(columns[name]) != kind for name, kind in names):
         return None
-    encoded = [
-        f"coalesce(strlen({text}) || ':' || {text}, '~')" for text in (_text(n, columns[n]) for n, _ in names)
-    ]
+    encoded = [f"coalesce(strlen({text}) || ':' || {text}, '~')" for text in (_text(n, columns[n]) for n, _ in names)]
     return f"CAST(md5({' || '.join([literal(fp_columns), *encoded])}) AS UUID)"
 
 
@@ -178,12 +177,11 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
     from batchform.spec.templates import explain_render_error
 
     names = [c for c in relation.columns if template.columns is None or c in template.columns]
-    wanted = ", ".join(f"s.{identifier(c)}" for c in names) or "NULL"
+    wanted = values_sql(names, relation.columns, "s").removeprefix(", ") or "NULL"
     con.execute("CREATE OR REPLACE TEMP TABLE bf_keys (key VARCHAR)")
-    reader = con.execute(f"SELECT {wanted} FROM {base}")
     chunks: list[pa.Array] = []
     done = 0
-    while batch := reader.fetchmany(10_000):
+    for batch in stream(con, f"SELECT {wanted} FROM {base}"):
         keys = []
         for values in batch:
             row = dict(zip(names, values, strict=False))
@@ -247,9 +245,7 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
     return (_keep_one(con, mode=mode, extra=total - distinct),)
 
 
-def _duplicates(
-    con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int
-) -> SourceError:
+def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int) -> SourceError:
     groups = con.execute(
         f"SELECT any_value(key), list(rowid ORDER BY rowid)[1:4], count(*) FROM {NARROW} "
         f"GROUP BY key_hash HAVING count(*) > 1 ORDER BY min(rowid) LIMIT {_OFFENDERS_SHOWN}"
@@ -305,6 +301,5 @@ def _text(name: str, duckdb_type: str) -> str:
 
 
 def _row(con: DuckDBPyConnection, sql: str) -> tuple[int, ...]:
-    found = con.execute(sql).fetchone()
-    assert found is not None, sql
+    found: tuple[int, ...] = con.execute(sql).fetchall()[0]
     return found

@@ -91,7 +91,5 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for name, value in overlay.items():
         under = merged.get(name)
-        merged[name] = (
-            merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-        )
+        merged[name] = merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
     return merged

@@ -1,0 +1,43 @@
+"""Rows from DuckDB to Python, a batch at a time. Every place that renders reads through here, so bytes never differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from batchform.rows.sql import identifier
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+BATCH_ROWS = 8192
+
+# Types that Arrow hands to Python in a form that no template expects, and what they are read as.
+_READ_AS = {
+    "TIMESTAMP_NS": "TIMESTAMP",
+    "INTERVAL": "VARCHAR",
+    "BIT": "VARCHAR",
+    "TIMETZ": "VARCHAR",
+    "TIME WITH TIME ZONE": "VARCHAR",
+}
+
+
+def values_sql(names: Sequence[str], columns: Mapping[str, str], alias: str) -> str:
+    """SELECT items of these columns, each led by a comma, in the form that templates see."""
+    items = []
+    for name in names:
+        column = f"{alias}.{identifier(name)}"
+        target = _READ_AS.get(columns[name])
+        items.append(f", CAST({column} AS {target})" if target else f", {column}")
+    return "".join(items)
+
+
+def stream(con: DuckDBPyConnection, sql: str) -> Iterator[list[tuple[Any, ...]]]:
+    """Batches of rows in the query's order. Nothing else may run on `con` until the last one is taken.
+
+    Through Arrow, since DuckDB's own cursor keeps the whole result.
+    """
+    reader = con.sql(sql).to_arrow_reader(BATCH_ROWS)
+    for batch in reader:
+        columns = [column.to_pylist() for column in batch.columns]
+        yield list(zip(*columns, strict=True))
