@@ -1,0 +1,122 @@
+"""The emulator as an ASGI application. Every call passes through `App.passes`, by name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from batchform import canon
+from batchform.emulator import routes_batches, routes_control, routes_files, routes_models
+from batchform.emulator.calls import MAX_BODY, Call, Emulator, Route, json_response
+from batchform.emulator.refusal import Refusal
+
+ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *routes_control.ROUTES)
+
+REFUSED_KEY: Final = "invalid"
+_VERSION: Final = r"(?P<version>v1|v1beta)"
+_COMPILED: Final = tuple((re.compile(route.path.replace("/V", "/" + _VERSION, 1)), route) for route in ROUTES)
+_PREFIX: Final = re.compile(r"(?P<prefix>.*?)(?P<path>/(?:(?:upload/|download/)?v1(?:beta)?|emulator)/.*)")
+
+
+class App:
+    """Finds the route of a call, checks its key, and turns refusals into Google's error bodies."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except Refusal as e:
+            await _drain(request)
+            response = json_response(e.body(), status=e.status)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def passes(self, route: Route, call: Call) -> Response:
+        """The one gate: every call of every route comes through here, with its name (`batches.create`) in `call.name`.
+
+        Whatever is to happen before, instead of or after calls (such as scripted faults) belongs here.
+        """
+        if inspect.iscoroutinefunction(route.handler):
+            response: Response = await route.handler(call)
+            return response
+        return await run_in_threadpool(route.handler, call)  # type: ignore[arg-type]  # the other half of Handler
+
+    async def _answer(self, request: Request) -> Response:
+        prefix, route, args = _find(request)
+        account = "" if route.open_to_all else _account(request)
+        call = Call(
+            emulator=self._emulator,
+            name=route.name,
+            request=request,
+            account=account,
+            base_url=f"{request.url.scheme}://{request.headers.get('host', 'localhost')}{prefix}",
+            args=args,
+            body=b"" if route.streams else await _body(request),
+        )
+        return await self.passes(route, call)
+
+
+def _find(request: Request) -> tuple[str, Route, dict[str, str]]:
+    """What stands before the version, the route, and the arguments in its path."""
+    split = _PREFIX.fullmatch(request.url.path)
+    prefix, path = (split["prefix"], split["path"]) if split else ("", request.url.path)
+    if "upload_id" in request.query_params:
+        path += "?upload"
+    for pattern, route in _COMPILED:
+        found = pattern.fullmatch(path)
+        if found and route.method == request.method:
+            return prefix, route, found.groupdict()
+    served = ", ".join(route.name for route in ROUTES)
+    message = f"The emulator does not serve {request.method} {request.url.path}. It serves {served}."
+    raise Refusal(501 if split else 404, message)
+
+
+def _account(request: Request) -> str:
+    """What stands for the API key in the state. The key itself is kept nowhere."""
+    key = request.headers.get("x-goog-api-key") or request.query_params.get("key") or ""
+    if not key:
+        raise Refusal(
+            403,
+            "Method doesn't allow unregistered callers (callers without established identity). Please use API Key"
+            " or other form of API consumer identity to call this API.",
+        )
+    if key == REFUSED_KEY:
+        detail = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "API_KEY_INVALID",
+            "domain": "googleapis.com",
+            "metadata": {"service": "generativelanguage.googleapis.com"},
+        }
+        raise Refusal(400, "API key not valid. Please pass a valid API key.", details=[detail])
+    return canon.short(canon.digest_of("emulator account", key), 16)
+
+
+async def _body(request: Request) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BODY:
+            raise Refusal(400, f"Request payload size exceeds the limit: {MAX_BODY} bytes.")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _drain(request: Request) -> None:
+    """Read what is still coming, so that the client is not cut off before it reads why it was refused."""
+    try:
+        async for _ in request.stream():
+            pass
+    except (ClientDisconnect, RuntimeError):
+        return  # gone, or read to its end before

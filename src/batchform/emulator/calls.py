@@ -1,0 +1,87 @@
+"""What every route works with: the emulator's parts, and one call to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from batchform.emulator import strict
+from batchform.emulator.refusal import bad_field
+from batchform.emulator.store import Store
+
+MAX_BODY: Final = 20 * 1024**2
+MAX_PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """State and settings. job_seconds: how long a new job takes, by the emulator's clock."""
+
+    store: Store
+    job_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the emulator. account stands for the API key; base_url has no version and no trailing slash."""
+
+    emulator: Emulator
+    name: str
+    request: Request
+    account: str
+    base_url: str
+    args: dict[str, str]
+    body: bytes
+
+    @property
+    def store(self) -> Store:
+        return self.emulator.store
+
+    def message(self, kind: str) -> dict[str, Any]:
+        """The body as a normalised message of the grammar. Raises Refusal 400."""
+        try:
+            return strict.read(kind, self.body)
+        except strict.Misfit as e:
+            raise e.refusal() from e
+
+    def paging(self, *, default: int) -> tuple[int, str]:
+        """pageSize and pageToken, in either spelling."""
+        query = self.request.query_params
+        size = query.get("pageSize") or query.get("page_size") or str(default)
+        if not size.isdecimal():
+            raise bad_field(f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size")
+        token = query.get("pageToken") or query.get("page_token") or ""
+        return min(int(size) or default, MAX_PAGE), token
+
+
+Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. path: a regular expression whose named groups become `Call.args`.
+
+    open_to_all: needs no API key; streams: the handler reads the body itself.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    open_to_all: bool = False
+    streams: bool = False
+
+
+def json_response(value: Any, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json; charset=UTF-8")
+
+
+def json_stream(pieces: Iterator[bytes]) -> Response:
+    """A JSON answer that may be too large to hold."""
+    return StreamingResponse(pieces, 200, None, "application/json; charset=UTF-8")

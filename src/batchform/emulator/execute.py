@@ -1,0 +1,244 @@
+"""Runs jobs: checks their lines at create, answers them when somebody looks after they are due.
+
+Nothing runs in the background. A job advances block by block, each block one transaction that appends its results,
+charges its requests and moves the job's mark; so a process may die or share the work with another at any point, memory
+is bounded by a block, and nothing is charged twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from batchform import canon
+from batchform.emulator import answers, bill, files, markers, rules, strict
+from batchform.emulator.models import Model
+from batchform.emulator.refusal import RPC_CODES, Refusal
+from batchform.emulator.store import Store, link_or_copy
+
+BLOCK_LINES: Final = 500
+BLOCK_BYTES: Final = 4 * 1024**2
+LOOK_SECONDS: Final = 20.0  # what one call may spend on due work; clients give up after a minute
+_SHOWN_ERRORS: Final = 5
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Scan:
+    """What a pass over a job's lines found. offsets: where each block starts, and where the last one ends."""
+
+    lines: int = 0
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+
+
+def scan(path: Path, model: Model, *, kind: str) -> Scan:
+    """Check every line, each a `kind` (FileLine or InlineItem). Raises Refusal 400 with the first complaints."""
+    found, wrong = Scan(), []
+    position, block_lines, block_start = 0, 0, 0
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
+            if not found.offsets or block_lines >= BLOCK_LINES or position - block_start >= BLOCK_BYTES:
+                found.offsets.append(position)
+                block_lines, block_start = 0, position
+            position += len(line)
+            if not line.strip():
+                continue
+            block_lines += 1
+            found.lines += 1
+            complaint = _complaint(line, number, model, kind)
+            if complaint:
+                wrong.append(complaint)
+                if len(wrong) == _SHOWN_ERRORS:
+                    break
+    if wrong:
+        raise Refusal(400, "\n".join(wrong))
+    found.offsets.append(position)
+    return found
+
+
+def _complaint(line: bytes, number: int, model: Model, kind: str) -> str | None:
+    try:
+        row = strict.read(kind, line)
+        if "request" not in row:
+            return f"Error on line {number}: request is not specified"
+        rules.check(row["request"], model)
+    except strict.Misfit as e:
+        return e.on_line(number, line)
+    except Refusal as e:
+        return f"Error on line {number}: {e.message}"
+    return None
+
+
+def settle(store: Store, due: list[str], *, seconds: float = LOOK_SECONDS) -> None:
+    """Run due jobs, in order, for at most so long."""
+    stop = time.monotonic() + seconds
+    for job in due:
+        while _run_block(store, job):
+            if time.monotonic() > stop:
+                return
+
+
+def due_jobs(store: Store) -> list[str]:
+    """All jobs, deleted ones too, whose time has come and that have not wholly run."""
+    with store.reading() as db:
+        rows = db.execute(
+            "SELECT id FROM jobs WHERE next_block < blocks AND ends_at <= ? AND ends_at < created_at + ?"
+            " AND coalesce(cancelled_at, ends_at) >= ends_at ORDER BY seq",
+            (store.now(), files.UPLOADED_SECONDS),
+        ).fetchall()
+    return [row["id"] for row in rows]
+
+
+def _run_block(store: Store, job_id: str) -> bool:
+    """Run the next block of a due job. False when there is none."""
+    with store.writing() as db:
+        job = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if job["next_block"] >= job["blocks"]:
+            return False
+        runner = Runner(store, db, job=job_id, account=job["account"], model=job["model"], at=job["ends_at"])
+        index = _order(job["blocks"], job["lines"])[job["next_block"]]
+        block = _Block(runner)
+        kind = "InlineItem" if job["input_name"] is None else "FileLine"
+        out = b"".join(block.results(_read_block(store, job, index), kind, index))
+        _append(store.job_output(job_id), out, job["out_bytes"])
+        bill.charge(db, runner.entries)
+        db.execute(
+            "UPDATE jobs SET next_block = next_block + 1, out_bytes = out_bytes + ?, succeeded = succeeded + ?,"
+            " failed = failed + ? WHERE id = ?",
+            (len(out), block.succeeded, block.failed, job_id),
+        )
+        last = job["next_block"] + 1 == job["blocks"]
+        if last:
+            _finish(store, db, job, job["out_bytes"] + len(out))
+    if last:
+        store.job_input(job_id).unlink(missing_ok=True)
+        if job["input_name"] is not None:
+            store.job_output(job_id).unlink(missing_ok=True)
+    return not last
+
+
+def _read_block(store: Store, job: sqlite3.Row, index: int) -> bytes:
+    offsets = array("Q", job["offsets"])
+    with store.job_input(job["id"]).open("rb") as f:
+        f.seek(offsets[index])
+        return f.read(offsets[index + 1] - offsets[index])
+
+
+def _append(path: Path, data: bytes, at: int) -> None:
+    """Write at the job's mark; bytes beyond it are of a block that was never committed."""
+    path.touch()
+    with path.open("r+b") as f:
+        f.truncate(at)
+        f.seek(at)
+        f.write(data)
+
+
+def _finish(store: Store, db: sqlite3.Connection, job: sqlite3.Row, size: int) -> None:
+    if job["input_name"] is None:
+        return  # inline results stay with the job
+    output = store.job_output(job["id"])
+    path = f"{job['id']}.results"
+    sha256 = canon.file_digest(output).removeprefix("sha256:")
+    (store.files / path).unlink(missing_ok=True)
+    link_or_copy(output, store.files / path)  # not moved: until the commit, the block may have to be written again
+    db.execute(
+        "INSERT INTO files VALUES (?, ?, NULL, 'application/jsonl', ?, ?, 'GENERATED', ?, ?, ?)",
+        (
+            job["account"],
+            job["result_id"],
+            size,
+            sha256,
+            path,
+            job["ends_at"],
+            job["ends_at"] + files.GENERATED_SECONDS,
+        ),
+    )
+
+
+@lru_cache(maxsize=8)
+def _order(n: int, seed: int) -> list[int]:
+    """A shuffle of range(n) that is never the identity (for n > 1), and always the same for the same seed."""
+    order = list(range(n))
+    Random(seed).shuffle(order)
+    return order if order != sorted(order) else order[::-1]
+
+
+class Runner:
+    """Executes requests of one account and model inside one transaction, and gathers what to charge."""
+
+    def __init__(
+        self, store: Store, db: sqlite3.Connection, *, job: str | None, account: str, model: str, at: float
+    ) -> None:
+        self._store, self._db = store, db
+        self._job, self._account, self._model, self._at = job, account, model, at
+        self._hasher = canon.RequestHasher(model=model, realm="emulator")
+        self.entries: list[bill.Entry] = []
+
+    def run(self, request: dict[str, Any], key: str | None) -> answers.Outcome:
+        """The outcome of one normalised request; noted for the bill unless it is an error."""
+        digest = self._hasher.fingerprint(canon.canonical_json(request))
+        outcome = answers.answer(
+            request,
+            model=self._model,
+            digest=digest,
+            attempt=cache(lambda: bill.attempt(self._db, digest)),
+            file_is_there=self._file_is_there,
+        )
+        if outcome.error is None:
+            tokens = (outcome.prompt_tokens, outcome.output_tokens)
+            self.entries.append((self._job, self._account, key, self._model, digest, *tokens, self._at))
+        return outcome
+
+    def _file_is_there(self, uri: str) -> bool:
+        """Whether a file that a request names can be read when the request runs. Other hosts' files always can."""
+        file_id = files.id_in(uri)
+        if file_id is None:
+            return True
+        try:
+            files.find(self._store, self._account, file_id, at=self._at)
+        except Refusal:
+            return False
+        return True
+
+
+class _Block:
+    """Result lines of one block of a job, shuffled; counts as it goes."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.succeeded = self.failed = 0
+
+    def results(self, data: bytes, kind: str, seed: int) -> Iterator[bytes]:
+        lines = [line for line in data.split(b"\n") if line.strip()]
+        for i in _order(len(lines), seed):
+            yield from self._line(strict.read(kind, lines[i]))
+
+    def _line(self, row: dict[str, Any]) -> Iterator[bytes]:
+        tags = {name: row[name] for name in ("key", "metadata") if name in row}
+        key = row.get("key") or row.get("metadata", {}).get("key")
+        outcome = self._runner.run(row["request"], key)
+        if outcome.error is not None:
+            self.failed += 1
+            code = RPC_CODES[outcome.error.status]
+            yield _encode({"error": {"code": code, "message": outcome.error.message}, **tags}) + b"\n"
+            return
+        self.succeeded += 1
+        line = _encode({"response": outcome.response, **tags}) + b"\n"
+        if outcome.effect != markers.MISSING:
+            yield line
+        if outcome.effect == markers.DUPLICATE:
+            yield line
+        if outcome.effect == markers.UNKNOWN_KEY:
+            foreign = f"unknown-{key}"
+            other = {"metadata": {"key": foreign}} if "metadata" in tags else {"key": foreign}
+            yield _encode({"response": outcome.response, **other}) + b"\n"

@@ -1,0 +1,55 @@
+"""What only an emulator has: its clock and its bill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Final
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+
+from batchform.emulator import bill, execute
+from batchform.emulator.calls import Call, Route, json_response
+from batchform.emulator.clock import rfc3339
+from batchform.emulator.refusal import bad_field
+
+
+class _Advance(msgspec.Struct, forbid_unknown_fields=True):
+    advance: float
+
+
+def clock(call: Call) -> Response:
+    return json_response({"now": rfc3339(call.store.now()), "offset_seconds": call.store.offset()})
+
+
+def advance(call: Call) -> Response:
+    try:
+        seconds = msgspec.json.decode(call.body, type=_Advance).advance
+    except msgspec.DecodeError as e:
+        raise bad_field(f'Send {{"advance": seconds}}: {e}.') from e
+    if not 0 <= seconds < math.inf:
+        raise bad_field("Time only moves forward: 'advance' must be 0 or more seconds.", "advance")
+    call.store.advance(seconds)
+    return clock(call)
+
+
+def show_bill(call: Call) -> Response:
+    """JSON lines of charges; with `?summary=1` their counts. Everything that is due is run first."""
+    execute.settle(call.store, execute.due_jobs(call.store), seconds=math.inf)
+    if call.request.query_params.get("summary") in ("1", "true"):
+        return json_response(asdict(bill.summary(call.store)))
+    return StreamingResponse(_lines(call), media_type="application/jsonl")
+
+
+def _lines(call: Call) -> Iterator[bytes]:
+    for charge in bill.charges(call.store):
+        yield msgspec.json.encode(charge) + b"\n"
+
+
+ROUTES: Final = (
+    Route("emulator.clock", "GET", r"/emulator/clock", clock, open_to_all=True),
+    Route("emulator.advance", "POST", r"/emulator/clock", advance, open_to_all=True),
+    Route("emulator.bill", "GET", r"/emulator/bill", show_bill, open_to_all=True),
+)

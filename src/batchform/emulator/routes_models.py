@@ -1,0 +1,60 @@
+"""Models: get, list, and the synchronous calls."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from batchform.emulator import answers, bill, execute, models, rules
+from batchform.emulator.calls import Call, Route, json_response
+from batchform.emulator.refusal import bad_field
+
+
+def get(call: Call) -> Response:
+    return json_response(models.find(call.args["model"]).resource())
+
+
+def list_(call: Call) -> Response:
+    size, token = call.paging(default=50)
+    if token and not token.isdecimal():
+        raise bad_field("Invalid page token.", "page_token")
+    start = int(token or 0)
+    every = list(models.MODELS.values())
+    shown: dict[str, Any] = {"models": [m.resource() for m in every[start : start + size]]}
+    return json_response({**shown, "nextPageToken": str(start + size)} if start + size < len(every) else shown)
+
+
+def generate(call: Call) -> Response:
+    """One request, answered and charged at once."""
+    model = models.find(call.args["model"], method=models.GENERATE)
+    request = call.message("GenerateContentRequest")
+    rules.check(request, model)
+    store = call.store
+    now = store.now()
+    with store.writing() as db:
+        runner = execute.Runner(store, db, job=None, account=call.account, model=model.id, at=now)
+        outcome = runner.run(request, None)
+        bill.charge(db, runner.entries)
+    if outcome.error is not None:
+        raise outcome.error
+    return json_response(outcome.response)
+
+
+def count(call: Call) -> Response:
+    model = models.find(call.args["model"], method=models.COUNT)
+    asked = call.message("CountTokens")
+    request = asked.get("generateContentRequest", {"contents": asked.get("contents", [])})
+    rules.check(request, model)
+    tokens = answers.count_tokens(request)
+    return json_response({"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]})
+
+
+_MODEL: Final = r"/V/models/(?P<model>[^/:]+)"
+
+ROUTES: Final = (
+    Route("models.get", "GET", _MODEL, get),
+    Route("models.list", "GET", r"/V/models", list_),
+    Route("models.generate_content", "POST", rf"{_MODEL}:generateContent", generate),
+    Route("models.count_tokens", "POST", rf"{_MODEL}:countTokens", count),
+)

@@ -1,0 +1,168 @@
+"""The emulator's state: SQLite (WAL) for what is true, plain files for bytes. Several processes may share it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from batchform.emulator.clock import Now
+from batchform.errors import BatchformError
+
+FORMAT: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE offset (seconds REAL NOT NULL);
+INSERT INTO offset VALUES (0);
+CREATE TABLE uploads (
+  id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT, display_name TEXT, mime_type TEXT NOT NULL,
+  declared INTEGER NOT NULL
+);
+CREATE TABLE files (
+  account TEXT NOT NULL, id TEXT NOT NULL, display_name TEXT, mime_type TEXT NOT NULL, size INTEGER NOT NULL,
+  sha256 TEXT NOT NULL, source TEXT NOT NULL, path TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL NOT NULL,
+  PRIMARY KEY (account, id)
+);
+CREATE TABLE jobs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, model TEXT NOT NULL,
+  display_name TEXT, priority TEXT, input_name TEXT, created_at REAL NOT NULL, ends_at REAL NOT NULL,
+  cancelled_at REAL, deleted INTEGER NOT NULL DEFAULT 0, lines INTEGER NOT NULL, offsets BLOB NOT NULL,
+  blocks INTEGER NOT NULL, next_block INTEGER NOT NULL DEFAULT 0, out_bytes INTEGER NOT NULL DEFAULT 0,
+  succeeded INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, result_id TEXT NOT NULL
+);
+CREATE TABLE bill (
+  id INTEGER PRIMARY KEY, job TEXT, account TEXT NOT NULL, key TEXT, model TEXT NOT NULL, digest BLOB NOT NULL,
+  prompt_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE attempts (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """State under one folder. `close` it; it is safe to use from several threads."""
+
+    def __init__(self, state_dir: Path, clock: Now) -> None:
+        self._clock = clock
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._path = state_dir / "emulator.sqlite"
+        self.uploads = state_dir / "uploads"
+        self.files = state_dir / "files"
+        self.jobs = state_dir / "jobs"
+        try:
+            for folder in (state_dir, self.uploads, self.files, self.jobs):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._create()
+        except (OSError, sqlite3.Error) as e:
+            raise BatchformError(
+                f"The emulator cannot keep its state in {state_dir}: {e}.",
+                hint="Name a folder that can be written, or remove this one to start afresh.",
+            ) from e
+
+    def close(self) -> None:
+        """Close all connections."""
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def now(self) -> float:
+        """The emulator's time, in seconds since 1970."""
+        return self._clock.now().timestamp() + self.offset()
+
+    def offset(self) -> float:
+        """Seconds by which the emulator is ahead of its clock."""
+        with self.reading() as db:
+            return float(db.execute("SELECT seconds FROM offset").fetchone()[0])
+
+    def advance(self, seconds: float) -> None:
+        """Move the emulator's time forward, for everyone who shares this state."""
+        with self.writing() as db:
+            db.execute("UPDATE offset SET seconds = seconds + ?", (seconds,))
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading: each statement sees the newest state."""
+        db = self._connection()
+        try:
+            yield db
+        finally:
+            self._idle.put(db)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: others that write wait for it. Rolled back when the block raises."""
+        db = self._connection()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+        finally:
+            self._idle.put(db)
+
+    def job_input(self, job: str) -> Path:
+        """Where a job's own copy of its input lies until it has run."""
+        return self.jobs / f"{job}.in.jsonl"
+
+    def job_output(self, job: str) -> Path:
+        """Where a job's results are written."""
+        return self.jobs / f"{job}.out.jsonl"
+
+    def _connection(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            db = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = NORMAL")
+            return db
+
+    def _create(self) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self._create_once()
+            except sqlite3.OperationalError as e:
+                # Switching to WAL does not wait for other processes that open the same new file.
+                if "locked" not in str(e) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _create_once(self) -> None:
+        with self.reading() as db:
+            if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                db.execute("PRAGMA journal_mode = WAL")
+        with self.writing() as db:
+            found = db.execute("PRAGMA user_version").fetchone()[0]
+            if found > FORMAT:
+                raise BatchformError(
+                    f"The emulator's state {self._path} has format {found}; this batchform knows {FORMAT}.",
+                    hint="Use the newer batchform, or another state folder.",
+                )
+            if not found:
+                for statement in _TABLES.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def new_id(length: int = 12) -> str:
+    """Random lower-case hex digits."""
+    return secrets.token_hex((length + 1) // 2)[:length]
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for the same bytes, so that deleting the first does not take them away."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
