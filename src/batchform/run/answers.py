@@ -1,0 +1,123 @@
+"""Readings → answers: one per key, with the request that was answered. All joins are by key, none by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform.ledger.records import ANSWER_COLUMNS
+from batchform.plan.price import TIER_TOKENS, Rates
+from batchform.rows.sql import literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from batchform.run.parse import Parsed
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An answers Parquet and what was odd about the lines it was made from."""
+
+    path: Path
+    parse_digest: str
+    anomalies: Mapping[str, int]
+
+    def usage(self, con: DuckDBPyConnection, rates: Rates | None) -> tuple[int, int, float]:
+        """Prompt tokens, output tokens with thoughts, US dollars: of all answers, failed ones too, since they bill."""
+        found = con.execute(
+            "SELECT coalesce(sum(prompt_tokens), 0), "
+            "coalesce(sum(coalesce(output_tokens, 0) + coalesce(thought_tokens, 0)), 0), "
+            f"coalesce(sum({cost_sql(rates)}), 0) FROM {_parquet(self.path)} a"
+        ).fetchone()
+        return (int(found[0]), int(found[1]), float(found[2])) if found else (0, 0, 0.0)
+
+
+def write_answers(
+    con: DuckDBPyConnection,
+    readings: Path,
+    to: Path,
+    *,
+    tag: str,
+    parse_digest: str,
+    requests: str,
+    known: str,
+    parsed: Parsed,
+) -> Answers:
+    """Write the answers of a job: of several lines for a key the first that answered, else the first.
+
+    requests: FROM-able (key_hash, request_fp) of the rows that the job answers; known: FROM-able key_hash of all rows
+    of the spec.
+    """
+    lines = _parquet(readings)
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE bf_picked AS SELECT key_hash, "
+        "coalesce(min(line) FILTER (class = 'answered'), min(line)) AS line, count(*) AS lines, "
+        "min(said) <> max(said) AS conflicting "
+        "FROM (SELECT key_hash, line, class, hash(class, coalesce(text, ''), coalesce(finish_reason, '')) AS said "
+        f"FROM {lines}) GROUP BY key_hash"
+    )
+    con.execute(f"CREATE OR REPLACE TEMP TABLE bf_requests AS SELECT key_hash, request_fp FROM {requests}")
+    own = {
+        "tag": literal(tag),
+        "request_fp": "r.request_fp",
+        "parse_digest": literal(parse_digest),
+    }
+    columns = ", ".join(
+        f"CAST({own.get(name, f'a.{name}')} AS {kind}) AS {name}" for name, kind in ANSWER_COLUMNS.items()
+    )
+    con.execute(
+        f"COPY (SELECT {columns} FROM {lines} a JOIN bf_picked p ON a.line = p.line "
+        "LEFT JOIN bf_requests r ON a.key_hash = r.key_hash) "
+        f"TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)"
+    )
+    return Answers(to, parse_digest, _anomalies(con, known, parsed))
+
+
+def _anomalies(con: DuckDBPyConnection, known: str, parsed: Parsed) -> dict[str, int]:
+    repeated, conflicting = con.execute(
+        "SELECT coalesce(sum(lines - 1), 0), count(*) FILTER (conflicting) FROM bf_picked"
+    ).fetchall()[0]
+    elsewhere = con.execute(
+        "SELECT count(*) FILTER (k.key_hash IS NULL), count(*) FILTER (k.key_hash IS NOT NULL) "
+        "FROM (SELECT key_hash FROM bf_picked ANTI JOIN bf_requests USING (key_hash)) p "
+        f"LEFT JOIN (SELECT key_hash FROM {known}) k USING (key_hash)"
+    ).fetchall()[0]
+    return {
+        "duplicate": int(repeated),
+        "conflicting": int(conflicting),
+        "unknown_key": int(elsewhere[0]) + parsed.strays,
+        "moved": int(elsewhere[1]),
+        "unreadable": parsed.unreadable,
+    }
+
+
+def write_no_answers(con: DuckDBPyConnection, to: Path) -> None:
+    """An answers Parquet without rows."""
+    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in ANSWER_COLUMNS.items())
+    con.execute(f"COPY (SELECT {columns} LIMIT 0) TO {literal(str(to))} (FORMAT parquet)")
+
+
+def cost_sql(rates: Rates | None) -> str:
+    """SQL for the US dollars of an answer in alias `a`; NULL when there is no price or no usage."""
+    if rates is None:
+        return "NULL"
+    base = _cost(rates)
+    if rates.above is None:
+        return base
+    return f"CASE WHEN a.prompt_tokens > {TIER_TOKENS} THEN {_cost(rates.above)} ELSE {base} END"
+
+
+def _cost(rates: Rates) -> str:
+    cached = "least(coalesce(a.cached_tokens, 0), a.prompt_tokens)"
+    output = "coalesce(a.output_tokens, 0) + coalesce(a.thought_tokens, 0)"
+    return (
+        f"((a.prompt_tokens - {cached}) * {rates.input!r}::DOUBLE + {cached} * {rates.cached!r}::DOUBLE "
+        f"+ ({output}) * {rates.output!r}::DOUBLE)"
+    )
+
+
+def _parquet(path: Path) -> str:
+    return f"read_parquet({literal(str(path))})"

@@ -1,0 +1,323 @@
+"""Results of a finished job: archived, parsed, joined by key, recorded. In that order, so that no answer is lost.
+
+The raw results are stored before anything reads them. What comes after can be done again from the archive for nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from batchform.canon import digest
+from batchform.errors import BatchformError, LedgerMoved, NotFound
+from batchform.ledger.records import Collected, JobRecord, StateSeen, answers_name, archive_name
+from batchform.ledger.segments import timestamp
+from batchform.ledger.store import RowsFile
+from batchform.ports import RemoteJob
+from batchform.rows.sql import literal
+from batchform.run.answers import Answers, cost_sql, write_answers
+from batchform.run.context import RunContext, described
+from batchform.run.recover import COMMIT_ATTEMPTS
+from batchform.run.row_states import WAITING, write_states
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from batchform.run.parse import Parsed, Parser
+
+UNPARSED: Final = digest(b"no spec: answers kept as text")
+"""Parse digest of answers whose spec is gone from the project. When it is back, they are parsed again."""
+
+# State of a job → class of its rows that have no result.
+_REST: Final = {"CANCELLED": "cancelled", "EXPIRED": "expired", "FAILED": "job_failed"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that will not change any more. remote: None if the service has it no longer; gone: its words on that."""
+
+    record: JobRecord
+    remote: RemoteJob | None
+    gone: str = ""
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What becomes of rows without a result."""
+
+    cls: str
+    message: str
+
+
+def collect(ctx: RunContext, finished: Finished) -> Collected | None:
+    """Archive, parse and record a finished job. None if another runner was faster.
+
+    Raises BackendError when the results cannot be fetched now; nothing is recorded then.
+    """
+    record, rest = finished.record, _rest(finished)
+    with _scratch(ctx, record.tag) as scratch:
+        try:
+            archived = _archive(ctx, finished, scratch)
+        except NotFound as error:
+            archived = None
+            rest = _Rest("expired", f"The results of job {record.job} are gone: {error}")
+        readings: Path | None = None
+        parsed = None
+        if archived is not None:
+            readings = scratch / "readings.parquet"
+            parsed = _parse(ctx, record, archived, readings)
+        collected = _record(ctx, finished, rest, readings, parsed, scratch)
+    if collected is not None:
+        ctx.progress.collected(ctx.ledger.control().jobs[record.tag], collected)
+        _tell(ctx, record, collected, parsed)
+    return collected
+
+
+# --- archive ---------------------------------------------------------------------------------------------------
+
+
+def _archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
+    """A local file with the raw results, stored durably; None if the job has none."""
+    record, remote = finished.record, finished.remote
+    name = archive_name(record.tag)
+    if ctx.ledger.has_blob(name):  # stored by a run that ended before it could record it
+        return ctx.ledger.blob(name)
+    if remote is None or remote.results is None:
+        return None
+    raw, packed = scratch / "results.jsonl", scratch / "results.jsonl.gz"
+    ctx.backend(record.intent.backend).download(remote, raw)
+    pack(raw, packed)
+    ctx.ledger.put_blob(name, packed)
+    return raw
+
+
+def pack(raw: Path, packed: Path) -> None:
+    """gzip without name and time, so that the same results are the same bytes."""
+    with (
+        raw.open("rb") as source,
+        packed.open("wb") as target,
+        gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=3, mtime=0) as archive,
+    ):
+        shutil.copyfileobj(source, archive, 1 << 20)
+
+
+def _rest(finished: Finished) -> _Rest:
+    record, remote = finished.record, finished.remote
+    if remote is None:
+        return _Rest("expired", f"The service has job {record.job} no longer: {finished.gone}")
+    cls = _REST.get(remote.state)
+    said = f": {remote.error}" if remote.error else ""
+    if cls is None:
+        return _Rest("missing", f"The results of job {record.job} hold no line for this row{said}")
+    return _Rest(cls, f"Job {record.job} ended as {remote.state}{said}")
+
+
+# --- parse -----------------------------------------------------------------------------------------------------
+
+
+def spec_parser(ctx: RunContext, name: str) -> tuple[Parser, str]:
+    """How the answers of a spec are read now, and the digest of that."""
+    from batchform.run.parse import Parser, parser_for
+
+    spec = ctx.spec(name)
+    if spec is None:
+        return Parser(parse_json=False), UNPARSED
+    return parser_for(spec.output_format, spec.output_schema), spec.parse_digest
+
+
+def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path) -> Parsed:
+    from batchform.run.parse import parse_file
+
+    parser, _ = spec_parser(ctx, record.intent.spec)
+    return parse_file(raw, readings, parser=parser)
+
+
+# --- record ----------------------------------------------------------------------------------------------------
+
+
+def _record(
+    ctx: RunContext,
+    finished: Finished,
+    rest: _Rest,
+    readings: Path | None,
+    parsed: Parsed | None,
+    scratch: Path,
+) -> Collected | None:
+    """Join with the newest ledger and commit on top of it; again if it moved in between."""
+    record = finished.record
+    ctx.ledger.refresh()
+    for _ in range(COMMIT_ATTEMPTS):
+        now = ctx.ledger.control().jobs.get(record.tag)
+        if now is None or now.status == "collected":
+            return None
+        with closing(ctx.connect()) as con:
+            answers = _join(ctx, con, record, readings, parsed, scratch)
+            rows = _row_states(ctx, con, finished, answers, rest, scratch / "rows.parquet")
+            event = _event(ctx, con, finished, answers, rows)
+        try:
+            ctx.ledger.commit([*_seen(ctx, finished), event], [rows], expect=ctx.ledger.serial)
+        except LedgerMoved:
+            ctx.ledger.refresh()
+        else:
+            return event
+    raise LedgerMoved(
+        f"{ctx.ledger.place} is too busy to record the results of {record.tag}; they are archived.",
+        hint="Run `batchform sync`: it goes on from the archive.",
+    )
+
+
+def _join(
+    ctx: RunContext,
+    con: DuckDBPyConnection,
+    record: JobRecord,
+    readings: Path | None,
+    parsed: Parsed | None,
+    scratch: Path,
+) -> Answers | None:
+    if readings is None or parsed is None:
+        return None
+    spec, tag = record.intent.spec, record.tag
+    _, parse_digest = spec_parser(ctx, spec)
+    answers = write_answers(
+        con,
+        readings,
+        scratch / "answers.parquet",
+        tag=tag,
+        parse_digest=parse_digest,
+        requests=f"(SELECT key_hash, request_fp FROM {ctx.ledger.tag_rows(con, spec, tag)} r WHERE {WAITING})",
+        known=ctx.ledger.rows_relation(con, spec),
+        parsed=parsed,
+    )
+    ctx.ledger.put_blob(answers_name(tag, parse_digest), answers.path)
+    return answers
+
+
+def _row_states(
+    ctx: RunContext,
+    con: DuckDBPyConnection,
+    finished: Finished,
+    answers: Answers | None,
+    rest: _Rest,
+    to: Path,
+) -> RowsFile:
+    """The new states of the rows that wait for this job. Rows that have moved on to another job keep theirs."""
+    record, remote = finished.record, finished.remote
+    spec, tag = record.intent.spec, record.tag
+    rows = ctx.ledger.tag_rows(con, spec, tag)
+    path = answers.path if answers else _no_answers(con, to)
+    ended = remote.ended_at if remote and remote.ended_at else ctx.clock.now()
+    values = {
+        "status": "CASE WHEN a.class = 'answered' THEN 'answered' ELSE 'failed' END",
+        "failure": f"CASE WHEN a.class = 'answered' THEN NULL ELSE coalesce(a.class, {literal(rest.cls)}) END",
+        "failure_message": "CASE WHEN a.class = 'answered' THEN NULL "
+        f"WHEN a.class IS NULL THEN {literal(rest.message)} ELSE a.message END",
+        **answered_values(
+            answer_fp="r.request_fp",
+            tag=literal(tag),
+            answered_at=literal(timestamp(ended)),
+            cost=cost_sql(ctx.rates(record.intent.model)),
+        ),
+        "at": literal(ctx.now()),
+    }
+    source = f"{rows} r LEFT JOIN read_parquet({literal(str(path))}) a USING (key_hash) WHERE {WAITING}"
+    return RowsFile(spec, to, write_states(con, values, source, to))
+
+
+def answered_values(*, answer_fp: str, tag: str, answered_at: str, cost: str) -> dict[str, str]:
+    """SQL of the answer columns: from alias `a` where it answered, else what the row had. The arguments are SQL."""
+    taken = {
+        "answer_fp": answer_fp,
+        "answer_tag": tag,
+        "answer_key_hash": "a.key_hash",
+        "answer_serial": "NULL",
+        "parse_digest": "a.parse_digest",
+        "answered_at": answered_at,
+        "finish_reason": "a.finish_reason",
+        "model_version": "a.model_version",
+        "prompt_tokens": "a.prompt_tokens",
+        "output_tokens": "a.output_tokens",
+        "thought_tokens": "a.thought_tokens",
+        "cached_tokens": "a.cached_tokens",
+        "cost_usd": cost,
+    }
+    return {c: f"CASE WHEN a.class = 'answered' THEN {sql} ELSE r.{c} END" for c, sql in taken.items()}
+
+
+def _no_answers(con: DuckDBPyConnection, beside: Path) -> Path:
+    from batchform.run.answers import write_no_answers
+
+    path = beside.with_name("no_answers.parquet")
+    write_no_answers(con, path)
+    return path
+
+
+def _event(
+    ctx: RunContext, con: DuckDBPyConnection, finished: Finished, answers: Answers | None, rows: RowsFile
+) -> Collected:
+    record = finished.record
+    counted = con.execute(
+        f"SELECT coalesce(failure, 'answered'), count(*) FROM read_parquet({literal(str(rows.path))}) GROUP BY ALL "
+        "ORDER BY ALL"
+    ).fetchall()
+    usage = answers.usage(con, ctx.rates(record.intent.model)) if answers else (0, 0, 0.0)
+    return Collected(
+        at=ctx.now(),
+        by=ctx.who,
+        tag=record.tag,
+        archive=archive_name(record.tag) if answers else None,
+        answers=answers_name(record.tag, answers.parse_digest) if answers else None,
+        rows={str(name): int(count) for name, count in counted},
+        anomalies={name: count for name, count in answers.anomalies.items() if count} if answers else {},
+        prompt_tokens=usage[0],
+        output_tokens=usage[1],
+        usd=usage[2],
+    )
+
+
+def _seen(ctx: RunContext, finished: Finished) -> list[StateSeen]:
+    """The last state, when it is not in the ledger yet."""
+    remote, record = finished.remote, finished.record
+    if remote is None or remote.state == record.state:
+        return []
+    ended = timestamp(remote.ended_at) if remote.ended_at else None
+    return [
+        StateSeen(
+            at=ctx.now(), by=ctx.who, tag=record.tag, state=remote.state, error=remote.error,
+            counts=dict(remote.counts), ended_at=ended,
+        )
+    ]  # fmt: skip
+
+
+def _tell(ctx: RunContext, record: JobRecord, collected: Collected, parsed: Parsed | None) -> None:
+    """What a person should know about odd results."""
+    words = {
+        "duplicate": "lines repeat a row that was already answered",
+        "conflicting": "rows have several different results; the first answer was taken",
+        "unknown_key": "lines belong to no row of this spec",
+        "unreadable": "lines are not JSON",
+        "moved": "rows were sent again since; their answers of this job are archived",
+    }
+    for name, count in collected.anomalies.items():
+        shown = f" ({', '.join(parsed.examples)})" if name == "unknown_key" and parsed and parsed.examples else ""
+        ctx.progress.note(f"{described(record.intent)}: {count} {words.get(name, name)}{shown}.")
+
+
+@contextmanager
+def _scratch(ctx: RunContext, tag: str) -> Iterator[Path]:
+    """A folder of this collection's own files. A full disk is said in a sentence."""
+    folder = ctx.work_dir / f"collect-{tag}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise BatchformError(
+            f"Collecting {tag} stopped: {error.strerror or error} ({folder}).",
+            hint="Make room, then run `batchform sync`: nothing that was archived is lost.",
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

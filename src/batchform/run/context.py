@@ -1,0 +1,131 @@
+"""What a run works with: project, ledger, backends, clock, and someone to tell. Built once, by cli/wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from batchform.errors import BatchformError
+from batchform.ledger.records import Collected, Intent, JobRecord
+from batchform.ledger.segments import timestamp
+from batchform.ledger.store import Ledger
+from batchform.plan.model import Shard
+from batchform.plan.price import Rates
+from batchform.ports import Backend, Clock, Delivered, RemoteJob
+from batchform.spec.model import Backend as BackendSettings
+from batchform.spec.resolved import ResolvedProject, ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+class Progress(Protocol):
+    """Who is told while a run goes on. Calls come from one thread, after the fact is recorded."""
+
+    def staged(self, spec: str, shard: Shard) -> None:
+        """A shard's input is uploaded; its job is about to be created."""
+        ...
+
+    def submitted(self, record: JobRecord, how: str) -> None:
+        """A job exists. how: "created" or "adopted"."""
+        ...
+
+    def state(self, record: JobRecord, remote: RemoteJob) -> None:
+        """A job was looked at; its state or counts may be new."""
+        ...
+
+    def collected(self, record: JobRecord, collected: Collected) -> None:
+        """A job's results are archived, parsed and recorded."""
+        ...
+
+    def delivered(self, spec: str, delivered: Delivered) -> None:
+        """A destination was written."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something a person should know, that stops nothing."""
+        ...
+
+
+class Backends:
+    """Backends by name, each opened once. `open_backend` is the only place that picks an adapter."""
+
+    def __init__(self, open_backend: Callable[[str], Backend]) -> None:
+        self._open = open_backend
+        self._opened: dict[str, Backend] = {}
+
+    def __call__(self, name: str) -> Backend:
+        if name not in self._opened:
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def close(self) -> None:
+        """Close all that were opened."""
+        while self._opened:
+            self._opened.popitem()[1].close()
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """connect: a fresh DuckDB connection; rates: prices of a model's batch answers, None if unknown; deliver: writes
+    what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as the run."""
+
+    project: ResolvedProject
+    ledger: Ledger
+    backends: Backends
+    connect: Callable[[], DuckDBPyConnection]
+    rates: Callable[[str], Rates | None]
+    deliver: Callable[[RunContext, ResolvedSpec], Delivered | None]
+    clock: Clock
+    who: str
+    work_dir: Path
+    progress: Progress
+    rng: Random = field(default_factory=Random)
+
+    def spec(self, name: str) -> ResolvedSpec | None:
+        """A spec of the project; None if it is gone since its job was created."""
+        return next((s for s in self.project.specs if s.name == name), None)
+
+    def backend(self, name: str) -> Backend:
+        """The backend of this name, opened once per run."""
+        return self.backends(name)
+
+    def settings(self, name: str) -> BackendSettings:
+        """What the project says about a backend."""
+        found = self.project.config.backends.get(name)
+        for spec in self.project.specs:
+            found = found or (spec.backend if spec.backend_name == name else None)
+        if found is None:
+            raise BatchformError(
+                f"Backend {name!r} has jobs in the ledger but is not in {self.project.file.name}.",
+                hint="Put it back until its jobs are collected.",
+            )
+        return found
+
+    def now(self) -> str:
+        """The time as the ledger writes it."""
+        return timestamp(self.clock.now())
+
+
+def parse_stamp(text: str) -> datetime:
+    """A time that the ledger wrote."""
+    return datetime.fromisoformat(text)
+
+
+def open_jobs(ctx: RunContext) -> list[JobRecord]:
+    """Jobs that exist at a service and are not collected."""
+    return [r for r in ctx.ledger.control().jobs.values() if r.status == "submitted" and r.job]
+
+
+def open_intents(ctx: RunContext) -> list[JobRecord]:
+    """Intents of which it is not known whether a job came of them."""
+    return [r for r in ctx.ledger.control().jobs.values() if r.status == "intent"]
+
+
+def described(intent: Intent) -> str:
+    """A job in words, for messages."""
+    return f"{intent.tag} ({intent.rows} row{'s' if intent.rows != 1 else ''} of {intent.spec})"

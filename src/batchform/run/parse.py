@@ -1,0 +1,173 @@
+"""Result lines → a Parquet of readings. Streams: memory holds one batch, whatever the size of the results."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchform.run.classify import Reading, Validate, classify, key_of
+
+BATCH_ROWS: Final = 10_000
+BATCH_BYTES: Final = 64_000_000
+
+_READING_TYPES: Final = tuple(pa.int64() if name.endswith("_tokens") else pa.string() for name in Reading._fields)
+READING_SCHEMA: Final = pa.schema(
+    [("key_hash", pa.uuid())]
+    + [("class" if n == "cls" else n, t) for n, t in zip(Reading._fields, _READING_TYPES, strict=True)]
+    + [("line", pa.int64())]
+)
+"""What `parse_file` writes: one row a line whose key can be one of ours; `line` is 1-based."""
+_DECODER: Final = msgspec.json.Decoder()
+_HASH_DIGITS: Final = 32
+
+
+@dataclass(frozen=True)
+class Parser:
+    """How the answers of one spec are read."""
+
+    parse_json: bool
+    validate: Validate | None = None
+
+    def read(self, line: Any) -> Reading:
+        return classify(line, parse_json=self.parse_json, validate=self.validate)
+
+
+@dataclass
+class Parsed:
+    """What a parse met. strays: lines whose key cannot be ours; unreadable: lines that are no JSON object."""
+
+    lines: int = 0
+    strays: int = 0
+    unreadable: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
+    """The parser of a spec. Raises ValueError if `schema` is no JSON Schema, which loading the spec refuses."""
+    if output_format != "json":
+        return Parser(parse_json=False)
+    if not schema:
+        return Parser(parse_json=True)
+    import jsonschema_rs
+
+    validator = jsonschema_rs.validator_for(dict(schema))
+
+    def validate(value: Any) -> str:
+        if validator.is_valid(value):
+            return ""
+        error = next(iter(validator.iter_errors(value)))
+        place = "/".join(str(p) for p in error.instance_path)
+        return f"{error.message} at {place}" if place else str(error.message)
+
+    return Parser(parse_json=True, validate=validate)
+
+
+def parse_file(raw: Path, readings: Path, *, parser: Parser) -> Parsed:
+    """Read result lines (plain or gzip) into a Parquet of READING_SCHEMA."""
+    met = Parsed()
+    with _open(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
+        batch = _Batch()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            met.lines += 1
+            value = decode_line(line)
+            if not isinstance(value, dict):
+                met.unreadable += 1
+                continue
+            key = key_hash_of(key_of(value))
+            if key is None:
+                met.strays += 1
+                _remember(met, value)
+                continue
+            batch.add(key, parser.read(value), number, len(line))
+            if batch.full:
+                writer.write_batch(batch.take())
+        writer.write_batch(batch.take())
+    return met
+
+
+def decode_line(line: bytes) -> Any:
+    """The JSON of a line; None if it is none.
+
+    What msgspec refuses for its bytes alone (invalid UTF-8, lone surrogates) is read with those characters
+    replaced: an answer that was paid for is not lost to one bad character.
+    """
+    try:
+        return _DECODER.decode(line)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        lenient = json.loads(line.decode("utf-8", "replace"), strict=False)
+        clean = json.dumps(lenient, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        return _DECODER.decode(clean)
+    except (ValueError, RecursionError):
+        return None
+
+
+def key_hash_of(key: str | None) -> bytes | None:
+    """The 16 bytes behind a wire key (`k` and 32 hex digits); None if it is none of ours."""
+    if key is None or len(key) != _HASH_DIGITS + 1 or key[0] != "k":
+        return None
+    try:
+        return bytes.fromhex(key[1:]) if key[1:].isalnum() else None
+    except ValueError:
+        return None
+
+
+class _Batch:
+    """Columns of a few thousand answers."""
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._readings: list[Reading] = []
+        self._lines: list[int] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self._lines) >= BATCH_ROWS or self._bytes >= BATCH_BYTES
+
+    def add(self, key: bytes, reading: Reading, line: int, size: int) -> None:
+        self._keys.append(key)
+        self._readings.append(reading)
+        self._lines.append(line)
+        self._bytes += size
+
+    def take(self) -> pa.RecordBatch:
+        """The batch as Arrow; empties this one."""
+        count = len(self._lines)
+        middle = list(zip(*self._readings, strict=True)) if count else [()] * len(Reading._fields)
+        keys = pa.ExtensionArray.from_storage(pa.uuid(), pa.array(self._keys, pa.binary(16)))
+        columns = [pa.array(values, kind) for values, kind in zip(middle, _READING_TYPES, strict=True)]
+        columns = [keys, *columns, pa.array(self._lines, pa.int64())]
+        self._keys, self._readings, self._lines, self._bytes = [], [], [], 0
+        return pa.RecordBatch.from_arrays(columns, schema=READING_SCHEMA)
+
+
+def _remember(met: Parsed, value: dict[str, Any]) -> None:
+    """Keep a few keys that are none of ours, for people."""
+    if len(met.examples) < 3:
+        met.examples.append(str(key_of(value))[:60])
+
+
+@contextmanager
+def _open(raw: Path) -> Iterator[IO[bytes]]:
+    """The file's lines, decompressed if it is gzip."""
+    with raw.open("rb") as f:
+        compressed = f.read(2) == b"\x1f\x8b"
+        f.seek(0)
+        if not compressed:
+            yield f
+            return
+        with gzip.GzipFile(fileobj=f) as unpacked:
+            yield unpacked  # type: ignore[misc]

@@ -1,0 +1,291 @@
+"""The loops: apply a plan, or take one step towards what was applied before. Each returns what happened.
+
+Every step is durable before the next begins, so an interrupt at any point loses nothing and says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from batchform.errors import (
+    BackendError,
+    BatchformError,
+    DestinationError,
+    Interrupted,
+    RowsFailed,
+    StillRunning,
+    UnknownSubmissions,
+)
+from batchform.ledger.lease import Lease
+from batchform.ledger.records import InputDeleted, Refreshed
+from batchform.ledger.store import RowsFile
+from batchform.plan.model import Action, Plan, SpecPlan
+from batchform.ports import Delivered
+from batchform.run.collect import collect
+from batchform.run.context import RunContext, open_intents, open_jobs
+from batchform.run.recover import Recovered, recover
+from batchform.run.reparse import reparse
+from batchform.run.row_states import refuse_changed
+from batchform.run.submit import Submission, Submitter
+from batchform.run.track import Tracker
+from batchform.spec.resolved import ResolvedSpec
+
+_LEASE_SECONDS: Final = 3600.0
+
+Retry = Callable[[], tuple[Plan, Path] | None]
+"""Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; running: jobs that go
+    on; not_sent: shards that found no room.
+    """
+
+    created: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
+    returned: list[str] = field(default_factory=list)
+    collected: list[str] = field(default_factory=list)
+    rows: dict[str, Counter[str]] = field(default_factory=dict)
+    usd: float = 0.0
+    delivered: dict[str, Delivered] = field(default_factory=dict)
+    running: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    not_sent: int = 0
+    interrupted: bool = False
+
+    @property
+    def answered(self) -> int:
+        return sum(classes["answered"] for classes in self.rows.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(sum(classes.values()) - classes["answered"] for classes in self.rows.values())
+
+    def error(self, tolerated: Mapping[str, float], *, detached: bool = False) -> BatchformError | None:
+        """What the exit code says: interrupted, unknown, still running (unless detached), failed rows; None if well.
+
+        tolerated: spec → share of failed rows that is not an error.
+        """
+        if self.interrupted:
+            return Interrupted(
+                f"Stopped. Everything is recorded; {_count(len(self.running), 'job')} go on at the service.",
+                hint="Come back with: batchform sync --wait",
+            )
+        if self.unknown:
+            return UnknownSubmissions(
+                f"Whether {_count(len(self.unknown), 'job')} came into being is not known: {', '.join(self.unknown[:5])}.",
+                hint="Nothing is sent twice. Run `batchform sync` later: it looks for them and settles this.",
+            )
+        if (self.running or self.not_sent) and not detached:
+            waiting = f", {_count(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
+            return StillRunning(
+                f"{_count(len(self.running), 'job')} still running{waiting}.",
+                hint="Come back with: batchform sync --wait",
+            )
+        return self._failed_rows(tolerated)
+
+    def _failed_rows(self, tolerated: Mapping[str, float]) -> BatchformError | None:
+        above = []
+        for spec, classes in self.rows.items():
+            total = sum(classes.values())
+            failed = total - classes["answered"]
+            if total and failed / total > tolerated.get(spec, 0.0):
+                why = ", ".join(f"{n} {name}" for name, n in classes.most_common() if name != "answered" and n)
+                above.append(f"{failed} of {total} rows of {spec} failed ({why})")
+        if not above:
+            return None
+        return RowsFailed(
+            "; ".join(above) + ".", hint="Run `batchform plan`: it shows which are sent again, and for how much."
+        )
+
+
+def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done") -> Outcome:
+    """Do what a plan says. wait: "done" tracks, collects and delivers; "submitted" detaches once jobs are created.
+
+    Raises what stops a run; what was created before is recorded. Ctrl-C returns an Outcome that says interrupted.
+    """
+    outcome = Outcome()
+
+    def steps() -> None:
+        _note_recovered(outcome, recover(ctx))
+        with _at_work(ctx) as lease:
+            for planned in plan.specs:
+                _apply_free(ctx, planned, bundle, since=plan.serial)
+            _submit(ctx, outcome, plan, bundle, lease, leave=wait == "submitted")
+        if wait == "done":
+            _wait_for_jobs(ctx, outcome)
+            _finish(ctx, outcome, [s.name for s in plan.specs])
+
+    return _run(ctx, outcome, steps)
+
+
+def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", retry: Retry | None = None) -> Outcome:
+    """One step: recover, look, collect, retry, deliver. wait: "no" looks once; "done" goes on until no job is open."""
+    outcome = Outcome()
+    names = [s.name for s in specs]
+
+    def steps() -> None:
+        _note_recovered(outcome, recover(ctx))
+        tracker = Tracker(ctx)
+        _round(ctx, outcome, tracker)
+        while True:
+            if wait == "done":
+                _wait_for_jobs(ctx, outcome)
+            if retry is None or (again := retry()) is None:
+                break
+            plan, bundle = again
+            with _at_work(ctx) as lease:
+                _submit(ctx, outcome, plan, bundle, lease, leave=wait != "done")
+            if wait != "done":
+                break
+        _finish(ctx, outcome, names)
+
+    return _run(ctx, outcome, steps)
+
+
+def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcome:
+    try:
+        steps()
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+        ctx.ledger.refresh()
+    outcome.running = [r.tag for r in open_jobs(ctx)]
+    outcome.unknown = [r.tag for r in open_intents(ctx)]
+    return outcome
+
+
+# --- steps -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _at_work(ctx: RunContext) -> Iterator[Lease]:
+    """Say who is submitting, so that another apply stops early and politely. Nothing depends on it."""
+    with ctx.ledger.lease(_LEASE_SECONDS) as lease:
+        if lease.takeover:
+            ctx.progress.note(lease.takeover)
+        yield lease
+
+
+def _apply_free(ctx: RunContext, planned: SpecPlan, bundle: Path, *, since: int) -> None:
+    """What costs nothing: row states that the plan worked out, and archived answers read anew."""
+    if planned.bookkeeping is not None:
+        path = bundle / planned.bookkeeping
+        kinds = (Action.KEEP, Action.REUSE, Action.FORGET, Action.REMOVE)
+        counts = {a.value: planned.actions[a] for a in kinds if planned.actions.get(a)}
+        event = Refreshed(at=ctx.now(), by=ctx.who, spec=planned.name, rows=counts)
+        rows = RowsFile(planned.name, path, _rows_in(path))
+        refuse_changed(ctx, planned.name, path, since=since)
+        ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
+    spec = ctx.spec(planned.name)
+    if spec is not None and planned.actions.get(Action.REPARSE):
+        reparse(ctx, spec)
+
+
+def _rows_in(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _submit(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, lease: Lease, *, leave: bool) -> None:
+    def on_full(tracker: Tracker) -> None:
+        lease.renew()
+        _round(ctx, outcome, tracker)
+
+    submitter = Submitter(ctx, plan, bundle, on_full=on_full)
+    try:
+        submitter.run(wait_for_room="leave" if leave else "wait")
+    finally:
+        _note_submitted(outcome, submitter.done)
+
+
+def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
+    """Look at the open jobs and collect those that ended. A collection that fails now is tried again later."""
+    for finished in tracker.round():
+        record = finished.record
+        try:
+            collected = collect(ctx, finished)
+        except BackendError as error:
+            ctx.progress.note(f"Collecting {record.tag} failed; it is tried again: {error}")
+            continue
+        if collected is None:
+            continue
+        outcome.collected.append(record.tag)
+        outcome.rows.setdefault(record.intent.spec, Counter()).update(collected.rows)
+        outcome.usd += collected.usd
+
+
+def _wait_for_jobs(ctx: RunContext, outcome: Outcome) -> None:
+    """Track and collect until no job is open and no intent is young."""
+    tracker = Tracker(ctx)
+    while True:
+        _round(ctx, outcome, tracker)
+        if open_intents(ctx):
+            _note_recovered(outcome, recover(ctx))
+        if not open_jobs(ctx):
+            return
+        tracker.pause()
+
+
+def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
+    """Clean up what is settled, deliver what is new. One destination that fails does not hold up the others."""
+    clean_up(ctx)
+    failed: list[BatchformError] = []
+    for name in dict.fromkeys((*names, *outcome.rows)):
+        spec = ctx.spec(name)
+        try:
+            delivered = ctx.deliver(ctx, spec) if spec is not None else None
+        except DestinationError as error:
+            failed.append(error)
+            continue
+        if delivered is not None:
+            outcome.delivered[name] = delivered
+            ctx.progress.delivered(name, delivered)
+    for error in failed[1:]:
+        ctx.progress.note(error.render())
+    if failed:
+        raise failed[0]
+
+
+def clean_up(ctx: RunContext) -> None:
+    """Delete uploaded inputs of settled jobs that no open job shares. A failure is told and tried by the next run."""
+    jobs = ctx.ledger.control().jobs.values()
+    in_use = {r.intent.input_name for r in jobs if r.open}
+    gone: list[InputDeleted] = []
+    for record in jobs:
+        name, backend = record.intent.input_name, record.intent.backend
+        if name is None or name in in_use or record.input_deleted or record.open:
+            continue
+        try:
+            if not ctx.settings(backend).cleanup or ctx.backend(backend).fingerprint != record.intent.fingerprint:
+                continue
+            ctx.backend(backend).delete_input(name)
+        except BatchformError as error:
+            ctx.progress.note(f"Input {name} of {record.tag} could not be deleted: {error}")
+            continue
+        gone.append(InputDeleted(at=ctx.now(), by=ctx.who, tag=record.tag, input_name=name))
+    if gone:
+        ctx.ledger.commit(gone)
+
+
+def _note_recovered(outcome: Outcome, found: Recovered) -> None:
+    outcome.adopted += found.adopted
+    outcome.returned += found.returned
+
+
+def _note_submitted(outcome: Outcome, done: Submission) -> None:
+    outcome.created += done.created
+    outcome.adopted += done.adopted
+    outcome.not_sent += done.held
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"

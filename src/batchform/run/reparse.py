@@ -1,0 +1,138 @@
+"""Archived results, parsed again as the spec reads them now. Costs nothing, sends nothing."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform.errors import LedgerMoved
+from batchform.ledger.records import Reparsed, answers_name, archive_name
+from batchform.ledger.store import RowsFile
+from batchform.rows.sql import literal
+from batchform.run.answers import cost_sql, write_answers
+from batchform.run.collect import answered_values
+from batchform.run.context import RunContext
+from batchform.run.parse import parse_file, parser_for
+from batchform.run.recover import COMMIT_ATTEMPTS
+from batchform.run.row_states import write_states
+from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def reparse(ctx: RunContext, spec: ResolvedSpec) -> Reparsed | None:
+    """Read the spec's archived answers under its current parse digest, and record what they are now.
+
+    Concerns answered rows that were parsed otherwise, and rows that failed for their output alone. None if there are
+    none. Rows whose archive is gone keep what they have.
+    """
+    folder = ctx.work_dir / f"reparse-{spec.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        ctx.ledger.refresh()
+        for _ in range(COMMIT_ATTEMPTS):
+            with closing(ctx.connect()) as con:
+                made = _parse_again(ctx, con, spec, folder)
+            if made is None:
+                return None
+            rows, event = made
+            try:
+                ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
+            except LedgerMoved:
+                ctx.ledger.refresh()
+            else:
+                return event
+        raise LedgerMoved(f"{ctx.ledger.place} is too busy to record the answers of {spec.name}.", hint="Run again.")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# A failed row's output is in the archive of its last job; an answered row's in that of its answer.
+_HOLDER = "CASE WHEN r.status = 'failed' THEN r.tag ELSE r.answer_tag END"
+_KEY = (
+    "CASE WHEN r.status = 'failed' AND r.tag IS DISTINCT FROM r.answer_tag THEN r.key_hash ELSE r.answer_key_hash END"
+)
+
+
+def _parse_again(
+    ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, folder: Path
+) -> tuple[RowsFile, Reparsed] | None:
+    rows = ctx.ledger.rows_relation(con, spec.name)
+    stale = (
+        f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {literal(spec.parse_digest)}) "
+        "OR (r.status = 'failed' AND r.failure = 'invalid_output'))"
+    )
+    found = con.execute(f"SELECT DISTINCT {_HOLDER} FROM {rows} r WHERE {stale} ORDER BY 1").fetchall()
+    files = [path for (tag,) in found if tag and (path := _answers_of(ctx, con, spec, str(tag), folder))]
+    if not files:
+        return None
+    parts = ", ".join(literal(str(path)) for path in files)
+    source = (
+        f"{rows} r JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} "
+        f"WHERE {stale} AND (r.status = 'answered' OR a.class = 'answered')"
+    )
+    to = folder / "rows.parquet"
+    count = write_states(con, _values(ctx, spec), source, to)
+    if not count:
+        return None
+    classes = con.execute(
+        f"SELECT coalesce(failure, 'answered'), count(*) FROM read_parquet({literal(str(to))}) GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    event = Reparsed(
+        at=ctx.now(), by=ctx.who, spec=spec.name, parse_digest=spec.parse_digest,
+        rows={str(name): int(n) for name, n in classes},
+    )  # fmt: skip
+    return RowsFile(spec.name, to, count), event
+
+
+def _answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag: str, folder: Path) -> Path | None:
+    """The answers of a job under the current parse digest, made from its archive if need be."""
+    name = answers_name(tag, spec.parse_digest)
+    if ctx.ledger.has_blob(name):
+        return ctx.ledger.blob(name)
+    if not ctx.ledger.has_blob(archive_name(tag)):
+        ctx.progress.note(f"The raw results of {tag} are no longer archived: its answers stay as they were read.")
+        return None
+    readings, to = folder / f"{tag}.readings.parquet", folder / f"{tag}.answers.parquet"
+    parsed = parse_file(
+        ctx.ledger.blob(archive_name(tag)), readings, parser=parser_for(spec.output_format, spec.output_schema)
+    )
+    known = ctx.ledger.rows_relation(con, spec.name)
+    write_answers(
+        con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag),
+        known=known, parsed=parsed,
+    )  # fmt: skip
+    ctx.ledger.put_blob(name, to)
+    readings.unlink()
+    return to
+
+
+def _requests(ctx: RunContext, known: str, tag: str) -> str:
+    """Which requests a job answered: its earlier answers say so, else the rows that hold them."""
+    record = ctx.ledger.control().jobs.get(tag)
+    earlier = record.collected.answers if record and record.collected else None
+    if earlier and ctx.ledger.has_blob(earlier):
+        return f"read_parquet({literal(str(ctx.ledger.blob(earlier)))})"
+    held = f"SELECT DISTINCT answer_key_hash AS key_hash, answer_fp AS request_fp FROM {known}"
+    return f"({held} WHERE answer_tag = {literal(tag)})"
+
+
+def _values(ctx: RunContext, spec: ResolvedSpec) -> dict[str, str]:
+    """An answered row only changes how it was read; a failed one that can be read now gets its answer."""
+    again = answered_values(
+        answer_fp="r.request_fp", tag=_HOLDER, answered_at=literal(ctx.now()), cost=cost_sql(ctx.rates(spec.model))
+    )
+    own = {c: f"CASE WHEN r.status = 'failed' THEN {sql} ELSE r.{c} END" for c, sql in again.items()}
+    return {
+        **own,
+        "status": "CASE WHEN a.class <> 'answered' THEN 'failed' WHEN r.status = 'absent' THEN r.status "
+        "ELSE 'answered' END",
+        "failure": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.class END",
+        "failure_message": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.message END",
+        "answer_serial": "CASE WHEN a.class = 'answered' THEN NULL ELSE r.answer_serial END",
+        "parse_digest": "CASE WHEN a.class = 'answered' THEN a.parse_digest ELSE r.parse_digest END",
+        "at": literal(ctx.now()),
+    }
