@@ -1,0 +1,256 @@
+"""Rows from CSV files. Every cell is text; nothing is guessed; what DuckDB reads loosely is refused here.
+
+An empty cell without quotes is NULL, an empty cell in quotes is ''. The dialect and the encoding are the spec's, the
+first record names the columns, and several files must have the same columns, in any order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchform.adapters.sources.paths import SourceFile, describe, expand
+from batchform.adapters.sources.records import Dialect, data_records, normalised, records
+from batchform.adapters.sources.snapshot import Snapshot, check_columns, take, temp_path
+from batchform.adapters.sources.sql import quote_name, quote_text, source_error
+from batchform.adapters.sources.text import CHUNK, MAX_LINE, is_compressed, is_utf8, utf8_chunks
+from batchform.errors import Place, SourceError
+from batchform.ports import Relation
+from batchform.spec.model import FileSource
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# A null string that no cell holds: with it DuckDB refuses a superfluous delimiter at the end of a row.
+_NO_NULL = "\x01batchform\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A file as DuckDB reads it. path: the file itself, or its clean copy in the temp folder."""
+
+    file: SourceFile
+    path: Path
+    header: tuple[str, ...]
+    size: int
+    lines: int
+    quotes: bool
+    dangling: bool  # some line ends with a delimiter
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What one pass over the bytes shows."""
+
+    size: int = 0
+    lf: int = 0
+    cr: int = 0
+    crlf: int = 0
+    quotes: bool = False
+    dangling: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        return self.cr == 0 or self.lf == 0 or self.cr == self.crlf == self.lf
+
+
+class CsvSource:
+    """The `csv` source."""
+
+    def __init__(self, spec: FileSource, *, root: Path, allow: Sequence[Path]) -> None:
+        self._spec, self._root, self._allow = spec, root, allow
+        self._dialect = _dialect(spec)
+        self._encoding = spec.encoding or "utf-8"
+        self._files: list[SourceFile] = []
+        self._snapshot: Snapshot | None = None
+
+    def open(self, con: DuckDBPyConnection) -> Relation:
+        """Read all files into a snapshot. Raises SourceError, with file and line for a bad row."""
+        files = expand(self._spec.path, root=self._root, allow=self._allow)
+        with ExitStack() as cleanup:
+            plain = [self._plain(con, file, cleanup) for file in files]
+            _same_columns(plain)
+            lines = sum(p.lines for p in plain)
+            try:
+                self._check_ends(con, plain)
+                snapshot = take(
+                    con,
+                    self._reader(plain),
+                    where=self._spec.where,
+                    query=self._spec.query,
+                    row_bytes=sum(p.size for p in plain) / max(lines, 1),
+                )
+            except _duckdb().Error as error:
+                raise self._explain(files, error) from error
+        self._files, self._snapshot = files, snapshot
+        return Relation(snapshot.sql, snapshot.columns, describe(files, self._spec.path), tuple(f.path for f in files))
+
+    def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
+        """`file:line` of each row; reads the files again up to the last of them."""
+        origins = self._snapshot.origins(con, ordinals) if self._snapshot else None
+        if origins is None:
+            return [f"row {ordinal + 1} of source.query" for ordinal in ordinals]
+        wanted, last = set(origins), max(origins, default=-1)
+        places: dict[int, str] = {}
+        rows = itertools.chain.from_iterable(self._places(file) for file in self._files)
+        for number, place in enumerate(itertools.islice(rows, last + 1)):
+            if number in wanted:
+                places[number] = place
+        return [places.get(origin, "a row that is no longer there") for origin in origins]
+
+    def _places(self, file: SourceFile) -> Iterator[str]:
+        for record in data_records(utf8_chunks(file, self._encoding), self._dialect, file):
+            yield f"{file.name}:{record.line}"
+
+    def _plain(self, con: DuckDBPyConnection, file: SourceFile, cleanup: ExitStack) -> _Plain:
+        """Scan a file once, and copy it if DuckDB could not read it as it is."""
+        path = file.path
+        chunks = utf8_chunks(file, self._encoding)
+        if is_compressed(file) or not is_utf8(self._encoding):
+            path = temp_path(con, ".csv")
+            cleanup.callback(path.unlink, missing_ok=True)
+            chunks = _copied(chunks, path)
+        scan = _scan(chunks, self._dialect, file)
+        if not scan.size:
+            raise SourceError(f"{file.name} is empty.", hint="A CSV file needs at least its header line.")
+        if not scan.uniform:
+            path = temp_path(con, ".csv")
+            cleanup.callback(path.unlink, missing_ok=True)
+            rows = normalised(utf8_chunks(file, self._encoding), self._dialect, file)
+            for _ in _copied(rows, path):
+                pass
+        header = _header(file, self._dialect, self._encoding)
+        return _Plain(file, path, header, scan.size, max(scan.lf, scan.cr), scan.quotes, scan.dangling)
+
+    def _reader(self, plain: Sequence[_Plain], *, null: str = "") -> str:
+        """FROM-able SQL over all files, in order; neighbours with one column order share a reader."""
+        columns = ", ".join(map(quote_name, plain[0].header))
+        selects = []
+        for header, group in itertools.groupby(plain, key=lambda p: p.header):
+            files = list(group)
+            selects.append(f"SELECT {columns} FROM {self._read_csv(files, header, null)}")
+        return f"({' UNION ALL '.join(selects)})"
+
+    def _read_csv(self, files: Sequence[_Plain], header: Sequence[str], null: str) -> str:
+        quote = quote_text(self._dialect.quote.decode())
+        names = ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in header)
+        # Parallel reading splits files in places where a line break inside a quoted cell is taken for a row's end.
+        parallel = not any(file.quotes for file in files)
+        return (
+            f"read_csv([{', '.join(quote_text(glob_escape(p.path)) for p in files)}], auto_detect = false, "
+            f"header = true, columns = {{{names}}}, delim = {quote_text(self._dialect.delimiter.decode())}, "
+            f"quote = {quote}, escape = {quote}, nullstr = {quote_text(null)}, allow_quoted_nulls = false, "
+            f"compression = 'none', hive_partitioning = false, strict_mode = true, null_padding = false, "
+            f"parallel = {str(parallel).lower()}, max_line_size = {MAX_LINE}, buffer_size = {4 * MAX_LINE})"
+        )
+
+    def _check_ends(self, con: DuckDBPyConnection, plain: Sequence[_Plain]) -> None:
+        """DuckDB drops empty cells beyond the last column, unless empty is not its null string: count with another."""
+        dangling = [file for file in plain if file.dangling]
+        if dangling:
+            con.execute(f"SELECT count(*) FROM {self._reader(dangling, null=_NO_NULL)}").fetchall()
+
+    def _explain(self, files: Sequence[SourceFile], error: Exception) -> SourceError:
+        """Find the place that DuckDB refused, by reading the files again in Python."""
+        if isinstance(error, (ValueError, _duckdb().InvalidInputException)):
+            try:
+                for file in files:
+                    for _ in data_records(utf8_chunks(file, self._encoding), self._dialect, file):
+                        pass
+            except SourceError as found:
+                return found
+        return source_error(error, "source.where" if self._spec.where else describe(files, self._spec.path))
+
+
+def glob_escape(path: Path) -> str:
+    """A path that DuckDB takes as it is, since it would expand globs in it."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in str(path))
+
+
+def _duckdb() -> Any:
+    import duckdb
+
+    return duckdb
+
+
+def _dialect(spec: FileSource) -> Dialect:
+    delimiter = {r"\t": "\t"}.get(spec.delimiter or ",", spec.delimiter or ",")
+    quote = '"' if spec.quote is None else spec.quote
+    if any(c in "\r\n\0" for c in delimiter + quote) or len(delimiter.encode()) > 4:
+        raise SourceError(f"source.delimiter {delimiter!r} cannot separate cells.", hint="Use one character.")
+    if quote and (not quote.isascii() or quote in delimiter):
+        raise SourceError(f"source.quote {quote!r} must be one ASCII character that is not in the delimiter.")
+    return Dialect(delimiter.encode(), quote.encode())
+
+
+def _copied(chunks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("wb", buffering=CHUNK) as out:
+            for chunk in chunks:
+                out.write(chunk)
+                yield chunk
+    except OSError as error:
+        raise SourceError(f"The temp folder {path.parent} cannot be written: {error.strerror}.") from error
+
+
+def _scan(chunks: Iterator[bytes], dialect: Dialect, file: SourceFile) -> _Scan:
+    scan = _Scan()
+    tail = b""
+    dangling = [dialect.delimiter + end for end in (b"\n", b"\r")]
+    for chunk in chunks:
+        if (at := chunk.find(b"\0")) >= 0:
+            line = 1 + max(scan.lf + chunk.count(b"\n", 0, at), scan.cr + chunk.count(b"\r", 0, at))
+            raise SourceError(
+                "the text holds a NUL byte.",
+                hint="Remove it, or set source.encoding if the file is UTF-16.",
+                place=Place(file.name, line),
+            )
+        scan.size += len(chunk)
+        scan.lf += chunk.count(b"\n")
+        if b"\r" in chunk:
+            scan.cr += chunk.count(b"\r")
+            scan.crlf += chunk.count(b"\r\n")
+        scan.crlf += tail.endswith(b"\r") and chunk.startswith(b"\n")
+        scan.quotes = scan.quotes or (bool(dialect.quote) and dialect.quote in chunk)
+        seam = tail + chunk[:1]
+        scan.dangling = scan.dangling or any(end in chunk or end in seam for end in dangling)
+        tail = (tail + chunk)[-len(dialect.delimiter) :]
+    scan.dangling = scan.dangling or tail == dialect.delimiter
+    return scan
+
+
+def _header(file: SourceFile, dialect: Dialect, encoding: str) -> tuple[str, ...]:
+    first = next(records(utf8_chunks(file, encoding), dialect, file), None)
+    place = Place(file.name, 1)
+    if first is None or not first.raw:
+        raise SourceError("the first line is blank, and must name the columns.", place=place)
+    names = tuple(cell.decode() for cell in first.cells)
+    try:
+        check_columns(names, "the header")
+    except SourceError as error:
+        raise SourceError(error.message, hint=error.hint, place=place) from None
+    return names
+
+
+def _same_columns(plain: Sequence[_Plain]) -> None:
+    first = plain[0]
+    for other in plain[1:]:
+        differing(first.file.name, first.header, other.file.name, other.header)
+
+
+def differing(first: str, columns: Sequence[str], other: str, others: Sequence[str]) -> None:
+    """Raise SourceError if two files differ in the set of their columns."""
+    parts = []
+    if lacks := [name for name in columns if name not in set(others)]:
+        parts.append(f"lacks {', '.join(map(repr, lacks))}")
+    if adds := [name for name in others if name not in set(columns)]:
+        parts.append(f"adds {', '.join(map(repr, adds))}")
+    if parts:
+        raise SourceError(
+            f"{other} {' and '.join(parts)}, compared with {first}.",
+            hint="Files of one source must have the same columns, in any order.",
+        )

@@ -1,0 +1,187 @@
+"""Rows from a table or a query of a SQLite file, opened read-only and streamed in batches.
+
+SQLite types values, not columns. A column's type is what its values are: integers BIGINT, reals DOUBLE, texts VARCHAR,
+blobs BLOB; anything mixed is VARCHAR, where a number is its digits and a blob must be UTF-8.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from batchform.adapters.sources.databases import check_spec, no_such_table, the_file
+from batchform.adapters.sources.paths import SourceFile
+from batchform.adapters.sources.snapshot import Snapshot, check_columns, write_batches
+from batchform.adapters.sources.sql import quote_name
+from batchform.errors import SourceError
+from batchform.ports import Relation
+from batchform.spec.model import DatabaseSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+_BUSY_SECONDS = 5.0
+_BATCH_ROWS = 4_096
+_BATCH_BYTES = 16 << 20
+_READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
+
+
+class SqliteSource:
+    """The `sqlite` source. `where` and `query` are SQLite's own SQL, and may only read."""
+
+    def __init__(self, spec: DatabaseSource, *, root: Path, allow: Sequence[Path]) -> None:
+        check_spec(spec)
+        self._spec, self._root, self._allow = spec, root, allow
+        self._described = ""
+
+    def open(self, con: DuckDBPyConnection) -> Relation:
+        """Read the table or query into a snapshot. Raises SourceError."""
+        file = the_file(self._spec, root=self._root, allow=self._allow)
+        self._described = f"{file.name}, {f'table {self._spec.table}' if self._spec.table else 'source.query'}"
+        try:
+            with closing(_connect(file)) as db:
+                db.execute("BEGIN")  # both passes see the same rows
+                snapshot = self._read(con, db, self._select(db, file))
+        except sqlite3.Error as error:
+            raise self._explain(error, file) from error
+        return Relation(snapshot.sql, snapshot.columns, self._described)
+
+    def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
+        """`file, table t, row N` of each row, counted among those that source.where keeps."""
+        del con
+        kept = " of those that source.where keeps" if self._spec.where is not None else ""
+        return [f"{self._described}, row {ordinal + 1}{kept}" for ordinal in ordinals]
+
+    def _select(self, db: sqlite3.Connection, file: SourceFile) -> str:
+        if self._spec.query is not None:
+            return self._spec.query.rstrip().removesuffix(";")
+        name = self._spec.table or ""
+        rows = db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name").fetchall()
+        tables = {table.lower(): table for table in (_decoded(row[0]) for row in rows)}
+        if name.lower() not in tables:
+            raise no_such_table(name, list(tables.values()), file)
+        table = quote_name(tables[name.lower()])
+        # The line break keeps a trailing comment from swallowing the parenthesis.
+        where = f" WHERE (\n{self._spec.where}\n)" if self._spec.where is not None else ""
+        return f"SELECT * FROM {table}{where}{_order(db, table)}"
+
+    def _read(self, con: DuckDBPyConnection, db: sqlite3.Connection, select: str) -> Snapshot:
+        import pyarrow as pa
+
+        db.set_authorizer(_authorize)
+        columns = db.execute(select).description
+        if columns is None:
+            raise SourceError(f"source.{self._field} must be one SELECT.")
+        names = [_decoded(column[0]) for column in columns]
+        check_columns(names, self._described)
+        kinds = self._kinds(db, select, len(names))
+        fields = [(name, _arrow_type(kind)) for name, kind in zip(names, kinds, strict=True)]
+        schema = pa.schema([pa.field(name, kind) for name, kind in fields])
+        return write_batches(con, schema, self._batches(db.execute(select), schema, kinds))
+
+    def _kinds(self, db: sqlite3.Connection, select: str, width: int) -> list[set[str]]:
+        """The storage classes that occur in each column."""
+        # Positional names, since a query's own may need quoting that SQLite does not round-trip.
+        aliases = [f"c{index}" for index in range(width)]
+        facts = ", ".join(f"group_concat(DISTINCT typeof({alias}))" for alias in aliases)
+        row = db.execute(f"WITH s({', '.join(aliases)}) AS (\n{select}\n) SELECT {facts} FROM s").fetchone()
+        return [set(_decoded(value).split(",")) - {"null"} if value is not None else set() for value in row]
+
+    def _batches(self, rows: Iterator[Any], schema: pa.Schema, kinds: Sequence[set[str]]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        readers = [_as_text if not kind or kind == {"text"} or len(kind) > 1 else None for kind in kinds]
+        batch: list[list[Any]] = [[] for _ in schema]
+        size = number = 0
+        for number, row in enumerate(rows, 1):
+            for index, value in enumerate(row):
+                reader = readers[index]
+                if reader is not None and value is not None:
+                    value = self._text(value, number, schema.names[index])
+                batch[index].append(value)
+                size += len(value) if isinstance(value, (str, bytes)) else 8
+            if size >= _BATCH_BYTES or len(batch[0]) >= _BATCH_ROWS:
+                yield pa.record_batch([pa.array(c, f.type) for c, f in zip(batch, schema, strict=True)], schema=schema)
+                batch, size = [[] for _ in schema], 0
+        if batch[0]:
+            yield pa.record_batch([pa.array(c, f.type) for c, f in zip(batch, schema, strict=True)], schema=schema)
+
+    def _text(self, value: Any, number: int, column: str) -> str:
+        try:
+            return _as_text(value)
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{self._described}, row {number}: column {column!r} holds bytes that are not UTF-8.",
+                hint="Convert the column with source.query, such as hex(column).",
+            ) from error
+
+    def _explain(self, error: sqlite3.Error, file: SourceFile) -> SourceError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return SourceError(
+                f"{file.name} is locked by a process that writes to it.", hint="Try again when it is done."
+            )
+        if name.startswith("SQLITE_NOTADB"):
+            return SourceError(f"{file.name} is not a SQLite database.")
+        if name.startswith("SQLITE_CORRUPT"):
+            return SourceError(
+                f"{file.name} is damaged: {error}.", hint="`sqlite3 FILE 'PRAGMA integrity_check'` says where."
+            )
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            return SourceError(
+                f"{file.name} cannot be opened for reading: {error}.",
+                hint="A database in WAL mode needs a folder that can be written, or a copy without it.",
+            )
+        if name.startswith("SQLITE_AUTH"):
+            return SourceError(f"source.{self._field} may only read: {error}.")
+        if "one statement" in str(error):
+            return SourceError(f"source.{self._field} must hold exactly one SELECT.")
+        return (
+            SourceError(f"{self._described}: {error}.")
+            if self._field == "table"
+            else SourceError(f"source.{self._field}: {error}.")
+        )
+
+    @property
+    def _field(self) -> str:
+        return "query" if self._spec.query is not None else "where" if self._spec.where is not None else "table"
+
+
+def _connect(file: SourceFile) -> sqlite3.Connection:
+    db = sqlite3.connect(f"file:{quote(str(file.path))}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    db.text_factory = bytes  # text that is not UTF-8 must be named, not raised from inside the driver
+    return db
+
+
+def _authorize(action: int, *_: Any) -> int:
+    return sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
+
+
+def _order(db: sqlite3.Connection, table: str) -> str:
+    """The table's own order, which a condition could otherwise change by choosing an index."""
+    try:
+        db.execute(f"SELECT rowid FROM {table} LIMIT 0")
+    except sqlite3.OperationalError:
+        keys = [(row[5], _decoded(row[1])) for row in db.execute(f"PRAGMA table_info({table})") if row[5]]
+        return f" ORDER BY {', '.join(quote_name(name) for _, name in sorted(keys))}" if keys else ""
+    return " ORDER BY rowid"
+
+
+def _decoded(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _as_text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _arrow_type(kinds: set[str]) -> pa.DataType:
+    import pyarrow as pa
+
+    exact = {"integer": pa.int64(), "real": pa.float64(), "blob": pa.binary()}
+    return exact.get(next(iter(kinds)), pa.string()) if len(kinds) == 1 else pa.string()
