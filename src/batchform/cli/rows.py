@@ -98,7 +98,7 @@ def try_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -> in
     with open_session(common) as session:
         resolved = session.spec(spec)
         requests = rendered(session, resolved, keys=keys, limit=rows)
-        backend = session.backend(resolved)
+        backend = session.backends(resolved.backend_name)
         failed = 0
         for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=session.clock.now()):
             failed += outcome.failure is not None

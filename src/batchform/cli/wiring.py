@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
     from batchform.plan.build import Settings, Work
     from batchform.plan.registry import Registry
-    from batchform.ports import Backend, Destination, Source
+    from batchform.ports import Backend, Delivered, Destination, Source
+    from batchform.run.context import Backends, Progress, RunContext
 
 MEMORY_LIMIT = "512MB"
 
@@ -54,7 +55,6 @@ class Session:
         self.env = env
         self.clock = SystemClock()
         self.who = f"{getpass.getuser()}@{platform.node()}"
-        self._backends: dict[str, Backend] = {}
         self._emulators: list[EmulatorServer] = []
         self._scratch: Path | None = None
 
@@ -86,8 +86,8 @@ class Session:
         return self._scratch
 
     def close(self) -> None:
-        for backend in self._backends.values():
-            backend.close()
+        if "backends" in self.__dict__:
+            self.backends.close()
         for emulator in self._emulators:
             emulator.__exit__(None, None, None)
         if self._scratch is not None:
@@ -159,17 +159,22 @@ class Session:
             raise UsageError(f"{name!r} names several specs or none", hint="Give the name of one spec.")
         return found[0]
 
-    def backend(self, spec: ResolvedSpec) -> Backend:
-        """The backend that a spec uses, made once. An emulator without a url is started in this process."""
-        name = spec.backend_name
-        if name not in self._backends:
-            self._backends[name] = self._make_backend(spec)
-        return self._backends[name]
+    @cached_property
+    def backends(self) -> Backends:
+        """Backends by name, each opened once. An emulator without a url is started in this process."""
+        from batchform.run.context import Backends
 
-    def _make_backend(self, spec: ResolvedSpec) -> Backend:
+        return Backends(self._open_backend)
+
+    def _open_backend(self, name: str) -> Backend:
         from batchform.adapters.gemini import GeminiBackend as GeminiAdapter
 
-        config = spec.backend
+        config = self.project.config.backends.get(name)
+        config = next((s.backend for s in self.project.specs if s.backend_name == name), config)
+        if config is None:
+            raise UsageError(f"backend {name!r} is not in {self.project.file.name}", hint="Put it back until its jobs are collected.")
+        if isinstance(config, GeminiBackend):
+            config = with_environment(config, self.env)
         base_url, key = None, None
         if isinstance(config, EmulatorBackend):
             base_url, key = config.url or self._start_emulator(config), "emulator"
@@ -182,6 +187,24 @@ class Session:
         server.__enter__()
         self._emulators.append(server)
         return server.url
+
+    def run_context(self, progress: Progress, *folders: Path) -> RunContext:
+        """What apply and sync work with. folders: bundles outside the project that DuckDB may read."""
+        from batchform.plan.price import rates
+        from batchform.run.context import RunContext
+
+        return RunContext(
+            project=self.project,
+            ledger=self.ledger,
+            backends=self.backends,
+            connect=lambda: self.connect(*folders),
+            rates=lambda model: rates(model, registry=self.registry, when=self.clock.now()),
+            deliver=self._deliver,
+            clock=self.clock,
+            who=self.who,
+            work_dir=self.scratch,
+            progress=progress,
+        )
 
     @property
     def emulator_state(self) -> Path:

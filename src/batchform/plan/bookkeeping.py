@@ -79,9 +79,13 @@ def write_bookkeeping(
     fp_columns: str,
     at: str,
     to: Path,
+    removals: str,
 ) -> int:
-    """Write the row states of everything that is free; returns how many. Makes no file when there are none."""
-    left = found.count(FORGET, REMOVE, RETURNED)
+    """Write the row states of everything that is free; returns how many. Makes no file when there are none.
+
+    removals: "record" keys that left the source, or "leave" them to a plan that a person reviews.
+    """
+    left = found.count(FORGET, REMOVE, RETURNED) if removals == "record" else 0
     if not free.count and not left:
         return 0
     parts = []

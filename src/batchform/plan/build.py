@@ -24,7 +24,7 @@ from batchform.plan.policy import PROJECT, Figures, check_allow, holds, judge
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, recorded
 from batchform.plan.registry import Registry
-from batchform.plan.render import CandidateRenderer, Rendered
+from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare
@@ -57,7 +57,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a plan depends on besides files, rows and ledger. purpose: "apply", or "retry": only rows that failed."""
+    """What a plan depends on besides files, rows and ledger. 
+
+    purpose: "apply"; "retry": only rows that failed or were given back are sent; "settle": nothing is sent.
+    """
 
     registry: Registry
     now: dt.datetime
@@ -173,6 +176,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
             count = write_bookkeeping(
                 con, spec, past, found, free,
                 realm=realm_of(spec.backend), fp_columns=renderer.fp_columns, at=_rfc3339(settings.now), to=to,
+                removals="record" if settings.purpose == "apply" else "leave",
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
         free.path.unlink(missing_ok=True)
@@ -197,7 +201,7 @@ def _render(
     realm = realm_of(spec.backend)
     free = FreeRows(own / "free.parquet")
     renderer = CandidateRenderer(
-        con, spec, rows, past, realm=realm, free=free, retries_only=settings.purpose == "retry"
+        con, spec, rows, past, realm=realm, free=free, paying=PAYING[settings.purpose]
     )
     cutter = ShardCutter(
         spec,

@@ -106,6 +106,7 @@ def draft_spec(
         previous=_previous(control, spec.name),
         key_columns=rows.key_columns,
         preview=spec.spec.preview,
+        waiting=rendered.waiting,
     )
     removed = actions[Action.REMOVE]
     figures = Figures(

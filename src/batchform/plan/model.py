@@ -170,6 +170,7 @@ class SpecPlan:
     previous: str = ""  # estimate against actual of the last apply, in words
     key_columns: tuple[tuple[str, str], ...] = ()
     preview: str = "private"
+    waiting: int = 0  # rows that take the answer of another row's request once that is there
     source_digest: str = ""  # of the source's files; only in saved plans
 
 
@@ -189,7 +190,7 @@ class Plan:
     selected: tuple[str, ...]  # all specs of the project when not partial
     partial: bool
     verdicts: tuple[Verdict, ...] = ()
-    purpose: str = "apply"  # "apply", or "retry": only rows that failed before
+    purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is
 
     @property
     def rows_to_send(self) -> int:

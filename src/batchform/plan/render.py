@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SHARED = "bf_shared"
+LEFT_TO_APPLY = "sent by apply, not by sync"
+PAYING = {
+    "apply": frozenset(first.RENDERED),
+    "retry": frozenset({first.RETRY, first.PENDING}),
+    "settle": frozenset[str](),
+}
+"""Purpose of a plan → classes of candidates that may be sent."""
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same", "model_same",
     "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
@@ -76,14 +83,14 @@ class CandidateRenderer:
         *,
         realm: str,
         free: FreeRows,
-        retries_only: bool,
+        paying: frozenset[str],
     ) -> None:
         self._con = con
         self._spec = spec
         self._recorded = recorded
         self._columns = rows.columns
         self._free_rows = free
-        self._retries_only = retries_only
+        self._paying = paying
         self._names = template_columns(spec, rows.columns)
         self.fp_columns = fp_columns_text(self._names, rows.columns)
         fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
@@ -122,7 +129,7 @@ class CandidateRenderer:
         """Nothing is recorded: every row is new. The hot path of a first plan."""
         render, fingerprint, add, consider = self._render, self._fingerprint, cutter.add, self._consider
         count = size = 0
-        held = self._retries_only
+        held = first.NEW not in self._paying
         for batch in stream(self._con, self._select("", "")):
             if held:
                 count += len(batch)
@@ -134,7 +141,7 @@ class CandidateRenderer:
                 consider(row[0], row[1], Action.RUN, Reason.NEW_KEY, request, ())
             count += len(batch)
         if held:
-            self.out.held["sent by apply, not by sync"] = count
+            self.out.held[LEFT_TO_APPLY] = count
             self.out.actions[Action.HELD] = count
             return
         self.out.actions[Action.RUN] = count
@@ -199,9 +206,9 @@ class CandidateRenderer:
             why = f"failed: {state['failure']} (same request; retry allows no more)"
             self.out.held[why] = self.out.held.get(why, 0) + 1
             return
-        if self._retries_only and state["class"] not in (first.RETRY, first.PENDING):
+        if state["class"] not in self._paying:
             self.out.count(Action.HELD, None)
-            self.out.held["sent by apply, not by sync"] = self.out.held.get("sent by apply, not by sync", 0) + 1
+            self.out.held[LEFT_TO_APPLY] = self.out.held.get(LEFT_TO_APPLY, 0) + 1
             return
         counted = same_request and state["class"] in (first.RETRY, first.PENDING, first.CHANGED)
         attempt = int(state["attempt"] or 0) + 1 if counted else 1

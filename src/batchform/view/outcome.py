@@ -1,0 +1,46 @@
+"""What a run did, for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from batchform.errors import BatchformError
+from batchform.run.reconcile import Outcome
+from batchform.view.text import counted, money
+
+
+def outcome_lines(outcome: Outcome, *, detached: bool) -> Iterator[str]:
+    """A few plain lines: jobs, rows, money, destinations, and how to go on."""
+    if not (outcome.created or outcome.adopted or outcome.collected or outcome.delivered or outcome.running):
+        yield "Nothing to do: every row is up to date."
+        return
+    if outcome.created or outcome.adopted:
+        adopted = f", {counted(len(outcome.adopted), 'job')} adopted" if outcome.adopted else ""
+        yield f"Sent: {counted(len(outcome.created), 'job')} created{adopted}."
+    for spec, classes in sorted(outcome.rows.items()):
+        failed = ", ".join(f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered")
+        yield f"{spec}: {classes['answered']:,} answered" + (f", {failed}" if failed else "") + "."
+    if outcome.collected:
+        yield f"Cost of what was collected: {money(outcome.usd)}."
+    for spec, delivered in sorted(outcome.delivered.items()):
+        yield f"{spec}: {counted(delivered.rows, 'row')} delivered to {delivered.location}."
+    if detached and outcome.running:
+        yield f"{counted(len(outcome.running), 'job')} at work. Come back with: batchform sync --wait"
+
+
+def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, Any]:
+    """The outcome as JSON: `exit_code` and `error` say how it ended."""
+    return {
+        "created": outcome.created,
+        "adopted": outcome.adopted,
+        "collected": outcome.collected,
+        "running": outcome.running,
+        "unknown": outcome.unknown,
+        "not_sent": outcome.not_sent,
+        "rows": {spec: dict(classes) for spec, classes in outcome.rows.items()},
+        "usd": outcome.usd,
+        "delivered": {s: {"rows": d.rows, "location": d.location} for s, d in outcome.delivered.items()},
+        "exit_code": error.exit_code if error else 0,
+        "error": error.message if error else None,
+    }
