@@ -29,7 +29,7 @@ help:  ## list the targets
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"batchform needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}: say make PYTHON=python3.12")'
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing batchform"
