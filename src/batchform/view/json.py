@@ -1,0 +1,112 @@
+"""A plan as JSON: a versioned contract, documented in docs/plan-format.md, with a schema in
+docs/plan.schema.json.
+
+It may be posted: the text and key of a row are in it only where the spec says `preview: public`. (A saved
+plan, which holds the prompts, is another file: see plan/bundle.py.)
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from batchform.plan.model import FORMAT_VERSION, Action, Plan, Range, Sample, Shard, SpecPlan, Verdict
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The contract's value, in the order in which its documentation lists the fields."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "digest": plan.digest,
+        "project": plan.project,
+        "environment": plan.environment,
+        "purpose": plan.purpose,
+        "created_at": plan.created_at,
+        "batchform_version": plan.batchform_version,
+        "prices_dated": plan.prices_dated,
+        "ledger": {"lineage": plan.lineage, "serial": plan.serial},
+        "selected": list(plan.selected),
+        "partial": plan.partial,
+        "has_changes": plan.has_changes,
+        "rows_to_send": plan.rows_to_send,
+        "cost_usd": _range(plan.cost),
+        "specs": [_spec(spec) for spec in plan.specs],
+        "verdicts": [_verdict(v) for v in plan.verdicts],
+    }
+
+
+def plan_json_text(plan: Plan) -> str:
+    """The contract as text that ends in a newline."""
+    return json.dumps(plan_json(plan), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _spec(spec: SpecPlan) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "actions": {action.value: spec.actions.get(action, 0) for action in Action},
+        "reasons": {reason.value: rows for reason, rows in spec.reasons.items() if rows},
+        "rows_to_send": spec.rows_to_send,
+        "requests_to_send": spec.requests_to_send,
+        "jobs": len(spec.shards),
+        "cost_usd": _range(spec.cost),
+        "verdicts": [_verdict(v) for v in spec.verdicts],
+        "held_by": dict(spec.held_by),
+        "model": spec.model,
+        "backend": spec.backend,
+        "realm": spec.realm,
+        "source": {"described": spec.source, "rows": spec.source_rows},
+        "destination": spec.destination,
+        "spec_digest": spec.spec_digest,
+        "bytes": spec.bytes,
+        "tokens": {
+            "input": spec.tokens.input,
+            "output": _range(spec.tokens.output),
+            "input_basis": spec.tokens.input_basis,
+            "output_basis": spec.tokens.basis,
+        },
+        "shards": [_shard(s) for s in spec.shards],
+        "notes": list(spec.notes),
+        "previous": spec.previous,
+        "samples": [_sample(s) for s in spec.samples] if spec.preview == "public" else [],
+    }
+
+
+def _shard(shard: Shard) -> dict[str, Any]:
+    return {
+        "tag": shard.tag,
+        "digest": shard.digest,
+        "rows": shard.rows,
+        "requests": shard.requests,
+        "bytes": shard.bytes,
+        "mode": shard.mode,
+        "input_tokens": shard.input_tokens,
+        "cost_usd": _range(shard.usd),
+    }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    return {
+        "key": sample.key,
+        "action": sample.action.value,
+        "reason": sample.reason.value if sample.reason else None,
+        "chosen_as": sample.chosen_as,
+        "changed": list(sample.changed),
+        "request": sample.request,
+        "before": sample.before,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "scope": verdict.scope,
+        "ok": verdict.ok,
+        "allowed": verdict.allowed,
+        "limit": verdict.limit,
+        "actual": verdict.actual,
+        "message": verdict.message,
+    }
+
+
+def _range(figures: Range) -> dict[str, float]:
+    return {"low": figures.low, "expected": figures.expected, "high": figures.high}

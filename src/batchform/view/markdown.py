@@ -1,0 +1,177 @@
+"""A plan as the comment of a pull request: verdict and money first, row text only where a spec makes it public.
+
+Everything that comes from files or rows is untrusted here: it stands in code spans or fences that it cannot leave, and
+it can neither mention people nor carry HTML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from batchform.canon import short
+from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
+from batchform.view.requests import prompt_lines, request_diff
+from batchform.view.summary import ORDER, action_totals, cost_range, jobs_words, label, quiet_line, sum_line, whys
+from batchform.view.text import clipped, count, money, safe, size, tokens
+
+MAX_CHARS: Final = 60_000
+SAMPLE_LINES: Final = 60
+_ZERO_WIDTH: Final = "\u200b"
+_SPECIAL: Final = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_LINKED: Final = re.compile(r"(@|#(?=\d)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d))", re.IGNORECASE)
+
+
+def plan_markdown(plan: Plan, *, max_chars: int = MAX_CHARS) -> str:
+    """GitHub-flavoured Markdown that ends in a newline, of at most `max_chars` characters.
+
+    The first line is a marker by which a bot finds its own comment again. When there is too much, details are left
+    out from the end, and the text says so: the verdict, the money and the table always stay.
+    """
+    head = "\n".join([*_head(plan), *_table(plan), *_failed(plan), ""])
+    sections = _sections(plan) if quiet_line(plan) is None else []
+    left_out = "\n*{} more sections are left out, since a comment holds no more. `batchform show PLAN` has them.*\n"
+    room = max_chars - len(head) - len(left_out) - 10
+    text = head
+    for i, section in enumerate(sections):
+        if len(section) > room:
+            return clipped(text, max_chars - 300) + left_out.format(len(sections) - i)
+        text += section
+        room -= len(section)
+    return clipped(text, max_chars)
+
+
+def code(text: str) -> str:
+    """Untrusted text as a code span that it cannot leave."""
+    shown = safe(text) or " "
+    fence = "`" * (_longest_run(shown) + 1)
+    gap = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{gap}{shown}{gap}{fence}"
+
+
+def plain(text: str) -> str:
+    """Untrusted text as prose: no HTML, no mentions, no references, no Markdown of its own."""
+    return html(_SPECIAL.sub(lambda match: "\\" + match[0], safe(text)))
+
+
+def html(text: str) -> str:
+    """Untrusted text inside an HTML element: no tags, no mentions, no references."""
+    shown = safe(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _LINKED.sub(lambda match: match[0] + _ZERO_WIDTH, shown)
+
+
+def fenced(lines: list[str], language: str = "") -> str:
+    """Untrusted lines in a fence longer than any run of backticks in them."""
+    body = "\n".join(lines)
+    fence = "`" * max(_longest_run(body) + 1, 3)
+    return f"{fence}{language}\n{body}\n{fence}\n"
+
+
+def _sections(plan: Plan) -> list[str]:
+    """Closed sections: what and why of every spec, then the samples, which are left out first."""
+    public = [s for s in plan.specs if s.preview == "public"]
+    return [*(_details(s, plan) for s in plan.specs), *(_sample(s, sample) for s in public for sample in s.samples)]
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    where = f" in {plain(plan.environment)}" if plan.environment else ""
+    marker = re.sub(r"[^a-z0-9_-]+", "-", f"{plan.project} {plan.environment}".strip().lower())
+    yield f"<!-- batchform:plan:{marker} -->"
+    failed = [v for v in plan.all_verdicts if not v.ok]
+    quiet = quiet_line(plan)
+    if failed:
+        names = ", ".join(dict.fromkeys(v.name for v in failed))
+        yield f"### ✗ batchform: {plain(plan.project)}{where} is held by {plain(names)}"
+    elif quiet:
+        yield f"### ✓ batchform: {plain(plan.project)}{where} has no changes"
+    else:
+        yield f"### ✓ batchform: {plain(plan.project)}{where}, {money(plan.cost.expected)} expected"
+    yield ""
+    if quiet:
+        yield quiet
+    else:
+        yield f"**{plain(sum_line(plan))}**"
+        if plan.rows_to_send:
+            charged = " The emulator charges nothing." if {s.realm for s in plan.specs} == {"emulator"} else ""
+            yield f"Cost {cost_range(plan.cost)}, batch prices of {plain(plan.prices_dated)}.{charged}"
+    yield ""
+
+
+def _table(plan: Plan) -> Iterator[str]:
+    if quiet_line(plan):
+        return
+    yield "| spec | model | send | held | free | untouched | cost | limits |"
+    yield "|---|---|--:|--:|--:|--:|--:|---|"
+    for s in plan.specs:
+        totals = action_totals([s])
+        free = sum(totals[a] for a in (Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.FORGET, Action.REMOVE))
+        untouched = sum(totals[a] for a in (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN))
+        cells = [
+            code(s.name), code(s.model).replace("|", "\\|"), count(s.rows_to_send), count(totals[Action.HELD]), count(free),
+            count(untouched), money(s.cost.expected) if s.rows_to_send else "", _limits(s.verdicts),
+        ]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    digest = f"Digest {code(short(plan.digest))}, ledger #{plan.serial}, planned {plain(plan.created_at)}."
+    yield f"{digest} Partial: only {plain(', '.join(plan.selected))}." if plan.partial else digest
+    yield ""
+
+
+def _failed(plan: Plan) -> Iterator[str]:
+    for v in plan.all_verdicts:
+        if not v.ok:
+            yield f"- ✗ {code(f'{v.scope}.{v.name}')}: {plain(v.message)}"
+
+
+def _details(spec: SpecPlan, plan: Plan) -> str:
+    words, other = whys(spec)
+    lines = [f"{code(spec.source)} → {code(spec.destination)}", "", "| | rows | why |", "|---|--:|---|"]
+    for action in ORDER:
+        if spec.actions.get(action):
+            why = plain(words.get(action, ""))
+            lines.append(f"| {code(action.symbol)} {label(action)} | {count(spec.actions[action])} | {why} |")
+    points = [f"because: {plain(other)}"] if other else []
+    if spec.rows_to_send:
+        points += _figures(spec, plan)
+    points += [f"{'✓' if v.ok else '✗'} {code(v.name)}: {plain(v.message)}" for v in spec.verdicts]
+    points += [plain(text) for text in (spec.previous, *spec.notes) if text]
+    lines += ["", *(f"- {point}" for point in points)]
+    return _closed(f"{spec.name}: what and why", "\n".join(lines) + "\n")
+
+
+def _figures(spec: SpecPlan, plan: Plan) -> Iterator[str]:
+    output = spec.tokens.output
+    yield f"{count(spec.rows_to_send)} rows {jobs_words(spec)}, {size(spec.bytes)}"
+    yield f"{tokens(spec.tokens.input)} input tokens, {plain(spec.tokens.input_basis)}"
+    spread = f"{tokens(output.low)} to {tokens(output.high)}"
+    yield f"{tokens(output.expected)} output tokens, {spread}, {plain(spec.tokens.basis)}"
+    yield f"{money(spec.cost.expected)}, {cost_range(spec.cost)}, batch prices of {plain(plan.prices_dated)}"
+
+
+def _sample(spec: SpecPlan, sample: Sample) -> str:
+    if sample.before is not None:
+        lines, language = [mark + text for mark, text in request_diff(sample.before, sample.request)], "diff"
+    else:
+        lines, language = prompt_lines(sample.request), ""
+    if len(lines) > SAMPLE_LINES:
+        lines = [*lines[:SAMPLE_LINES], "…"]
+    shown = fenced([clipped(text, 500) for text in lines], language)
+    why = f" {sample.reason.value}" if sample.reason else ""
+    title = f"{spec.name}: {label(sample.action)}{why}, {sample.chosen_as}"
+    return _closed(title, f"Key {code(clipped(sample.key, 120))}\n\n{shown}")
+
+
+def _closed(title: str, body: str) -> str:
+    return f"\n<details><summary>{html(title)}</summary>\n\n{body}\n</details>\n"
+
+
+def _limits(verdicts: tuple[Verdict, ...]) -> str:
+    failed = [v.name for v in verdicts if not v.ok]
+    if failed:
+        return "✗ " + ", ".join(code(n) for n in failed)
+    return "✓" if verdicts else ""
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

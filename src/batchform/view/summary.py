@@ -1,0 +1,120 @@
+"""What every rendering of a plan says in words: why rows have their action, and the sum of it all.
+
+No layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from batchform.plan.model import Action, Plan, Range, Reason, SpecPlan
+from batchform.view.text import count, counted, money, safe
+
+ORDER: Final = (
+    Action.RUN, Action.RERUN, Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.IN_FLIGHT, Action.UNKNOWN,
+    Action.FORGET, Action.REMOVE, Action.HELD, Action.KEEP,
+)  # fmt: skip
+"""What costs money first, what stays as it is last."""
+
+_MEANING: Final[Mapping[Action, str]] = {
+    Action.REUSE: "the same request is already answered",
+    Action.REPARSE: "archived answers are read anew",
+    Action.REDELIVER: "archived answers are delivered again",
+    Action.IN_FLIGHT: "sent, not back yet",
+    Action.UNKNOWN: "sent, outcome not known yet",
+    Action.FORGET: "key left the source, answer kept",
+    Action.REMOVE: "key left the source, answer removed from the destination",
+}
+
+_UNTOUCHED: Final = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN)
+_FREE: Final = (
+    (Action.REUSE, "reused"),
+    (Action.REPARSE, "read anew"),
+    (Action.REDELIVER, "redelivered"),
+    (Action.FORGET, "forgotten"),
+    (Action.REMOVE, "removed"),
+)
+
+
+def label(action: Action) -> str:
+    """`in flight`."""
+    return action.value.replace("_", " ")
+
+
+def whys(spec: SpecPlan) -> tuple[dict[Action, str], str]:
+    """Words per action, and reasons that no single action can claim.
+
+    A plan counts reasons over all rows. They stand beside an action only where the counts leave no doubt.
+    """
+    words = {a: text for a, text in _MEANING.items() if spec.actions.get(a)}
+    if spec.held_by:
+        words[Action.HELD] = "; ".join(f"{count(rows)} {safe(why)}" for why, rows in spec.held_by.items())
+    other: dict[Reason, int] = {r: n for r, n in spec.reasons.items() if n and r != Reason.KEY_LEFT_SOURCE}
+    new: dict[Reason, int] = {Reason.NEW_KEY: other.pop(Reason.NEW_KEY)} if Reason.NEW_KEY in other else {}
+    left: dict[Reason, int] = {}
+    for action, reasons in ((Action.RUN, new), (Action.RERUN, other)):
+        if reasons and sum(reasons.values()) == spec.actions.get(action, 0):
+            words[action] = _reasons(reasons)
+        else:
+            left |= reasons
+    return words, _reasons(left)
+
+
+def quiet_line(plan: Plan) -> str | None:
+    """`No changes.
+
+    500 rows are up to date.`, when there is nothing to do and nothing to decide; else None.
+    """
+    totals = action_totals(plan.specs)
+    if plan.has_changes or totals[Action.HELD] or any(not v.ok for v in plan.all_verdicts):
+        return None
+    words = [f"No changes. {_rows_are(totals[Action.KEEP], 'up to date')}"]
+    if totals[Action.IN_FLIGHT]:
+        words.append(f"{_rows_are(totals[Action.IN_FLIGHT], 'in flight')}")
+    if totals[Action.UNKNOWN]:
+        words.append(f"{_rows_are(totals[Action.UNKNOWN], 'in a submission whose outcome is not known yet')}")
+    return " ".join(words)
+
+
+def sum_line(plan: Plan) -> str:
+    """`Plan: 12 to send ($0.02), 0 held, 488 untouched`; what is free is named when there is any."""
+    totals = action_totals(plan.specs)
+    what = "Plan" if plan.purpose == "apply" else f"Plan ({plan.purpose})"
+    if plan.partial:
+        what += f", only {', '.join(plan.selected)}"
+    price = f" ({money(plan.cost.expected)})" if plan.rows_to_send else ""
+    free = [f"{count(totals[a])} {words}" for a, words in _FREE if totals[a]]
+    parts = [
+        f"{count(plan.rows_to_send)} to send{price}",
+        *free,
+        f"{count(totals[Action.HELD])} held",
+        f"{count(sum(totals[a] for a in _UNTOUCHED))} untouched",
+    ]
+    return f"{what}: {', '.join(parts)}"
+
+
+def action_totals(specs: Sequence[SpecPlan]) -> dict[Action, int]:
+    """Rows per action over these specs."""
+    return {a: sum(s.actions.get(a, 0) for s in specs) for a in Action}
+
+
+def cost_range(cost: Range) -> str:
+    """`$0.40 to $1.10`."""
+    return f"{money(cost.low)} to {money(cost.high)}"
+
+
+def jobs_words(spec: SpecPlan) -> str:
+    """`in 3 jobs by file`."""
+    modes = sorted({s.mode for s in spec.shards})
+    return f"in {counted(len(spec.shards), 'job')}" + (f", {' and '.join(modes)}" if modes else "")
+
+
+def _rows_are(number: int, what: str) -> str:
+    return f"1 row is {what}." if number == 1 else f"{count(number)} rows are {what}."
+
+
+def _reasons(reasons: Mapping[Reason, int]) -> str:
+    if len(reasons) == 1:
+        return next(iter(reasons)).value
+    return ", ".join(f"{r.value} {count(n)}" for r, n in sorted(reasons.items(), key=lambda item: -item[1]))
