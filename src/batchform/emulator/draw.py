@@ -7,9 +7,8 @@ import zlib
 from typing import Any, Final
 
 _MASK: Final = (1 << 64) - 1
-_WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
-_MAX_WORDS: Final = 64
-_ENOUGH_TEXT: Final = 4_000
+_PUNCTUATION: Final = ".,:;!?\"'`()[]{}<>"
+_ENOUGH_TEXT: Final = 400
 
 
 class Draw:
@@ -19,7 +18,8 @@ class Draw:
 
     def __init__(self, prompt: str) -> None:
         self._state = zlib.crc32(prompt.encode(errors="replace")) ^ 0x9E3779B97F4A7C15
-        self.words = _WORDS.findall(prompt[:_ENOUGH_TEXT])[:_MAX_WORDS] or ["emulator"]
+        stripped = (word.strip(_PUNCTUATION) for word in prompt[:_ENOUGH_TEXT].split())
+        self.words = [word for word in stripped if word] or ["emulator"]
 
     def below(self, n: int) -> int:
         """A number from 0 to n-1."""

@@ -12,7 +12,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -186,12 +186,12 @@ class Runner:
 
     def run(self, request: dict[str, Any], key: str | None) -> answers.Outcome:
         """The outcome of one normalised request; noted for the bill unless it is an error."""
-        digest = self._hasher.fingerprint(canon.canonical_json(request))
+        digest = self._hasher.fingerprint(canon.sorted_json(request))
         outcome = answers.answer(
             request,
             model=self._model,
             digest=digest,
-            attempt=cache(lambda: bill.attempt(self._db, digest)),
+            attempt=partial(bill.attempt, self._db, digest),
             file_is_there=self._file_is_there,
         )
         if outcome.error is None:

@@ -39,9 +39,10 @@ def without(text: str) -> str:
 
 
 def asked(text: str, attempt: Callable[[], int]) -> Marker | None:
-    """The first marker of a prompt that still holds. attempt: how often this request ran, this time included."""
+    """The first marker of a prompt that still holds. attempt: counts this run, and says how many there were."""
     if _OPENING not in text:
         return None
+    run = 0
     for found in _MARKER.finditer(text):
         form = _FORM.fullmatch(found[1].strip())
         if form is None or form["name"] not in NAMES or (form["status"] and form["name"] != ERROR):
@@ -53,6 +54,8 @@ def asked(text: str, attempt: Callable[[], int]) -> Marker | None:
         if status not in RPC_CODES:
             wrong = f"The emulator cannot answer '{found[0]}': use one of {', '.join(map(str, RPC_CODES))}."
             return Marker(ERROR, 400, wrong)
-        if form["times"] is None or attempt() <= int(form["times"]):
+        if form["times"] is not None:
+            run = run or attempt()
+        if form["times"] is None or run <= int(form["times"]):
             return Marker(form["name"], status)
     return None

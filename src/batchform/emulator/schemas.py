@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
@@ -53,7 +54,13 @@ def _compiled(own_dialect: bool, encoded: bytes) -> Maker | str:
         return str(e)
     except RecursionError:
         return "the schema is nested too deeply"
-    return lambda draw: filler.value(schema, draw)
+    lock = Lock()  # a filler learns as it goes, and calls come from several threads
+
+    def make(draw: Draw) -> Any:
+        with lock:
+            return filler.value(schema, draw)
+
+    return make
 
 
 def _malformed(schema: Any) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from batchform import canon
 from batchform.emulator.grammar import ENUMS, FIELDS, MESSAGES, decoder, snake
 from batchform.emulator.refusal import Refusal, bad_field
 
@@ -46,7 +47,7 @@ def _column(line: bytes, field: str) -> int:
     return len(line[: found.start()].decode(errors="replace")) + 1 if found else 1
 
 
-_plain = msgspec.json.Decoder()
+_plain = msgspec.json.Decoder(float_hook=lambda text: canon.normalise(float(text)))
 
 
 @cache
@@ -55,7 +56,7 @@ def _checker(message: str) -> msgspec.json.Decoder[Any]:
 
 
 def read(message: str, raw: bytes) -> dict[str, Any]:
-    """The message with camelCase names and canonical types. Raises Misfit."""
+    """The message with camelCase names, canonical types and numbers (`canon.normalise`). Raises Misfit."""
     try:
         _checker(message).decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -152,7 +153,8 @@ def _int(value: Any) -> int:
 def _number(value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError
-    return float(value) if isinstance(value, str) else value
+    number: float | int = canon.normalise(float(value)) if isinstance(value, str) else value
+    return number
 
 
 def _bool(value: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from batchform.emulator.draw import Draw, matching
@@ -35,12 +37,23 @@ _FORMATS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One way to fill in a schema. types: without "null" when nullable; members: name, schema, required."""
+
+    flat: Flat
+    types: list[str]
+    nullable: bool
+    members: list[tuple[str, Any, bool]]
+
+
 class Filler:
     """Values for the schemas inside one root."""
 
     def __init__(self, flattener: Flattener) -> None:
         self._flattener = flattener
         self._heights: dict[int, float] = {}
+        self._choices: dict[int, list[_Choice]] = {}
         self._open: set[int] = set()
 
     def require_finite(self, schema: Any) -> None:
@@ -50,23 +63,16 @@ class Filler:
 
     def value(self, schema: Any, draw: Draw, depth: int = 0) -> Any:
         """A value that follows the schema; it must have a finite height."""
-        finite = [
-            (h, flat) for flat in self._flattener.alternatives(schema) if not math.isinf(h := self._flat_height(flat))
-        ]
-        flat = min(finite, key=lambda pair: pair[0])[1] if depth > _DEEP else finite[draw.below(len(finite))][1]
-        return self._fill(flat, draw, depth)
-
-    def _fill(self, flat: Flat, draw: Draw, depth: int) -> Any:
+        choices = self._choices.get(id(schema)) or self._choose(schema)
+        choice = choices[0] if depth > _DEEP or len(choices) == 1 else choices[draw.below(len(choices))]
+        flat = choice.flat
         if "enum" in flat:
             return flat["enum"][draw.below(len(flat["enum"]))]
-        types = [t for t in types_of(flat) if not math.isinf(self._type_height(flat, t))]
-        if "null" in types and len(types) > 1:
-            if draw.below(_NULL_ONE_IN) == 0 or depth > _DEEP:
-                return None
-            types.remove("null")
-        match types[draw.below(len(types))]:
+        if choice.nullable and (depth > _DEEP or draw.below(_NULL_ONE_IN) == 0):
+            return None
+        match choice.types[draw.below(len(choice.types))]:
             case "object":
-                return self._object(flat, draw, depth)
+                return self._object(choice, draw, depth)
             case "array":
                 return self._array(flat, draw, depth)
             case "string":
@@ -80,31 +86,46 @@ class Filler:
             case _:
                 return None
 
-    def _object(self, flat: Flat, draw: Draw, depth: int) -> dict[str, Any]:
+    def _choose(self, schema: Any) -> list[_Choice]:
+        """The alternatives that can be filled in, smallest first."""
+        flats = [(self._flat_height(flat), flat) for flat in self._flattener.alternatives(schema)]
+        finite = sorted((pair for pair in flats if not math.isinf(pair[0])), key=lambda pair: pair[0])
+        choices = [self._choice(flat) for _, flat in finite]
+        self._choices[id(schema)] = choices
+        return choices
+
+    def _choice(self, flat: Flat) -> _Choice:
+        types = [t for t in types_of(flat) if not math.isinf(self._type_height(flat, t))]
+        nullable = "null" in types and len(types) > 1
         properties, required = flat.get("properties", {}), flat.get("required", [])
         others = flat.get("additionalProperties", True)
-        most = flat.get("maxProperties", math.inf)
         names = [*(n for n in flat.get("propertyOrdering", ()) if n in properties), *properties, *required]
-        spare = most - len(set(required))
+        members = [(name, properties.get(name, others), name in required) for name in dict.fromkeys(names)]
+        return _Choice(
+            flat,
+            [t for t in types if t != "null" or not nullable],
+            nullable,
+            [m for m in members if m[2] or not math.isinf(self._height(m[1]))],
+        )
+
+    def _object(self, choice: _Choice, draw: Draw, depth: int) -> dict[str, Any]:
+        flat = choice.flat
+        spare = flat.get("maxProperties", math.inf) - len(set(flat.get("required", ())))
         out: dict[str, Any] = {}
-        for name in dict.fromkeys(names):
-            schema = properties.get(name, others)
-            if name not in required:
-                if depth >= _DEEP or spare < 1 or math.isinf(self._height(schema)):
+        for name, schema, required in choice.members:
+            if not required:
+                if depth >= _DEEP or spare < 1:
                     continue
                 spare -= 1
             out[name] = self._other(schema, draw, depth)
-        least = max(
-            flat.get("minProperties", 0),
-            1 if isinstance(others, dict) and not properties and spare >= 1 else 0,
-        )
-        if depth >= _DEEP:
-            least = flat.get("minProperties", 0)
-        if others is not False and not math.isinf(self._height(others)):
-            n = 0
-            while len(out) < least:
+        others, least = flat.get("additionalProperties", True), flat.get("minProperties", 0)
+        if isinstance(others, dict) and "properties" not in flat and spare >= 1 and depth < _DEEP:
+            least = max(least, 1)
+        if len(out) < least and others is not False and not math.isinf(self._height(others)):
+            for n in itertools.count():
                 out.setdefault(f"{draw.words[n % len(draw.words)]}{n or ''}", self._other(others, draw, depth))
-                n += 1
+                if len(out) >= least:
+                    break
         return out
 
     def _other(self, schema: Any, draw: Draw, depth: int) -> Any:
