@@ -74,8 +74,6 @@ def draft_spec(
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
     warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
     notes = [*rows.notes, *whole.notes, *warnings]
-    if realm == "emulator":
-        notes.append("emulator: priced as if it were real, nothing is charged")
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
     reasons = dict(rendered.reasons)

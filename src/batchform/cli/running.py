@@ -1,0 +1,240 @@
+"""`apply` and `sync`: send what was planned, track it, collect and deliver it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchform.cli.options import Common, allowances, common, selection
+
+if TYPE_CHECKING:
+    from batchform.cli.wiring import Session
+    from batchform.plan.model import Plan
+    from batchform.run.context import RunContext
+    from batchform.run.reconcile import Outcome
+    from batchform.spec.resolved import ResolvedSpec
+
+_LEASE_SECONDS = 300.0
+
+
+@click.command("apply", short_help="Send what a plan says, wait, and deliver.")
+@click.argument("plan", required=False, metavar="[PLAN]")
+@selection
+@allowances
+@click.option("--detach", is_flag=True, help="Return once the jobs are created; `sync` goes on.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before sending rows that cost money.")
+@common
+def apply_command(
+    common: Common, plan: str | None, select: Sequence[str], allow: Sequence[str], detach: bool, yes: bool
+) -> int:
+    """Plan and send, or send exactly the saved PLAN. Waits for the jobs and delivers their answers.
+
+    Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
+    """
+    from batchform.cli.wiring import open_session
+    from batchform.errors import UsageError
+    from batchform.run.reconcile import apply_plan
+    from batchform.cli.progress import run_progress
+
+    if plan and (select or allow):
+        raise UsageError("--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}")
+    with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
+        with run_progress(silent=common.quiet or common.as_json) as progress:
+            bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
+            ctx = session.run_context(progress, bundle)
+            chosen = _saved(session, bundle) if plan else _planned(session, ctx, select, allow, bundle)
+        if not common.as_json and not plan:
+            _show(chosen, common)
+        if any(not v.ok for v in chosen.all_verdicts):
+            raise _held(chosen)
+        if not plan:
+            _confirm(chosen, yes)
+        _record_allowed(session, chosen)
+        with run_progress(silent=common.quiet or common.as_json) as progress:
+            ctx = session.run_context(progress, bundle)
+            outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
+            if not detach and not outcome.interrupted:
+                _settle(session, ctx, outcome, chosen)
+        _compact(session)
+        return _finish(session, outcome, common, detached=detach)
+
+
+@click.command("sync", short_help="One step: recover, look at jobs, collect, retry, deliver.")
+@selection
+@click.option("--wait", is_flag=True, help="Go on until no job is open.")
+@common
+def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
+    """Bring what was applied a step further: for cron, or with --wait until it is done.
+
+    Failed rows are sent again as far as the spec's `retry` allows; nothing else is sent.
+    """
+    from batchform.cli.wiring import open_session
+    from batchform.run.reconcile import sync
+    from batchform.cli.progress import run_progress
+
+    with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
+        specs = session.select(select)
+        with run_progress(silent=common.quiet or common.as_json) as progress:
+            ctx = session.run_context(progress)
+            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs))
+        _compact(session)
+        return _finish(session, outcome, common, detached=not wait)
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Sequence[str], bundle: Path) -> Plan:
+    """A fresh plan with its shards, made after open submissions are settled, so that it sees what became of them."""
+    from batchform.cli.planning import make_plan
+    from batchform.run.recover import recover
+
+    recover(ctx)
+    return make_plan(session, session.select(select), allow=allow, folder=bundle)
+
+
+def _saved(session: Session, bundle: Path) -> Plan:
+    """The saved plan, refused when it or anything that it was made from has changed."""
+    from batchform.plan.bundle import check_files, check_fresh, load_bundle
+
+    manifest = load_bundle(bundle)
+    names = {s.name for s in manifest.plan.specs}
+    specs = [s for s in session.project.specs if s.name in names]
+    check_files(bundle, manifest)
+    check_fresh(manifest, session.project, session.ledger, _source_paths(session, specs))
+    return manifest.plan
+
+
+def _source_paths(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, tuple[Path, ...]]:
+    found = {}
+    for spec in specs:
+        con = session.connect()
+        try:
+            found[spec.name] = session.source(spec).open(con).paths
+        finally:
+            con.close()
+    return found
+
+
+def _retries(session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec]) -> tuple[Plan, Path] | None:
+    """A plan that sends failed rows again, as far as `retry` allows; None when there is nothing to send or settle."""
+    from batchform.cli.planning import make_plan
+    from batchform.errors import SourceError
+
+    waiting = [s for s in specs if s.spec.idempotency.reuse_identical or _has_failed(session, s.name)]
+    if not waiting:
+        return None
+    bundle = session.scratch / f"retry-{session.ledger.serial}"
+    try:
+        plan = make_plan(session, waiting, folder=bundle, purpose="retry")
+    except SourceError as exc:
+        ctx.progress.note(f"failed rows were not looked at again: {exc.message}")
+        return None
+    held = [v for v in plan.all_verdicts if not v.ok]
+    for verdict in held:
+        ctx.progress.note(f"failed rows wait for `batchform apply`: {verdict.message}")
+    idle = plan.rows_to_send == 0 and not any(s.bookkeeping for s in plan.specs)
+    return None if held or idle else (plan, bundle)
+
+
+def _has_failed(session: Session, name: str) -> bool:
+    if name not in session.ledger.specs():
+        return False
+    con = session.connect()
+    try:
+        rows = session.ledger.rows_relation(con, name)
+        found = con.execute(f"SELECT count(*) FROM {rows} WHERE status IN ('failed', 'pending')").fetchall()
+        return bool(found[0][0])
+    finally:
+        con.close()
+
+
+def _settle(session: Session, ctx: RunContext, outcome: Outcome, plan: Plan) -> None:
+    """Give rows that share a request the answer that has just come for another of them, and deliver it."""
+    from batchform.cli.planning import make_plan
+    from batchform.run.reconcile import apply_plan
+
+    names = [s.name for s in plan.specs if s.waiting]
+    if not names or outcome.running:
+        return
+    bundle = session.scratch / "settle"
+    settled = make_plan(session, [session.spec(n) for n in names], folder=bundle, purpose="settle")
+    outcome.delivered.update(apply_plan(ctx, settled, bundle).delivered)
+
+
+# --- asking and telling ----------------------------------------------------------------------------------------------
+
+
+def _show(plan: Plan, common: Common) -> None:
+    from batchform.cli.planning import echo_plan
+
+    if not common.quiet:
+        echo_plan(plan, "text")
+
+
+def _held(plan: Plan) -> Exception:
+    from batchform.errors import LimitExceeded
+
+    failed = [v for v in plan.all_verdicts if not v.ok]
+    names = "; ".join(f"{v.scope}: {v.message}" for v in failed)
+    return LimitExceeded(f"nothing was sent: {names}", hint="Or raise the limit in the file that sets it.")
+
+
+def _confirm(plan: Plan, yes: bool) -> None:  # noqa: FBT001
+    """Ask before rows are paid for. Without a terminal --yes, or a saved plan, must say it."""
+    from batchform.cli.wiring import is_terminal
+    from batchform.errors import UsageError
+
+    if yes or plan.rows_to_send == 0:
+        return
+    if not is_terminal():
+        raise UsageError(
+            f"{plan.rows_to_send:,} rows would be sent and there is no terminal to ask",
+            hint="Add --yes, or review a saved plan and apply it: batchform plan --out DIR && batchform apply DIR",
+        )
+    cost = plan.cost
+    click.confirm(f"Send {plan.rows_to_send:,} rows for about ${cost.expected:,.4f}?", abort=True)
+
+
+def _record_allowed(session: Session, plan: Plan) -> None:
+    from batchform.ledger.records import Allowed
+
+    events = [
+        Allowed(
+            at=session.clock.now().isoformat(), by=session.who, limit=f"{v.scope}.{v.name}", plan_digest=plan.digest,
+            message=v.message,
+        )
+        for v in plan.all_verdicts
+        if v.allowed
+    ]  # fmt: skip
+    if events:
+        session.ledger.commit(events)
+
+
+def _compact(session: Session) -> None:
+    for name in session.ledger.specs():
+        if session.ledger.should_compact(name):
+            session.ledger.compact(session.connect, spec=name)
+
+
+def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool) -> int:
+    """Say what was done; the exit code comes from the outcome's error, if it has one."""
+    import json
+
+    from batchform.view.outcome import outcome_json, outcome_lines
+
+    error = outcome.error({s.name: s.spec.tolerate_failed for s in session.project.specs}, detached=detached)
+    if common.as_json:
+        click.echo(json.dumps(outcome_json(outcome, error)))
+        return error.exit_code if error else 0
+    if not common.quiet:
+        for line in outcome_lines(outcome, detached=detached):
+            click.echo(line)
+    if error:
+        print(f"error: {error.render()}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
