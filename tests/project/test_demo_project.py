@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -81,3 +82,10 @@ def test_response_schemas_use_common_keywords_only(name: str) -> None:
     schema = json.loads((ROOT / f"schemas/{name}.json").read_text(encoding="utf-8"))
     assert keywords(schema) <= SCHEMA_KEYWORDS
     assert schema["propertyOrdering"] == list(schema["properties"])
+
+
+def test_readme_explains_the_spec_as_it_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    explained = re.search(r"```yaml\n# specs/classify.yaml\n(.*?)```", readme, re.DOTALL)
+    assert explained
+    assert yaml.safe_load(explained[1]) == yaml.safe_load((ROOT / "specs/classify.yaml").read_text(encoding="utf-8"))
