@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -73,9 +74,7 @@ class GeminiBackend:
         self._key = (api_key or find_api_key(config, env)).strip()
         self._timeout = config.timeout
         # A create call must have ended well before another runner may take it for lost.
-        self._create_timeout = (
-            max(0.001, min(config.timeout, config.settle / 2)) if config.settle else config.timeout
-        )
+        self._create_timeout = max(0.001, min(config.timeout, config.settle / 2)) if config.settle else config.timeout
         self._sleep = sleep
         self._now = now
         self.fingerprint = canon.digest_of("backend", self._identity(config, configured))
@@ -177,7 +176,7 @@ class GeminiBackend:
         raise BackendError(f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.")
 
     def create(self, *, model: str, tag: str, staged: Staged) -> str:
-        from batchform.adapters.gemini_errors import VENDOR_ERRORS, create_outcome
+        from batchform.adapters.gemini_errors import create_outcome
 
         doing = f"Creating job {tag}"
         if not _MODEL_ID.fullmatch(_bare(model)):
@@ -191,15 +190,17 @@ class GeminiBackend:
                 options["extra_body"] = wire.inline_body(lines)
         client = self._client_or_not_created()
         try:
-            job = client.batches.create(
-                model=_bare(model),
-                src=staged.name if staged.name is not None else [],
-                config={"display_name": tag, "http_options": options},
-            )
-        except VENDOR_ERRORS as error:
-            raise create_outcome(error, doing, self._redact) from None
+            with warnings.catch_warnings():  # the SDK warns of states that it does not know
+                warnings.simplefilter("ignore")
+                job = client.batches.create(
+                    model=_bare(model),
+                    src=staged.name if staged.name is not None else [],
+                    config={"display_name": tag, "http_options": options},
+                )
         except BackendError as error:  # an emulator answered in Google's place
             raise NotCreated(error.message, hint=error.hint) from None
+        except Exception as error:  # noqa: BLE001  (whatever the SDK makes of the answer, a job may exist)
+            raise create_outcome(error, doing, self._redact) from None
         if not job.name:
             raise OutcomeUnknown(f"{doing}: the service said yes but named no job.")
         return job.name
@@ -230,11 +231,7 @@ class GeminiBackend:
     def _reusable(self, file: dict[str, Any], content: str) -> bool:
         expires = wire.parse_time(file.get("expirationTime"))
         fresh = expires is None or expires - self._now() > INPUT_LIFE - REUSE_WITHIN
-        return (
-            fresh
-            and file.get("state") == "ACTIVE"
-            and wire.sha256_matches(str(file.get("sha256Hash", "")), content)
-        )
+        return fresh and file.get("state") == "ACTIVE" and wire.sha256_matches(str(file.get("sha256Hash", "")), content)
 
     def _ready(self, path: Path, file: dict[str, Any], content: str) -> Staged:
         name = str(file.get("name"))
@@ -267,9 +264,7 @@ class GeminiBackend:
             except BackendError as error:
                 if error.status == 409 or "already exists" in error.message.lower():
                     break
-                if mime_type == MIME_TYPES[-1] or not (
-                    error.status == 400 and "mime" in error.message.lower()
-                ):
+                if mime_type == MIME_TYPES[-1] or not (error.status == 400 and "mime" in error.message.lower()):
                     raise
         found = self._input(name)
         if found is None:

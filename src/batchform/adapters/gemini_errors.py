@@ -28,6 +28,8 @@ VENDOR_ERRORS: tuple[type[Exception], ...] = (
     httpx2.CookieConflict,
     ValueError,  # the SDK's own checks, pydantic and JSON errors
     KeyError,  # files.upload without an upload URL in the answer
+    AttributeError,  # answers of a shape that the SDK does not expect
+    TypeError,
 )
 """Bases of everything that the vendor's libraries raise. A test enumerates their classes against it."""
 

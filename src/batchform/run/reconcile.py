@@ -81,7 +81,7 @@ class Outcome:
             )
         if self.unknown:
             return UnknownSubmissions(
-                f"Whether {_count(len(self.unknown), 'job')} came into being is not known: {', '.join(self.unknown[:5])}.",
+                f"Whether {_count(len(self.unknown), 'job')} came to be is unknown: {', '.join(self.unknown[:5])}.",
                 hint="Nothing is sent twice. Run `batchform sync` later: it looks for them and settles this.",
             )
         if (self.running or self.not_sent) and not detached:
@@ -249,8 +249,8 @@ def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
         if delivered is not None:
             outcome.delivered[name] = delivered
             ctx.progress.delivered(name, delivered)
-    for error in failed[1:]:
-        ctx.progress.note(error.render())
+    for other in failed[1:]:
+        ctx.progress.note(other.render())
     if failed:
         raise failed[0]
 

@@ -55,9 +55,9 @@ def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int) -> N
     if ctx.ledger.serial == since:
         return
     with closing(ctx.connect()) as con:
-        rows = ctx.ledger.rows_relation(con, spec)
+        rows, planned = ctx.ledger.rows_relation(con, spec), f"read_parquet({literal(str(states))})"
         counted = con.execute(
-            f"SELECT count(*) FROM {rows} r SEMI JOIN read_parquet({literal(str(states))}) s ON r.key_hash = s.key_hash "
+            f"SELECT count(*) FROM {rows} r SEMI JOIN {planned} s ON r.key_hash = s.key_hash "
             f"WHERE r.changed_serial > {since}"
         ).fetchone()
     if counted and counted[0]:
