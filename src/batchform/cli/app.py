@@ -50,8 +50,8 @@ class _Commands(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], list(_COMMANDS), n=1)
-            if near and "No such command" in exc.message:
-                exc.message += f" Did you mean {near[0]!r}?"
+            if near:
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx) from exc
             raise
 
 

@@ -25,4 +25,4 @@ def serve(host: str, port: int, state: str, job_seconds: float) -> None:
         click.echo(f"The emulator listens on {url}; its state is in {state}. Stop it with Ctrl-C.")
         click.echo(f"  export GOOGLE_GEMINI_BASE_URL={url} GEMINI_API_KEY=emulator")
 
-    run(Path(state), host=host, port=port, job_seconds=job_seconds, started=started)
+    run(Path(state), host=host, port=port, job_seconds=job_seconds, on_ready=started)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchform.run.context import RunContext
     from batchform.run.reconcile import Outcome
     from batchform.spec.resolved import ResolvedSpec
+    from batchform.view.progress import BarProgress, LineProgress
 
 _LEASE_SECONDS = 300.0
 
@@ -38,12 +39,11 @@ def apply_command(
     from batchform.cli.wiring import open_session
     from batchform.errors import UsageError
     from batchform.run.reconcile import apply_plan
-    from batchform.cli.progress import run_progress
 
     if plan and (select or allow):
         raise UsageError("--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}")
     with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
-        with run_progress(silent=common.quiet or common.as_json) as progress:
+        with _progress(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
             chosen = _saved(session, bundle) if plan else _planned(session, ctx, select, allow, bundle)
@@ -54,7 +54,7 @@ def apply_command(
         if not plan:
             _confirm(chosen, yes)
         _record_allowed(session, chosen)
-        with run_progress(silent=common.quiet or common.as_json) as progress:
+        with _progress(common) as progress:
             ctx = session.run_context(progress, bundle)
             outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
             if not detach and not outcome.interrupted:
@@ -74,11 +74,10 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
     """
     from batchform.cli.wiring import open_session
     from batchform.run.reconcile import sync
-    from batchform.cli.progress import run_progress
 
     with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
         specs = session.select(select)
-        with run_progress(silent=common.quiet or common.as_json) as progress:
+        with _progress(common) as progress:
             ctx = session.run_context(progress)
             outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs))
         _compact(session)
@@ -167,6 +166,15 @@ def _settle(session: Session, ctx: RunContext, outcome: Outcome, plan: Plan) -> 
 
 
 # --- asking and telling ----------------------------------------------------------------------------------------------
+
+
+def _progress(common: Common) -> LineProgress | BarProgress:
+    """Progress on standard error, so that standard output holds results only; nowhere when nobody wants it."""
+    from io import StringIO
+
+    from batchform.view.progress import make_progress
+
+    return make_progress(StringIO() if common.quiet or common.as_json else sys.stderr)
 
 
 def _show(plan: Plan, common: Common) -> None:

@@ -22,9 +22,12 @@ _FLUSH_ROWS = 8192
 
 
 class FreeRows:
-    """A Parquet file of candidates that cost nothing, written in batches; nothing is made until the first row."""
+    """A Parquet file of candidates that cost nothing, written in batches; nothing is made until the first row.
 
-    def __init__(self, path: Path) -> None:
+    With no path it only counts.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.count = 0
         self._rows: list[tuple[Any, ...]] = []
@@ -39,9 +42,11 @@ class FreeRows:
         source: tuple[str, str, str] | None = None,
     ) -> None:
         """source: (tag, key hash in hex, parse digest) of the answer that is reused; None when its own answer stands."""
+        self.count += 1
+        if self.path is None:
+            return
         tag, source_hex, parse = source or (None, None, None)
         self._rows.append((key, key_hex, row_fp_hex, request_fp, tag, source_hex, parse))
-        self.count += 1
         if len(self._rows) >= _FLUSH_ROWS:
             self._flush()
 
@@ -67,6 +72,11 @@ class FreeRows:
             self._writer.close()
             self._writer = None
 
+    def discard(self) -> None:
+        """Remove the file."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
 
 def write_bookkeeping(
     con: DuckDBPyConnection,
@@ -89,7 +99,7 @@ def write_bookkeeping(
     if not free.count and not left:
         return 0
     parts = []
-    if free.count:
+    if free.count and free.path is not None:
         parts.append(_free_states(spec, recorded, free.path, realm=realm, fp_columns=fp_columns, at=at))
     if left:
         parts.append(_left_states(recorded, at=at))

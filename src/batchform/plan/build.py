@@ -167,7 +167,10 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         _refuse_empty(spec, rows)
         found = diff(con, spec, rows, past)
         control = ledger.control()
-        rendered, shards, renderer, free = _render(con, spec, rows, past, found, control, settings, own, save)
+        free = FreeRows(own / "free.parquet")
+        rendered, shards, fp_columns = render_candidates(
+            con, spec, rows, past, found, control, settings, folder=own if save.shards else None, free=free
+        )
         if save.shards:
             _carry_answers(con, past, shards, folder)
         bookkeeping = None
@@ -175,11 +178,11 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
             to = own / "bookkeeping.rows.parquet"
             count = write_bookkeeping(
                 con, spec, past, found, free,
-                realm=realm_of(spec.backend), fp_columns=renderer.fp_columns, at=_rfc3339(settings.now), to=to,
+                realm=realm_of(spec.backend), fp_columns=fp_columns, at=_rfc3339(settings.now), to=to,
                 removals="record" if settings.purpose == "apply" else "leave",
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
-        free.path.unlink(missing_ok=True)
+        free.discard()
         history = _history(con, spec, past)
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
         return draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
@@ -187,7 +190,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         con.close()
 
 
-def _render(
+def render_candidates(
     con: DuckDBPyConnection,
     spec: ResolvedSpec,
     rows: KeyedRows,
@@ -195,18 +198,20 @@ def _render(
     found: Diff,
     control: ControlView,
     settings: Settings,
-    own: Path,
-    save: Saving,
-) -> tuple[Rendered, list[DraftShard], CandidateRenderer, FreeRows]:
+    *,
+    folder: Path | None,
+    free: FreeRows,
+) -> tuple[Rendered, list[DraftShard], str]:
+    """Run the second level of the diff. Returns what it came to, the shards, and the columns that fingerprints cover.
+
+    folder: where shards are written; None only counts them.
+    """
     realm = realm_of(spec.backend)
-    free = FreeRows(own / "free.parquet")
-    renderer = CandidateRenderer(
-        con, spec, rows, past, realm=realm, free=free, paying=PAYING[settings.purpose]
-    )
+    renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=PAYING[settings.purpose])
     cutter = ShardCutter(
         spec,
         limits=backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry),
-        folder=own if save.shards else None,
+        folder=folder,
         relative=f"specs/{spec.name}/",
         realm=realm,
         fp_columns=renderer.fp_columns,
@@ -218,7 +223,7 @@ def _render(
     finally:
         cutter.abandon()
         free.close()
-    return rendered, cutter.shards, renderer, free
+    return rendered, cutter.shards, renderer.fp_columns
 
 
 def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> BackendLimits:

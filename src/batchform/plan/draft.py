@@ -62,7 +62,7 @@ def draft_spec(
     """Price and describe one spec's outcome."""
     rows, found, rendered, shards = outcome.rows, outcome.found, outcome.rendered, outcome.shards
     realm = realm_of(spec.backend)
-    actions = _actions(found, rendered)
+    actions = actions_of(found, rendered)
     to_send = actions[Action.RUN] + actions[Action.RERUN]
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
     estimator = Estimator.of(
@@ -120,7 +120,8 @@ def draft_spec(
     return Draft(plan, figures, spec.limits)
 
 
-def _actions(found: Diff, rendered: Rendered) -> dict[Action, int]:
+def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:
+    """Rows per action, zeros included."""
     actions = dict.fromkeys(Action, 0)
     actions[Action.KEEP] = found.count(first.KEEP, first.RETURNED)
     actions[Action.IN_FLIGHT] = found.count(first.IN_FLIGHT)

@@ -1,0 +1,170 @@
+"""Why one row has its action: the very stages of a plan, run on that row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from batchform.canon import key_hash
+from batchform.errors import UsageError
+from batchform.ledger.records import ROW_COLUMNS, ControlView
+from batchform.ledger.store import Ledger
+from batchform.plan.bookkeeping import FreeRows
+from batchform.plan.build import Settings, Work, render_candidates
+from batchform.plan.diff import Diff, Recorded, diff
+from batchform.plan.draft import actions_of
+from batchform.plan.model import Action, Reason
+from batchform.plan.recorded import recorded
+from batchform.plan.render import Rendered
+from batchform.rows.keyed import (
+    NARROW,
+    WIDE,
+    KeyedRows,
+    fingerprint_sql,
+    fp_columns_text,
+    prepare,
+    template_columns,
+)
+from batchform.rows.request import RequestRenderer
+from batchform.rows.sql import literal
+from batchform.rows.stream import stream, values_sql
+from batchform.spec.realm import realm_of
+from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_COMPONENTS = (
+    ("prompt", "prompt_digest"), ("model", "model"), ("config", "config_digest"), ("schema", "schema_digest"),
+    ("realm", "realm"), ("row", "row_fp"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RowExplanation:
+    """action and reason as the next plan has them; components: (name, before, after); before, after: requests."""
+
+    action: Action
+    reason: Reason | None
+    components: tuple[tuple[str, str | None, str | None], ...]
+    before: str | None
+    after: str | None
+    facts: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> RowExplanation:
+    """Explain one row. Raises UsageError if neither the source nor the ledger has the key."""
+    spec = work.spec
+    con = work.connect()
+    try:
+        past = recorded(con, ledger, spec, destination_exists=work.destination.exists())
+        rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
+        past = replace(past, relation=_only(past.relation, key))
+        con.execute(f"DELETE FROM {NARROW} WHERE key <> {literal(key)}")
+        state = _state(con, past)
+        now = _request_now(con, spec, rows, key)
+        if state is None and now is None:
+            raise UsageError(f"{spec.name} has no row with key {key!r}", hint=_near(con, key))
+        found = diff(con, spec, rows, past)
+        rendered = _rendered(con, spec, rows, past, found, ledger.control(), settings)
+        return _explanation(spec, settings, found, rendered, state, now, key)
+    finally:
+        con.close()
+
+
+def _only(relation: str | None, key: str) -> str:
+    """The recorded state of this key alone, as a relation, so that the plan's own stages see one row."""
+    if relation is not None:
+        return f"(SELECT * FROM {relation} WHERE key = {literal(key)})"
+    return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in ROW_COLUMNS.items()) + " LIMIT 0)"
+
+
+def _state(con: DuckDBPyConnection, past: Recorded) -> dict[str, Any] | None:
+    found = con.execute(f"SELECT * FROM {past.relation}").fetchall()
+    return dict(zip(ROW_COLUMNS, found[0], strict=True)) if found else None
+
+
+def _request_now(
+    con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, key: str
+) -> tuple[str, bytes] | None:
+    """(input fingerprint, canonical request) of the row as it stands; None if the source has it no longer."""
+    names = template_columns(spec, rows.columns)
+    print_sql = fingerprint_sql(fp_columns_text(names, rows.columns), rows.columns)
+    sql = f"SELECT CAST({print_sql} AS VARCHAR){values_sql(names, rows.columns, 'w')} FROM {WIDE} w "
+    found = [row for batch in stream(con, sql + f"WHERE w.bf_key = {literal(key)}") for row in batch]
+    if not found:
+        return None
+    return found[0][0], RequestRenderer(spec, names).render(key, found[0][1:])
+
+
+def _rendered(
+    con: DuckDBPyConnection,
+    spec: ResolvedSpec,
+    rows: KeyedRows,
+    past: Recorded,
+    found: Diff,
+    control: ControlView,
+    settings: Settings,
+) -> Rendered:
+    free = FreeRows(None)
+    rendered, _, _ = render_candidates(con, spec, rows, past, found, control, settings, folder=None, free=free)
+    return rendered
+
+
+def _explanation(
+    spec: ResolvedSpec,
+    settings: Settings,
+    found: Diff,
+    rendered: Rendered,
+    state: dict[str, Any] | None,
+    now: tuple[str, bytes] | None,
+    key: str,
+) -> RowExplanation:
+    action = next((a for a, n in actions_of(found, rendered).items() if n), Action.KEEP)
+    reason = next(iter(rendered.reasons), None)
+    if action in (Action.FORGET, Action.REMOVE):
+        reason = Reason.KEY_LEFT_SOURCE
+    current = {
+        "prompt_digest": spec.prompt_digest, "model": spec.model, "config_digest": spec.config_digest,
+        "schema_digest": spec.schema_digest, "realm": realm_of(spec.backend), "row_fp": now[0] if now else None,
+    }  # fmt: skip
+    components = tuple(
+        (name, None if state is None or state[column] is None else str(state[column]), current[column])
+        for name, column in _COMPONENTS
+    )
+    before = None
+    if state is not None and state["tag"] and settings.before is not None:
+        before = settings.before(state["tag"], key_hash(key).hex())
+    held = [*found.exhausted, *rendered.held]
+    return RowExplanation(
+        action=action,
+        reason=reason,
+        components=components,
+        before=before.decode() if before else None,
+        after=now[1].decode() if now else None,
+        facts=_facts(state),
+        notes=tuple(held) + (("the source has no row with this key any more",) if now is None else ()),
+    )
+
+
+def _facts(state: dict[str, Any] | None) -> dict[str, str]:
+    if state is None:
+        return {"status": "never sent"}
+    labels = (
+        ("status", "status"), ("attempt", "attempts"), ("tag", "job"), ("failure", "failure"),
+        ("failure_message", "message"), ("answered_at", "answered at"), ("finish_reason", "finish reason"),
+        ("model_version", "model version"), ("prompt_tokens", "input tokens"), ("output_tokens", "output tokens"),
+        ("cost_usd", "cost in USD"),
+    )  # fmt: skip
+    return {label: str(state[column]) for column, label in labels if state[column] is not None}
+
+
+def _near(con: DuckDBPyConnection, key: str) -> str:
+    """Keys of the source that look most like this one."""
+    found = con.execute(
+        f"SELECT bf_key FROM {WIDE} ORDER BY jaro_winkler_similarity(bf_key, {literal(key)}) DESC, bf_key LIMIT 3"
+    ).fetchall()
+    return f"Keys like it: {', '.join(repr(f[0]) for f in found)}." if found else ""
+
