@@ -1,12 +1,14 @@
-"""Write the field tables of docs/specs.md from the models, between their markers.
+"""Write the tables of docs/specs.md and docs/ledger.md from the code, between their markers.
 
 python scripts/make_reference.py [--check]
 
-A marker `<!-- fields: Retry -->` starts a table of the model `Retry` in batchform.spec.model; `<!-- end -->` ends it.
+`<!-- fields: Retry -->` starts a table of the model `Retry` in batchform.spec.model, `<!-- columns: ROW_COLUMNS -->`
+one of those columns in batchform.ledger.records, `<!-- events -->` one of the ledger's events; `<!-- end -->` ends each.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
@@ -16,33 +18,60 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from batchform.ledger import records
 from batchform.spec import model
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "specs.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = (DOCS / "specs.md", DOCS / "ledger.md")
 _NAMED = {id(model.Duration): "duration", id(model.Count): "count", id(model.Name): "name"}
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true \\| false", type(None): "", Any: "any"}
 
 
 def main() -> None:
-    before = PAGE.read_text(encoding="utf-8")
-    after = with_tables(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            0 if before == after else f"{PAGE.name} is not what the models say: run python scripts/make_reference.py"
-        )
-    PAGE.write_text(after, encoding="utf-8")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = with_tables(before)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(after, encoding="utf-8")
+        elif before != after:
+            sys.exit(f"docs/{page.name} is not what the code says: run python scripts/make_reference.py")
 
 
 def with_tables(page: str) -> str:
     """The page with every marked table made again."""
 
     def fill(marker: re.Match[str]) -> str:
-        return f"<!-- fields: {marker[1]} -->\n{table(getattr(model, marker[1]))}\n<!-- end -->"
+        kind, name = marker[1], marker[2]
+        if kind == "fields":
+            made = fields_table(getattr(model, name))
+        else:
+            made = columns_table(name) if kind == "columns" else events_table()
+        return f"<!-- {kind}{': ' + name if name else ''} -->\n{made}\n<!-- end -->"
 
-    return re.sub(r"<!-- fields: (\w+) -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    return re.sub(r"<!-- (fields|columns|events)(?:: (\w+))? -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
 
 
-def table(of: type[BaseModel]) -> str:
+def columns_table(name: str) -> str:
+    """Markdown table of a Parquet file's columns; what each is for is the comment beside it."""
+    source = inspect.getsource(records)
+    start = source.index(f"{name}: Final")
+    found = re.findall(
+        r'^    "(\w+)": "(\w+)",(?:  # (.*))?$', source[start : source.index("\n}", start)], re.MULTILINE
+    )
+    rows = [f"| `{column}` | {kind} | {cell(text)} |" for column, kind, text in found]
+    return "\n".join(["| column | type | |", "|---|---|---|", *rows])
+
+
+def events_table() -> str:
+    """Markdown table of the events, with their fields."""
+    rows = []
+    for event in records.Event.__subclasses__():
+        fields = ", ".join(f"`{f}`" for f in event.__struct_fields__ if f not in records.Event.__struct_fields__)
+        rows.append(f"| `{event.__name__}` | {cell(' '.join((event.__doc__ or '').split()))} | {fields} |")
+    return "\n".join(["| type | | fields |", "|---|---|---|", *rows])
+
+
+def fields_table(of: type[BaseModel]) -> str:
     """Markdown table of a model's fields, in order. A field marked * can change the request that is sent."""
     hints = get_type_hints(of, include_extras=True)
     lines = ["| field | value | default | |", "|---|---|---|---|"]
