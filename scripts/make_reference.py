@@ -3,7 +3,7 @@
 python scripts/make_reference.py [--check]
 
 `<!-- fields: Retry -->` starts a table of the model `Retry` in batchform.spec.model, `<!-- columns: ROW_COLUMNS -->`
-one of those columns in batchform.ledger.records, `<!-- events -->` one of the ledger's events; `<!-- end -->` ends each.
+one of those columns in batchform.ledger.records, `<!-- events -->` one of its events; `<!-- end -->` ends each.
 """
 
 from __future__ import annotations
