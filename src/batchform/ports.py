@@ -69,7 +69,8 @@ class Delivery:
     (equal to `relation` on the first delivery and on a redelivery); key_columns: names that identify a row;
     name: stable, unique name of this delivery (spec, ledger serial, digest): writing it twice is writing it once;
     spec: the spec's name; full: whether `changed` is everything (first delivery, changed destination or mapping);
-    previous: part files written by earlier deliveries that a full delivery replaces.
+    previous: names of the parts that hold what was delivered before; a full delivery replaces them;
+    owner: spec and ledger, the part of `name` before its first dot: what else has it is left from a killed delivery.
     """
 
     spec: str
@@ -79,11 +80,13 @@ class Delivery:
     key_columns: tuple[str, ...]
     full: bool
     previous: tuple[str, ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a delivery wrote: number of rows written and where, as the user would name it."""
+    """What a delivery wrote: number of rows written and where, as the user would name it; parts: names of all parts
+    that hold the answers now, earlier ones included; empty unless the destination takes parts."""
 
     rows: int
     location: str
@@ -94,8 +97,8 @@ class Delivered:
 class Destination(Protocol):
     """Where answers go. A delivery is atomic: readers see the old or the new, never half."""
 
-    def exists(self) -> bool:
-        """Whether what was delivered before is still there."""
+    def exists(self, parts: Sequence[str] = ()) -> bool:
+        """Whether what was delivered before is still there, with all of its parts if it has any."""
         ...
 
     def check(self) -> None:

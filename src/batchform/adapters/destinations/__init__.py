@@ -1,0 +1,53 @@
+"""Where answers go: files, folders of parts, tables of SQLite and DuckDB files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchform import ports
+from batchform.errors import DestinationError
+from batchform.spec import model
+
+__all__ = ["make_destination"]
+
+
+def make_destination(spec_dest: model.Destination, *, root: Path, allow: Sequence[Path]) -> ports.Destination:
+    """The destination that a spec names. Touches nothing. Raises DestinationError when it lies outside the project.
+
+    root: the project's folder, against which paths are relative; allow: folders outside of it that may be written.
+    """
+    path = _confined(spec_dest.path, root=root, allow=allow)
+    shown = spec_dest.path
+    if isinstance(spec_dest, model.FileDestination):
+        from batchform.adapters.destinations.files import FileDestination, PartFolder
+
+        kind = PartFolder if shown.endswith("/") else FileDestination
+        return kind(path, format=spec_dest.type, shown=shown)
+    if shown.endswith("/"):
+        raise DestinationError(f"destination.path {shown!r} is a folder; a {spec_dest.type} destination is one file.")
+    from batchform.adapters.destinations.databases import DuckDBTable, SqliteTable
+
+    table = SqliteTable if spec_dest.type == "sqlite" else DuckDBTable
+    return table(path, table=spec_dest.table, shown=shown)
+
+
+def _confined(written: str, *, root: Path, allow: Sequence[Path]) -> Path:
+    """The real path, links resolved, if it lies inside the project or an allowed folder."""
+    if "://" in written:
+        raise DestinationError(
+            f"destination.path {written!r} is not a local path.", hint="Deliver into the project and copy from there."
+        )
+    if not written.strip() or "\0" in written:
+        raise DestinationError(f"destination.path {written!r} names no file.")
+    path = Path(os.path.realpath(root / written))
+    bases = [Path(os.path.realpath(base)) for base in (root, *allow)]
+    if path in bases and not written.endswith("/"):
+        raise DestinationError(f"destination.path {written!r} is a folder; name a file in it, or end it with /.")
+    if not any(path.is_relative_to(base) for base in bases):
+        raise DestinationError(
+            f"destination.path {written!r} lies outside the project {root}.",
+            hint="Name its folder in allow_paths of batchform.yaml to write it.",
+        )
+    return path

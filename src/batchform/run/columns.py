@@ -1,0 +1,225 @@
+"""From recorded answers to output columns: everything becomes DuckDB SQL, but for Jinja columns, which are rendered in
+batches into a narrow Parquet file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchform.errors import DestinationError
+from batchform.rows.sql import identifier, literal
+from batchform.spec.delivery import OutputColumn
+from batchform.spec.expressions import (
+    FIELDS,
+    USAGE,
+    Expression,
+    Field,
+    InResponse,
+    Key,
+    KeyColumn,
+    Rendered,
+    RowColumn,
+    near,
+)
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ANSWERS = "bf_answers"
+"""Temp view of the deliverable answers: key, key_hash, answer_serial and FIELDS (response as text)."""
+
+_BATCH = 2048
+_PIECE = r"(?:\\.|[^\\|])*"
+# Types whose text reads back as the same value; a key column of another type is delivered as text.
+_PLAIN_TYPES = frozenset(
+    ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+     "UHUGEINT", "FLOAT", "DOUBLE", "DATE", "TIME", "TIMESTAMP", "UUID", "DECIMAL")
+)  # fmt: skip
+
+
+def key_column_text(index: int, count: int, key: str = "key") -> str:
+    r"""SQL of the text of one of a key's columns. A key of several columns is their texts joined with `|`, with `\` and
+    `|` in them escaped by `\`; NULL when the key, of an earlier choice of columns, has fewer."""
+    if count == 1:
+        return key
+    before = f"^(?:{_PIECE}\\|){{{index}}}"
+    text = f"regexp_extract({key}, {literal(f'(?s){before}({_PIECE})')}, 1)"
+    plain = rf"regexp_replace({text}, '(?s)\\(.)', '\1', 'g')"
+    return plain if index == 0 else f"CASE WHEN regexp_matches({key}, {literal(f'(?s){before}')}) THEN {plain} END"
+
+
+def key_types(
+    con: DuckDBPyConnection, names: Sequence[str], recorded: Mapping[str, str], rows: str
+) -> tuple[tuple[str, str], ...]:
+    """(name, DuckDB type) of the key's columns. A recorded type holds only if every key reads back as it was: `007`
+    that was once a number stays text.
+
+    recorded: types that the source had when the rows were sent; rows: FROM-able relation with the column `key`.
+    """
+    typed = [n for n in names if recorded.get(n, "VARCHAR") != "VARCHAR" and _plain(recorded[n])]
+    lossless = {}
+    if typed:
+        checks = []
+        for name in typed:
+            text = key_column_text(names.index(name), len(names))
+            checks.append(
+                f"bool_and(CAST(TRY_CAST({text} AS {recorded[name]}) AS VARCHAR) IS NOT DISTINCT FROM {text})"
+            )
+        found = con.execute(f"SELECT {', '.join(checks)} FROM {rows}").fetchone()
+        lossless = dict(zip(typed, found or (), strict=True))
+    return tuple((n, recorded[n] if lossless.get(n) else "VARCHAR") for n in names)
+
+
+def _plain(kind: str) -> bool:
+    return kind.partition("(")[0] in _PLAIN_TYPES and not kind.endswith("]")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What columns are compiled against. source: FROM-able relation of the source's rows, with `key_hash`; scratch: a
+    folder that the connection may read."""
+
+    spec: str
+    key: tuple[tuple[str, str], ...]
+    source: str | None
+    scratch: Path
+
+
+def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], context: Context) -> str:
+    """A SELECT of the output columns in front of `bf_order` (the key) and `bf_serial` (that brought the answer).
+
+    Raises DestinationError for a source column that is not there, and for a Jinja column that fails, naming the key.
+    """
+    source_columns = _source_columns(con, context.source)
+    for column in columns:
+        _check_row_column(column, source_columns)
+    rendered = [c for c in columns if isinstance(c.expression, Rendered)]
+    joins = f"LEFT JOIN {context.source} s ON s.key_hash = a.key_hash " if context.source else ""
+    if rendered:
+        spool = _render(con, rendered, context, source_columns, joins)
+        joins += f"JOIN read_parquet({literal(str(spool))}) j ON CAST(j.key_hash AS UUID) = a.key_hash"
+    selected = [f"{_sql(c.expression, context, rendered)} AS {identifier(c.name)}" for c in columns]
+    return f"SELECT {', '.join(selected)}, a.key AS bf_order, a.answer_serial AS bf_serial FROM {ANSWERS} a {joins}"
+
+
+def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColumn]) -> str:
+    match expression:
+        case Key():
+            return "a.key"
+        case KeyColumn(name):
+            return _key_sql(name, context)
+        case Field(name):
+            return "CAST(a.response AS JSON)" if name == "response" else f"a.{name}"
+        case InResponse(steps, kind):
+            return _response_sql(steps, kind)
+        case RowColumn(name):
+            return f"s.{identifier(name)}"
+        case Rendered():
+            return f"j.c{[r.expression for r in rendered].index(expression)}"
+
+
+def _key_sql(name: str, context: Context) -> str:
+    names = [n for n, _ in context.key]
+    index = names.index(name)
+    return f"CAST({key_column_text(index, len(names), 'a.key')} AS {context.key[index][1]})"
+
+
+def _response_sql(steps: Sequence[str | int], kind: str) -> str:
+    """JSON null and a missing value are NULL. A value that does not fit its type is NULL too: one such row, answered
+    under an earlier schema, must not keep all others from being delivered."""
+    pointer = "".join("/" + str(s).replace("~", "~0").replace("/", "~1") for s in steps)
+    text = f"json_extract_string(a.response, {literal(pointer)})"
+    return text if kind == "VARCHAR" else f"TRY_CAST({text} AS {kind})"
+
+
+def _source_columns(con: DuckDBPyConnection, source: str | None) -> dict[str, str]:
+    if source is None:
+        return {}
+    described = con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    return {name: kind for name, kind, *_ in described if name != "key_hash"}
+
+
+def _check_row_column(column: OutputColumn, known: Mapping[str, str]) -> None:
+    expression = column.expression
+    if isinstance(expression, RowColumn) and expression.name not in known:
+        raise DestinationError(
+            f"destination.columns.{column.name}: the source has no column `{expression.name}`"
+            f"{near(expression.name, known)}",
+            hint=f"Its columns are: {', '.join(known)}.",
+        )
+
+
+# --- Jinja columns -----------------------------------------------------------------------------------------------
+
+
+def _render(
+    con: DuckDBPyConnection,
+    columns: Sequence[OutputColumn],
+    context: Context,
+    source_columns: Mapping[str, str],
+    joins: str,
+) -> Path:
+    """Render the Jinja columns of all rows into a Parquet file of key_hash, c0, c1 …: text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    render = [_renderer(c, context) for c in columns]
+    schema = pa.schema([("key_hash", pa.string()), *((f"c{i}", pa.string()) for i in range(len(columns)))])
+    path = context.scratch / f"columns-{context.spec}.parquet"
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in con.sql(_variables_sql(columns, context, source_columns, joins)).to_arrow_reader(_BATCH):
+            rows = batch.to_pylist()
+            values = [_variables(row) for row in rows]
+            out = [[r(v) for v in values] for r in render]
+            writer.write_batch(pa.record_batch([[r["bf_key_hash"] for r in rows], *out], schema=schema))
+    return path
+
+
+def _variables_sql(
+    columns: Sequence[OutputColumn], context: Context, source_columns: Mapping[str, str], joins: str
+) -> str:
+    """A SELECT of what the Jinja columns read, one column per name."""
+    reads: set[str] = {"key"}.union(*(c.expression.reads for c in columns if isinstance(c.expression, Rendered)))
+    selected = {"bf_key_hash": "CAST(a.key_hash AS VARCHAR)", "bf_key": "a.key"}
+    selected |= {name: _key_sql(name, context) for name, _ in context.key if name in reads}
+    selected |= {name: f"a.{name}" for name in ("key", *FIELDS) if name in reads}
+    if "usage" in reads:
+        selected["usage"] = "{" + ", ".join(f"{literal(api)}: a.{ours}" for api, ours in USAGE.items()) + "}"
+    if "row" in reads:
+        selected["row"] = "{" + ", ".join(f"{literal(c)}: s.{identifier(c)}" for c in source_columns) + "}"
+    listed = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in selected.items())
+    return f"SELECT {listed} FROM {ANSWERS} a {joins if 'row' in reads else ''}"
+
+
+def _variables(row: dict[str, Any]) -> dict[str, Any]:
+    import msgspec
+
+    from batchform.spec.template_env import Row
+
+    if row.get("response") is not None:
+        row["response"] = msgspec.json.decode(row["response"])
+    if "row" in row:
+        row["row"] = Row(row["row"] or {})
+    return row
+
+
+def _renderer(column: OutputColumn, context: Context) -> Callable[[Mapping[str, Any]], str]:
+    from jinja2 import BaseLoader
+
+    from batchform.spec.template_env import TemplateEnvironment
+
+    assert isinstance(column.expression, Rendered)
+    template = TemplateEnvironment(BaseLoader()).from_string(column.expression.text)
+
+    def render(values: Mapping[str, Any]) -> str:
+        try:
+            return template.render(values)
+        except Exception as exc:
+            raise DestinationError(
+                f"destination.columns.{column.name} of {context.spec} fails for the key {values['bf_key']!r}: {exc}",
+                hint="A field that may be missing can have a default: {{ response.note | default('') }}.",
+            ) from exc
+
+    return render

@@ -1,0 +1,147 @@
+"""The columns that a spec delivers, and the digest by which a changed destination is known. Pure: nothing is read."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from batchform.canon import digest_of
+from batchform.errors import DestinationError
+from batchform.spec.expressions import (
+    FIELDS,
+    Expression,
+    ExpressionError,
+    Field,
+    InResponse,
+    Key,
+    KeyColumn,
+    Rendered,
+    RowColumn,
+    parse,
+    properties,
+)
+from batchform.spec.resolved import ResolvedSpec
+
+_DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputColumn:
+    """One column of the destination."""
+
+    name: str
+    expression: Expression
+
+
+def output_columns(spec: ResolvedSpec) -> tuple[OutputColumn, ...]:
+    """The destination's columns, in order. Raises DestinationError with all complaints."""
+    columns, complaints = _columns(spec)
+    if complaints:
+        raise DestinationError("; ".join(complaints), place=spec.place)
+    return columns
+
+
+def check_columns(spec: ResolvedSpec) -> list[str]:
+    """What is wrong with the destination's `columns` and `flatten`, as sentences; empty when they are fine."""
+    return _columns(spec)[1]
+
+
+def destination_digest(spec: ResolvedSpec) -> str:
+    """Digest of everything that decides where answers go and what each holds: another one means deliver all again."""
+    to = spec.spec.destination
+    path = posixpath.normpath(to.path) + ("/" if to.path.endswith("/") else "")
+    columns = [[c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)]
+    return digest_of("destination", [to.type, path, getattr(to, "table", None), columns])
+
+
+def reads_row(columns: tuple[OutputColumn, ...]) -> bool:
+    """Whether a column needs the source's row, not only its answer."""
+    return any(
+        isinstance(c.expression, RowColumn) or (isinstance(c.expression, Rendered) and "row" in c.expression.reads)
+        for c in columns
+    )
+
+
+def _parts(expression: Expression) -> Iterator[object]:
+    """What tells two expressions of one kind apart."""
+    match expression:
+        case InResponse(steps, kind):
+            yield from (list(steps), kind)
+        case KeyColumn(name) | Field(name) | RowColumn(name):
+            yield name
+        case Rendered(text):
+            yield text
+        case Key():
+            return
+
+
+def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
+    if spec.spec.destination.columns is not None:
+        return _mapped(spec)
+    columns = [OutputColumn(c, KeyColumn(c)) for c in spec.key_columns] or [OutputColumn("key", Key())]
+    fields = [f for f in _DEFAULT if f != "response"]
+    if spec.output_format != "json":
+        complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
+        return _named(columns, [(f, Field(f)) for f in fields], []), complaints
+    if not spec.spec.destination.flatten:
+        return _named(columns, [(f, Field(f)) for f in _DEFAULT], []), []
+    found = properties(spec.output_schema)
+    if not found:
+        return (), _flatten_needs("an output schema of type object with properties")
+    flat: list[tuple[str, Expression]] = [(name, InResponse((name,), kind)) for name, kind in found.items()]
+    return _named(columns, [(f, Field(f)) for f in fields], flat), []
+
+
+def _flatten_needs(what: str) -> list[str]:
+    return [f"destination.flatten needs {what}; leave it out, or map single columns in destination.columns"]
+
+
+def _named(
+    key: list[OutputColumn], fields: list[tuple[str, Expression]], flat: list[tuple[str, Expression]]
+) -> tuple[OutputColumn, ...]:
+    """Key, response properties, then the rest. Names are claimed by the key first, then by the rest: a property whose
+    name is taken, whatever its case, gets the prefix `response_`."""
+    taken = {c.name.casefold() for c in key}
+
+    def free(name: str) -> str:
+        while name.casefold() in taken:
+            name = f"response_{name}"
+        taken.add(name.casefold())
+        return name
+
+    rest = [OutputColumn(free(name), expression) for name, expression in fields]
+    return (*key, *(OutputColumn(free(name), expression) for name, expression in flat), *rest)
+
+
+def _mapped(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
+    """The columns of `destination.columns`, after those columns of the key that the mapping leaves out."""
+    mapping = spec.spec.destination.columns or {}
+    complaints = [] if mapping else ["destination.columns names no column; leave it out to have all of them"]
+    if mapping and spec.spec.destination.flatten:
+        complaints.append("destination.flatten has no effect beside destination.columns: leave one of them out")
+    columns, names = [], set()
+    for name, text in mapping.items():
+        try:
+            columns.append(OutputColumn(name, parse(text, spec)))
+        except ExpressionError as exc:
+            complaints.append(f"destination.columns.{name}: {text!r}: {exc}")
+        if not name.strip():
+            complaints.append("destination.columns has a column without a name")
+        if name.casefold() in names:
+            complaints.append(f"destination.columns.{name} is there twice: upper and lower case are one to a database")
+        names.add(name.casefold())
+    expressions = [c.expression for c in columns]
+    if Key() in expressions:
+        return tuple(columns), complaints
+    missing = [c for c in spec.key_columns if KeyColumn(c) not in expressions]
+    keys = [OutputColumn(c, KeyColumn(c)) for c in missing]
+    if not spec.key_columns:
+        keys = [OutputColumn("key", Key())]
+    complaints += [
+        f"destination.columns.{c.name}: the key's own column `{c.name}` is written too; give this one another name, "
+        f"or map the key under a name of your choice ({c.name}_key: {'key.' if spec.key_columns else ''}{c.name})"
+        for c in keys
+        if c.name.casefold() in names
+    ]
+    return (*keys, *columns), complaints
