@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from batchform.spec.resolved import ResolvedSpec
     from batchform.view.progress import BarProgress, LineProgress
 
-_LEASE_SECONDS = 300.0
-
 
 @click.command("apply", short_help="Send what a plan says, wait, and deliver.")
 @click.argument("plan", required=False, metavar="[PLAN]")
@@ -37,12 +35,12 @@ def apply_command(
     Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
     """
     from batchform.cli.wiring import open_session
-    from batchform.errors import UsageError
+    from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.run.reconcile import apply_plan
 
     if plan and (select or allow):
         raise UsageError("--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}")
-    with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
+    with open_session(common) as session:
         with _progress(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
@@ -56,7 +54,12 @@ def apply_command(
         _record_allowed(session, chosen)
         with _progress(common) as progress:
             ctx = session.run_context(progress, bundle)
-            outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
+            try:
+                outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
+            except StalePlan as exc:
+                if plan:
+                    raise
+                raise LedgerMoved(exc.message, hint="Another apply was at work. Run again: it plans anew.") from exc
             if not detach and not outcome.interrupted:
                 _settle(session, ctx, outcome, chosen)
         _compact(session)
@@ -75,7 +78,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
     from batchform.cli.wiring import open_session
     from batchform.run.reconcile import sync
 
-    with open_session(common) as session, session.ledger.lease(_LEASE_SECONDS):
+    with open_session(common) as session:
         specs = session.select(select)
         with _progress(common) as progress:
             ctx = session.run_context(progress)

@@ -206,6 +206,29 @@ class Session:
             progress=progress,
         )
 
+    def _deliver(self, ctx: RunContext, spec: ResolvedSpec) -> Delivered | None:
+        from batchform.run.deliver import deliver_spec
+
+        if spec.name not in ctx.ledger.specs():
+            return None
+        return deliver_spec(
+            ctx.ledger,
+            spec,
+            self.destination(spec),
+            connect=ctx.connect,
+            clock=ctx.clock,
+            who=ctx.who,
+            scratch=self.scratch,
+            source_rows=lambda con: self.source_rows(con, spec),
+        )
+
+    def source_rows(self, con: DuckDBPyConnection, spec: ResolvedSpec) -> str:
+        """FROM-able rows of a spec's source with their key_hash, for destination columns that read `row`."""
+        from batchform.rows.keyed import WIDE, prepare
+
+        prepare(con, spec, self.source(spec), recorded_fp_columns=())
+        return f"(SELECT bf_key_hash AS key_hash, * EXCLUDE (bf_key, bf_key_hash) FROM {WIDE})"
+
     @property
     def emulator_state(self) -> Path:
         """Where the in-process emulator keeps its files and jobs, so that a later sync sees them."""

@@ -162,7 +162,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
     own.mkdir(parents=True, exist_ok=True)
     con = work.connect()
     try:
-        past = recorded(con, ledger, spec, destination_exists=work.destination.exists())
+        past = recorded(con, ledger, spec, destination=work.destination)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
         _refuse_empty(spec, rows)
         found = diff(con, spec, rows, past)

@@ -59,7 +59,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
     spec = work.spec
     con = work.connect()
     try:
-        past = recorded(con, ledger, spec, destination_exists=work.destination.exists())
+        past = recorded(con, ledger, spec, destination=work.destination)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
         past = replace(past, relation=_only(past.relation, key))
         con.execute(f"DELETE FROM {NARROW} WHERE key <> {literal(key)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchform.ledger.records import ControlView
 from batchform.ledger.store import Ledger
 from batchform.plan.diff import Recorded
+from batchform.ports import Destination
 from batchform.rows.sql import literal
 from batchform.spec.delivery import destination_digest
 from batchform.spec.resolved import ResolvedSpec
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination_exists: bool) -> Recorded:
+def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination: Destination) -> Recorded:
     """The spec's row states, answers and deliveries as relations of `con`."""
     control = ledger.control()
     relation = _relation(con, ledger, spec.name)
@@ -25,7 +26,11 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
         f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1"
     ).fetchall()
     delivery = control.deliveries.get(spec.name)
-    current = delivery is not None and destination_exists and delivery.destination_digest == destination_digest(spec)
+    current = (
+        delivery is not None
+        and delivery.destination_digest == destination_digest(spec)
+        and destination.exists(delivery.parts)
+    )
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
