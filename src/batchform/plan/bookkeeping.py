@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.plan.diff import FORGET, LEFT, REMOVE, RETURNED, Diff, Recorded
-from batchform.rows.sql import literal
+from batchform.rows.sql import identifier, literal
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def write_bookkeeping(
 
 
 def _project(values: dict[str, str]) -> str:
-    return ", ".join(f"CAST({values.get(name, f'l.{name}')} AS {kind}) AS {name}" for name, kind in ROW_COLUMNS.items())
+    return ", ".join(f"CAST({values.get(name, f'l.{identifier(name)}')} AS {kind}) AS {identifier(name)}" for name, kind in ROW_COLUMNS.items())
 
 
 def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: str, fp_columns: str, at: str) -> str:
@@ -150,7 +150,7 @@ def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: s
     ):
         values[usage] = f"CASE WHEN {own} THEN l.{usage} END"
     relation = (
-        recorded.relation or "(SELECT " + ", ".join(f"NULL::{t} AS {n}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
+        recorded.relation or "(SELECT " + ", ".join(f"NULL::{t} AS {identifier(n)}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
     )
     return (
         f"SELECT {_project(values)} FROM read_parquet({literal(str(path))}) f "

@@ -78,11 +78,13 @@ def _only(relation: str | None, key: str) -> str:
     """The recorded state of this key alone, as a relation, so that the plan's own stages see one row."""
     if relation is not None:
         return f"(SELECT * FROM {relation} WHERE key = {literal(key)})"
-    return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in ROW_COLUMNS.items()) + " LIMIT 0)"
+    return "(SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in ROW_COLUMNS.items()) + " LIMIT 0)"
 
 
 def _state(con: DuckDBPyConnection, past: Recorded) -> dict[str, Any] | None:
-    found = con.execute(f"SELECT * FROM {past.relation}").fetchall()
+    # Times as text: DuckDB hands TIMESTAMPTZ to Python only where pytz is installed.
+    columns = ", ".join(f'CAST("{n}" AS VARCHAR)' if t == "TIMESTAMPTZ" else f'"{n}"' for n, t in ROW_COLUMNS.items())
+    found = con.execute(f"SELECT {columns} FROM {past.relation}").fetchall()
     return dict(zip(ROW_COLUMNS, found[0], strict=True)) if found else None
 
 

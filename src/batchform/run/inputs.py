@@ -13,7 +13,7 @@ from batchform.ledger.store import Ledger
 
 def input_name(tag: str) -> str:
     """Blob name of a job's lines: zstd JSON lines."""
-    return f"inputs/{tag}.jsonl.zst"
+    return f"archive/{tag}.input.jsonl.zst"
 
 
 def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path) -> None:

@@ -20,6 +20,7 @@ from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
 from batchform.run.context import RunContext, parse_stamp
+from batchform.run.inputs import archive_input
 from batchform.run.recover import COMMIT_ATTEMPTS, not_submitted, recover
 from batchform.run.row_states import refuse_changed
 from batchform.run.track import Tracker
@@ -125,6 +126,7 @@ class Submitter:
         ctx, shard = self._ctx, work.shard
         backend = ctx.backend(work.plan.backend)
         staged = self._stage(backend, shard)
+        archive_input(ctx.ledger, shard.tag, self._bundle / shard.path, ctx.work_dir)
         ctx.progress.staged(work.plan.name, shard)
         record = self._intend(work, backend, staged)
         if ctx.clock.now() > parse_stamp(record.intent.deadline):
