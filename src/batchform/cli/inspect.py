@@ -125,16 +125,23 @@ def _results(
 ) -> tuple[list[tuple[Any, ...]], int, tuple[str, ...]]:
     from batchform.errors import UsageError
     from batchform.rows.sql import literal
+    from batchform.run.deliver import answers_table
 
     if spec.name not in session.ledger.specs():
         raise UsageError(f"{spec.name} has no answers yet", hint="batchform apply sends its rows.")
     con = session.connect()
     try:
-        relation, columns = session.answers_relation(con, spec)
-        where = f" WHERE bf_key IN ({', '.join(literal(k) for k in keys)})" if keys else ""
+        relation, columns = answers_table(
+            con,
+            session.ledger,
+            spec,
+            scratch=session.scratch,
+            source_rows=lambda opened: session.source_rows(opened, spec),
+        )
+        where = f" WHERE bf_order IN ({', '.join(literal(k) for k in keys)})" if keys else ""
         listed = ", ".join('"' + c.replace('"', '""') + '"' for c in columns)
         total = con.execute(f"SELECT count(*) FROM {relation}{where}").fetchall()[0][0]
-        found = con.execute(f"SELECT {listed} FROM {relation}{where} ORDER BY bf_key LIMIT {limit}").fetchall()
+        found = con.execute(f"SELECT {listed} FROM {relation}{where} ORDER BY bf_order LIMIT {limit}").fetchall()
         if keys and not found:
             raise UsageError(f"{spec.name} has no answer for {', '.join(map(repr, keys))}")
         return found, total, columns

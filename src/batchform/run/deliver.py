@@ -97,8 +97,7 @@ def deliver_spec(
         key = key_types(con, spec.key_columns, _recorded_types(control, spec), rows)
         full = need.full or (last is not None and last.key_columns != key)
         columns = output_columns(spec)
-        source = _source(con, columns, source_rows)
-        context = Context(spec=spec.name, key=key, source=source, scratch=scratch)
+        context = Context(spec.name, key, _source(con, columns, source_rows), scratch)
         through = 0 if full or last is None else last.through
         relation, changed = _make_output(con, columns, context, through=through)
         owner = f"{spec.name}-{short(control.lineage, 8)}"
@@ -129,6 +128,32 @@ def deliver_spec(
     )
     ledger.commit([event])
     return delivered
+
+
+def answers_table(
+    con: DuckDBPyConnection,
+    ledger: Ledger,
+    spec: ResolvedSpec,
+    *,
+    scratch: Path,
+    source_rows: SourceRows | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
+    the output columns). Times are text."""
+    control = ledger.control()
+    rows = ledger.rows_relation(con, spec.name)
+    expected = con.execute(f"SELECT count(*) FROM {rows} WHERE {_DELIVERABLE}").fetchall()[0][0]
+    _make_answers(con, ledger, control, rows, expected=expected)
+    key = key_types(con, spec.key_columns, _recorded_types(control, spec), rows)
+    columns = output_columns(spec)
+    context = Context(spec.name, key, _source(con, columns, source_rows), scratch)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
+    kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {_OUTPUT}").fetchall()}
+    shown = [
+        f"CAST({identifier(c.name)} AS VARCHAR) AS {identifier(c.name)}" if "TIME" in kinds[c.name] else identifier(c.name)
+        for c in columns
+    ]
+    return f"(SELECT bf_order, {', '.join(shown)} FROM {_OUTPUT})", tuple(c.name for c in columns)
 
 
 def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str, *, expected: int) -> None:

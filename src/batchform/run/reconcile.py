@@ -6,11 +6,9 @@ Every step is durable before the next begins, so an interrupt at any point loses
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from batchform.errors import (
     BackendError,
@@ -21,7 +19,6 @@ from batchform.errors import (
     StillRunning,
     UnknownSubmissions,
 )
-from batchform.ledger.lease import Lease
 from batchform.ledger.records import InputDeleted, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
@@ -34,8 +31,6 @@ from batchform.run.row_states import refuse_changed
 from batchform.run.submit import Submission, Submitter
 from batchform.run.track import Tracker
 from batchform.spec.resolved import ResolvedSpec
-
-_LEASE_SECONDS: Final = 3600.0
 
 Retry = Callable[[], tuple[Plan, Path] | None]
 """Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
@@ -116,10 +111,7 @@ def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done")
 
     def steps() -> None:
         _note_recovered(outcome, recover(ctx))
-        with _at_work(ctx) as lease:
-            for planned in plan.specs:
-                _apply_free(ctx, planned, bundle, since=plan.serial)
-            _submit(ctx, outcome, plan, bundle, lease, leave=wait == "submitted")
+        _carry_out(ctx, outcome, plan, bundle, leave=wait == "submitted")
         if wait == "done":
             _wait_for_jobs(ctx, outcome)
             _finish(ctx, outcome, [s.name for s in plan.specs])
@@ -142,8 +134,7 @@ def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", re
             if retry is None or (again := retry()) is None:
                 break
             plan, bundle = again
-            with _at_work(ctx) as lease:
-                _submit(ctx, outcome, plan, bundle, lease, leave=wait != "done")
+            _carry_out(ctx, outcome, plan, bundle, leave=wait != "done")
             if wait != "done":
                 break
         _finish(ctx, outcome, names)
@@ -165,13 +156,15 @@ def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcom
 # --- steps -------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _at_work(ctx: RunContext) -> Iterator[Lease]:
-    """Say who is submitting, so that another apply stops early and politely. Nothing depends on it."""
-    with ctx.ledger.lease(_LEASE_SECONDS) as lease:
-        if lease.takeover:
-            ctx.progress.note(lease.takeover)
-        yield lease
+def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, leave: bool) -> None:
+    """Record what is free, send what is not."""
+    for planned in plan.specs:
+        _apply_free(ctx, planned, bundle, since=plan.serial)
+    submitter = Submitter(ctx, plan, bundle, on_full=lambda tracker: _round(ctx, outcome, tracker))
+    try:
+        submitter.run(wait_for_room="leave" if leave else "wait")
+    finally:
+        _note_submitted(outcome, submitter.done)
 
 
 def _apply_free(ctx: RunContext, planned: SpecPlan, bundle: Path, *, since: int) -> None:
@@ -193,18 +186,6 @@ def _rows_in(path: Path) -> int:
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(path).num_rows)
-
-
-def _submit(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, lease: Lease, *, leave: bool) -> None:
-    def on_full(tracker: Tracker) -> None:
-        lease.renew()
-        _round(ctx, outcome, tracker)
-
-    submitter = Submitter(ctx, plan, bundle, on_full=on_full)
-    try:
-        submitter.run(wait_for_room="leave" if leave else "wait")
-    finally:
-        _note_submitted(outcome, submitter.done)
 
 
 def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
