@@ -11,10 +11,15 @@ from batchform.adapters.sources.sql import quote_text
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_BYTES_PER_THREAD = 128 << 20
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
 
 def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequence[Path]) -> DuckDBPyConnection:
     """An in-memory DuckDB that spills to `temp_dir`, speaks UTC, keeps insertion order and loads no extension.
 
+    threads: at most so many, and fewer when `memory_limit` ("512MB") has no 128 MiB for each: readers hold buffers per
+    thread, and a machine with many cores must not need more memory than another.
     allowed: folders that SQL in this connection may touch (project, allow_paths, ledger); `temp_dir` always is.
     Confinement cannot be undone from SQL. Databases inside these folders can still be attached.
     """
@@ -24,13 +29,13 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
     con = duckdb.connect(
         config={
             "memory_limit": memory_limit,
-            "threads": str(threads),
             "temp_directory": str(temp_dir.resolve()),
             "preserve_insertion_order": "true",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
     )
+    con.execute(f"SET threads = {max(1, min(threads, _limit_bytes(con) // _BYTES_PER_THREAD))}")
     # DuckDB compares real paths, so that a link cannot lead out; the folders must be real paths as well.
     folders = sorted({str(folder.resolve()) for folder in (temp_dir, *allowed)})
     con.execute("SET TimeZone = 'UTC'")
@@ -39,3 +44,10 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     return con
+
+
+def _limit_bytes(con: DuckDBPyConnection) -> int:
+    """DuckDB's memory limit, which it shows as `488.2 MiB`."""
+    row = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    number, _, unit = str(row[0] if row else "").partition(" ")
+    return int(float(number) * _UNITS[unit])

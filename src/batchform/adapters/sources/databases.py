@@ -18,6 +18,9 @@ from batchform.spec.model import DatabaseSource
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_UNKNOWN_ROW_BYTES = 4_096
+_SAMPLED_ROWS = 2_048
+
 
 class DuckdbSource:
     """The `duckdb` source. The rows are copied, so that no lock is held while jobs run."""
@@ -37,12 +40,12 @@ class DuckdbSource:
             with _attached(con, file) as alias:
                 if self._spec.query is not None:
                     self._described = f"{file.name}, source.query"
-                    snapshot = take_query(con, self._spec.query, use=alias)
+                    snapshot = take_query(con, self._spec.query, use=alias, row_bytes=_UNKNOWN_ROW_BYTES)
                 else:
                     name = self._spec.table or ""
                     self._described = f"{file.name}, table {name}"
                     table = _table(con, alias, name, file)
-                    snapshot = take(con, table, where=self._spec.where)
+                    snapshot = take(con, table, where=self._spec.where, row_bytes=_row_bytes(con, table))
         except duckdb.Error as error:
             what = "source.where" if self._spec.where is not None else self._described or file.name
             raise source_error(error, what) from error
@@ -128,3 +131,16 @@ def _table(con: DuckDBPyConnection, alias: str, name: str, file: SourceFile) -> 
         if name.lower() in spoken:
             return ".".join(map(quote_name, (alias, schema, table)))
     raise no_such_table(name, [t if s == "main" else f"{s}.{t}" for s, t in rows], file)
+
+
+def _row_bytes(con: DuckDBPyConnection, table: str) -> float:
+    """Bytes of a row, from the first rows: text and binary by their length, anything else as 8."""
+    sample = f"(SELECT * FROM {table} LIMIT {_SAMPLED_ROWS})"
+    described = con.execute(f"DESCRIBE SELECT * FROM {sample}").fetchall()
+    length = {"VARCHAR": "strlen", "JSON": "strlen", "BLOB": "octet_length"}
+    sizes = [
+        f"coalesce({length[kind]}({quote_name(str(name))}), 0)" if kind in length else "8"
+        for name, kind, *_ in described
+    ]
+    found = con.execute(f"SELECT avg({' + '.join(sizes)}) FROM {sample}").fetchone()
+    return float(found[0]) if found and found[0] is not None else 1.0

@@ -20,7 +20,7 @@ from batchform.adapters.sources.delimited import glob_escape
 from batchform.adapters.sources.paths import SourceFile, describe, expand
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, take, temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text, source_error
-from batchform.adapters.sources.text import check_utf8, is_compressed, utf8_chunks
+from batchform.adapters.sources.text import MAX_LINE, check_utf8, is_compressed, utf8_chunks
 from batchform.errors import Place, SourceError
 from batchform.ports import Relation
 from batchform.spec.model import FileSource
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _MAX_COLUMNS = 5_000
-_MAX_OBJECT = 16 << 20
 _MAX_EXPLAINED = 256 << 20  # bytes of an array that is read whole to find its error
 
 
@@ -165,7 +164,7 @@ class JsonSource:
     def _arguments(self, plain: Sequence[_Plain]) -> str:
         paths = ", ".join(quote_text(glob_escape(p.path)) for p in plain)
         form = "newline_delimited" if self._lines else "array"
-        return f"[{paths}], format = '{form}', compression = 'none', maximum_object_size = {_MAX_OBJECT}"
+        return f"[{paths}], format = '{form}', compression = 'none', maximum_object_size = {MAX_LINE}"
 
     def _explain(self, files: Sequence[SourceFile], error: Exception) -> SourceError:
         """Find the place that DuckDB refused, by reading the files again in Python."""
@@ -218,8 +217,8 @@ def _check_lines(file: SourceFile) -> None:
             continue
         place = Place(file.name, number)
         check_utf8(line, number, file, hint="JSON is UTF-8: convert the file.")
-        if len(line) > _MAX_OBJECT:
-            raise SourceError(f"the row is longer than {_MAX_OBJECT >> 20} MiB.", place=place)
+        if len(line) > MAX_LINE:
+            raise SourceError(f"the row is longer than {MAX_LINE >> 20} MiB.", place=place)
         value = _parsed(line.decode(), place, one_line=True)
         if not isinstance(value, dict):
             raise SourceError(f"the line holds {_kind(value)}, not an object.", place=place)

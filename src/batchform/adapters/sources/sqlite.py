@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _BUSY_SECONDS = 5.0
-_BATCH_ROWS = 4_096
+_FIRST_BATCH_ROWS = 16  # rows may be wide; the next batches grow by what the first ones weigh
+_BATCH_ROWS = 61_440
 _BATCH_BYTES = 16 << 20
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
 
@@ -92,33 +93,34 @@ class SqliteSource:
         row = db.execute(f"WITH s({', '.join(aliases)}) AS (\n{select}\n) SELECT {facts} FROM s").fetchone()
         return [set(_decoded(value).split(",")) - {"null"} if value is not None else set() for value in row]
 
-    def _batches(self, rows: Iterator[Any], schema: pa.Schema, kinds: Sequence[set[str]]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, rows: sqlite3.Cursor, schema: pa.Schema, kinds: Sequence[set[str]]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        readers = [_as_text if not kind or kind == {"text"} or len(kind) > 1 else None for kind in kinds]
-        batch: list[list[Any]] = [[] for _ in schema]
-        size = number = 0
-        for number, row in enumerate(rows, 1):
-            for index, value in enumerate(row):
-                reader = readers[index]
-                if reader is not None and value is not None:
-                    value = self._text(value, number, schema.names[index])
-                batch[index].append(value)
-                size += len(value) if isinstance(value, (str, bytes)) else 8
-            if size >= _BATCH_BYTES or len(batch[0]) >= _BATCH_ROWS:
-                yield pa.record_batch([pa.array(c, f.type) for c, f in zip(batch, schema, strict=True)], schema=schema)
-                batch, size = [[] for _ in schema], 0
-        if batch[0]:
-            yield pa.record_batch([pa.array(c, f.type) for c, f in zip(batch, schema, strict=True)], schema=schema)
+        number, size = 0, _FIRST_BATCH_ROWS
+        while batch := rows.fetchmany(size):
+            columns = list(zip(*batch, strict=True))
+            for index, kind in enumerate(kinds):
+                if schema.types[index] == pa.string():
+                    mixed = kind != {"text"}
+                    columns[index] = self._texts(columns[index], number, schema.names[index], mixed=mixed)
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            made = pa.record_batch(arrays, schema=schema)
+            yield made
+            number += len(batch)
+            fitting = int(_BATCH_BYTES * len(batch) / max(made.nbytes, 1))
+            size = max(1, min(2 * size, fitting, _BATCH_ROWS))
 
-    def _text(self, value: Any, number: int, column: str) -> str:
+    def _texts(self, values: Sequence[Any], before: int, column: str, *, mixed: bool) -> tuple[str | None, ...]:
         try:
-            return _as_text(value)
-        except UnicodeDecodeError as error:
+            if mixed:
+                return tuple(None if v is None else v.decode() if isinstance(v, bytes) else str(v) for v in values)
+            return tuple(None if v is None else v.decode() for v in values)
+        except UnicodeDecodeError:
+            bad = next(i for i, v in enumerate(values, 1) if isinstance(v, bytes) and not _is_utf8(v))
             raise SourceError(
-                f"{self._described}, row {number}: column {column!r} holds bytes that are not UTF-8.",
+                f"{self._described}, row {before + bad}: column {column!r} holds bytes that are not UTF-8.",
                 hint="Convert the column with source.query, such as hex(column).",
-            ) from error
+            ) from None
 
     def _explain(self, error: sqlite3.Error, file: SourceFile) -> SourceError:
         name = getattr(error, "sqlite_errorname", "")
@@ -176,8 +178,12 @@ def _decoded(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _as_text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _arrow_type(kinds: set[str]) -> pa.DataType:
