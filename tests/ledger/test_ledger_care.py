@@ -1,0 +1,263 @@
+"""verify, export and the lease."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import msgspec
+import pytest
+from ledger_kit import HandClock, intent, open_ledger, rows_file
+
+from batchform.canon import key_hash
+from batchform.errors import DestinationError, LedgerMoved, UsageError
+from batchform.ledger.lease import Note
+from batchform.ledger.records import Collected, NotSubmitted, Submitted
+from batchform.ledger.store import Ledger
+from batchform.ledger.verify import Finding
+
+AT = "2026-03-01T12:00:00Z"
+SUBMITTED = Submitted(at=AT, tag="t1", job="batches/1")
+COLLECTED = Collected(
+    at=AT, tag="t1", archive="archive/t1.jsonl.gz", answers="answers/t1.a.parquet", rows={"answered": 2}, usd=0.5
+)
+
+
+def findings(ledger: Ledger) -> list[Finding]:
+    with duckdb.connect() as con:
+        return ledger.verify(con)
+
+
+def errors(ledger: Ledger) -> list[str]:
+    return [f.message for f in findings(ledger) if f.severity == "error"]
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Ledger:
+    """A ledger of one job of two rows, sent and collected."""
+    ledger = open_ledger(tmp_path / "ledger")
+    (tmp_path / "blob").write_bytes(b"x")
+    ledger.commit(
+        [intent("t1", rows=2)], [rows_file(tmp_path / "1.parquet", "ab", status="in_flight", tag="t1")], expect=0
+    )
+    ledger.commit([SUBMITTED])
+    for name in ("archive/t1.jsonl.gz", "answers/t1.a.parquet"):
+        ledger.put_blob(name, tmp_path / "blob")
+    done = {"status": "answered", "tag": "t1", "answer_tag": "t1", "answer_fp": b"1"}
+    ledger.commit([COLLECTED], [rows_file(tmp_path / "2.parquet", "ab", **done)])
+    return ledger
+
+
+# --- verify ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_ledger_has_no_findings(answered: Ledger) -> None:
+    assert findings(answered) == []
+    answered.compact(duckdb.connect)
+    assert findings(answered) == []
+
+
+def test_every_damaged_file_is_named(answered: Ledger, tmp_path: Path) -> None:
+    names = sorted(s.name for s in answered.log.live)
+    for name, damage in zip(names, (b"", b"x", None, b"y", b"z"), strict=True):
+        path = tmp_path / "ledger" / name
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[1:] + damage)
+    found = findings(open_ledger(tmp_path / "ledger"))
+    assert {f.severity for f in found} == {"error"}
+    assert len(found) == len(names)
+    for name in names:
+        (message,) = [f.message for f in found if name in f.message]
+        assert any(word in message for word in ("truncated", "altered", "missing"))
+
+
+def test_rows_that_wait_for_nothing(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    ledger.commit([], [rows_file(tmp_path / "1.parquet", "abc", status="in_flight", tag="t1")])
+    assert errors(ledger) == ["3 rows of triage wait for job t1, which was never intended."]
+    ledger.commit([intent("t1", rows=3)])
+    assert findings(ledger) == []
+    ledger.commit([NotSubmitted(at=AT, tag="t1", reason="refused")])
+    assert errors(ledger) == ["3 rows of triage wait for job t1, which is not_submitted."]
+
+
+def test_jobs_that_too_few_rows_wait_for(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    ledger.commit([intent("t1", rows=3)], [rows_file(tmp_path / "1.parquet", "ab", status="in_flight", tag="t1")])
+    (finding,) = findings(ledger)
+    assert finding.severity == "warning"
+    assert finding.message == "Job t1 is open with 3 rows, but 2 rows wait for it."
+
+
+def test_answers_of_a_job_that_was_not_collected(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    file = rows_file(tmp_path / "1.parquet", "ab", status="answered", answer_tag="t1")
+    ledger.commit([intent("t1", rows=0), SUBMITTED], [file])
+    assert errors(ledger) == ["2 rows of triage are answered by job t1, which was not collected."]
+
+
+def test_events_of_a_job_that_was_not_intended(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    ledger.commit([SUBMITTED])
+    (message,) = errors(ledger)
+    assert message.endswith(": Submitted of t1, which was never intended.")
+
+
+def test_a_hash_that_is_not_its_keys(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    ledger.commit([], [rows_file(tmp_path / "1.parquet", "ab", columns={"key_hash": [key_hash("a"), key_hash("c")]})])
+    (message,) = errors(ledger)
+    assert message.endswith(": 1 rows have a hash that is not their key's.")
+
+
+def test_missing_blobs(answered: Ledger) -> None:
+    answered.delete_blob("answers/t1.a.parquet")
+    (finding,) = findings(answered)
+    assert finding == Finding(
+        "warning",
+        "answers/t1.a.parquet is missing.",
+        "It is made again from archive/t1.jsonl.gz, for nothing, when it is needed.",
+    )
+    answered.delete_blob("archive/t1.jsonl.gz")
+    assert errors(answered) == ["The answers of job t1 are gone: archive/t1.jsonl.gz is missing."]
+
+
+def test_a_missing_archive_whose_answers_are_there(answered: Ledger) -> None:
+    answered.delete_blob("archive/t1.jsonl.gz")
+    (finding,) = findings(answered)
+    assert (finding.severity, "cannot be parsed anew" in finding.message) == ("warning", True)
+
+
+def test_leftovers_of_a_killed_commit_are_harmless(answered: Ledger) -> None:
+    answered.log.draft("segments/events-20260301T110000Z-0123456789ab.jsonl", b"", kind="events")
+    (finding,) = findings(answered)
+    assert finding.severity == "info"
+
+
+# --- export ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_export(answered: Ledger, tmp_path: Path, form: str) -> None:
+    with duckdb.connect() as con:
+        exported = answered.export(con, tmp_path / "out" / "deep", format=form)
+        assert (exported.rows, exported.jobs) == (2, 1)
+        assert exported == answered.export(con, tmp_path / "out" / "deep", format=form)
+        assert sorted(p.name for p in (tmp_path / "out" / "deep").iterdir()) == [f"jobs.{form}", f"rows.{form}"]
+        rows = con.execute(f"SELECT spec, key, status, answer_fp FROM '{exported.files[0]}' ORDER BY key").fetchall()
+        jobs = con.execute(f"SELECT tag, status, rows, usd, outcome FROM '{exported.files[1]}'").fetchall()
+    assert [(r[0], r[1], r[2], str(r[3])) for r in rows] == [
+        ("triage", "a", "answered", "31"),
+        ("triage", "b", "answered", "31"),
+    ]
+    ((tag, status, count, usd, outcome),) = jobs
+    assert (tag, status, count, usd) == ("t1", "collected", 2, 0.5)
+    assert json.loads(outcome) == {"answered": 2}
+
+
+def test_export_of_an_empty_ledger_has_columns(tmp_path: Path) -> None:
+    with duckdb.connect() as con:
+        exported = open_ledger(tmp_path / "ledger").export(con, tmp_path, format="parquet")
+        assert (exported.rows, exported.jobs) == (0, 0)
+        assert con.execute(f"SELECT spec, key FROM '{exported.files[0]}'").fetchall() == []
+
+
+def test_export_that_cannot_be(answered: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with duckdb.connect() as con:
+        with pytest.raises(UsageError, match="no export format 'xlsx'"):
+            answered.export(con, tmp_path / "out", format="xlsx")
+        with pytest.raises(DestinationError, match="cannot be exported to"):
+            answered.export(con, tmp_path / "file" / "out")
+        (tmp_path / "out" / "rows.csv").mkdir(parents=True)
+        with pytest.raises(DestinationError, match="cannot be exported to"):
+            answered.export(con, tmp_path / "out", format="csv")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["rows.csv"]
+
+
+# --- lease -------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_keeps_others_out_while_it_lasts(tmp_path: Path) -> None:
+    clock = HandClock()
+    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
+    with ann.lease(600) as lease:
+        assert lease.takeover == ""
+        with (
+            pytest.raises(LedgerMoved, match=r"ann@desk \(process \d+ on .*since 2026-03-01T12:00:00Z") as held,
+            bob.lease(60),
+        ):
+            pass
+        assert held.value.exit_code == 5
+        assert "2026-03-01T12:10:00Z" in held.value.hint
+        bob.commit([intent("t1")])  # it is only a courtesy
+        clock.at += timedelta(seconds=500)
+        lease.renew()
+        clock.at += timedelta(seconds=500)
+        with pytest.raises(LedgerMoved), bob.lease(60):
+            pass
+    with bob.lease(60) as lease:
+        assert lease.takeover == ""
+    assert not (tmp_path / "ledger" / "lease.json").exists()
+
+
+def test_an_expired_lease_is_taken_over_with_a_note(tmp_path: Path) -> None:
+    clock = HandClock()
+    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
+    with ann.lease(60):
+        clock.at += timedelta(seconds=61)
+        with bob.lease(60) as lease:
+            assert lease.takeover == (
+                "Took over the lease of ann@desk since 2026-03-01T12:00:00Z: it expired at 2026-03-01T12:01:00Z."
+            )
+    assert not (tmp_path / "ledger" / "lease.json").exists()
+
+
+def test_losing_a_lease_does_not_remove_the_next_one(tmp_path: Path) -> None:
+    clock = HandClock()
+    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
+    first, second = ann.lease(60), bob.lease(60)
+    first.__enter__()
+    clock.at += timedelta(seconds=61)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(LedgerMoved, match="bob@ci"), ann.lease(60):
+        pass
+    second.__exit__(None, None, None)
+
+
+def leave_lease(ledger: Ledger, *, pid: int, host: str) -> None:
+    note = Note(holder="bob@ci", host=host, pid=pid, since=AT, expires="2026-03-01T13:00:00Z", token="x")
+    ledger.blobs.write_new("lease.json", msgspec.json.encode(note))
+
+
+def test_the_lease_of_a_dead_process_is_stale_at_once(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    leave_lease(ledger, pid=dead.pid, host=socket.gethostname())
+    with ledger.lease(60) as lease:
+        assert f"process {dead.pid} is gone" in lease.takeover
+    leave_lease(ledger, pid=dead.pid, host="elsewhere")
+    with pytest.raises(LedgerMoved, match="bob@ci"), ledger.lease(60):
+        pass
+    ledger.blobs.delete("lease.json")
+    leave_lease(ledger, pid=os.getpid(), host=socket.gethostname())
+    with pytest.raises(LedgerMoved, match="bob@ci"), ledger.lease(60):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"{}", b"\xff"])
+def test_an_unreadable_lease_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+    ledger = open_ledger(tmp_path / "ledger")
+    ledger.blobs.write_new("lease.json", content)
+    with ledger.lease(60):
+        pass
