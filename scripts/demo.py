@@ -58,16 +58,16 @@ def fresh_copy() -> None:
 def first_apply() -> None:
     heading("2. Plan: what would be sent, why, and what it would cost")
     expect_to_send(classify=420)
-    run("batchform plan")
+    run("batchform plan --out plan")
     say("""
-        Every row is new, so every row would be sent. Nothing was sent yet: planning only reads. In
-        a pull request, this is what a reviewer sees.""")
-    heading("3. Apply: send it, wait, collect, deliver")
-    run("batchform apply --yes")
+        Every row is new, so every row would be sent. Nothing was sent yet: planning only reads. In a pull
+        request, this is what a reviewer sees. The folder `plan` now holds the exact requests.""")
+    heading("3. Apply that very plan: send, wait, collect, deliver")
+    run("batchform apply plan --yes")
     say("""
-        One job per spec went through the Files and Batch APIs of the emulator with Google's own
-        client. Each job was recorded as an intent before it was created; each answer was archived
-        before it was parsed.""")
+        One job per spec went through the Files and Batch APIs of the emulator with Google's own client.
+        Each job was recorded as an intent before it was created; each answer was archived before it was
+        parsed.""")
     run("batchform results classify")
     run("ls -l results")
 
