@@ -29,7 +29,7 @@ from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare
 from batchform.rows.request import merge
-from batchform.rows.sql import literal
+from batchform.rows.sql import identifier, literal
 from batchform.spec.model import Backend
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
@@ -256,7 +256,7 @@ def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[Dra
     if not con.execute("SELECT count(*) FROM bf_prior").fetchall()[0][0]:
         return
     taken = ", ".join(f"p.{f} AS {f}" for f in _ANSWER_FIELDS)
-    columns = ", ".join(ROW_COLUMNS)
+    columns = ", ".join(identifier(c) for c in ROW_COLUMNS)
     for shard in shards:
         path = folder / shard.rows_path
         carried = path.with_suffix(".carried")
