@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,12 +58,18 @@ def charge(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     )
 
 
-def attempt(db: sqlite3.Connection, digest: bytes) -> int:
-    """Count one more run of a request, and say how many there were, this one included."""
-    row = db.execute(
-        "INSERT INTO attempts VALUES (?, 1) ON CONFLICT DO UPDATE SET n = n + 1 RETURNING n", (digest,)
-    ).fetchone()
-    return int(row[0])
+def attempts(db: sqlite3.Connection, digest: bytes) -> int:
+    """How often a request has run, as far as anybody had a reason to count."""
+    row = db.execute("SELECT n FROM attempts WHERE digest = ?", (digest,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count_attempts(db: sqlite3.Connection, ran: Mapping[bytes, tuple[int, int]]) -> bool:
+    """Note runs: digest → (attempts before, attempts now). False, and nothing noted, when others ran them meanwhile."""
+    if any(attempts(db, digest) != before for digest, (before, _) in ran.items()):
+        return False
+    db.executemany("REPLACE INTO attempts VALUES (?, ?)", ((digest, now) for digest, (_, now) in ran.items()))
+    return True
 
 
 def charges(store: Store) -> Iterator[Charge]:

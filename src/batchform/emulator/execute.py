@@ -1,8 +1,8 @@
 """Runs jobs: checks their lines at create, answers them when somebody looks after they are due.
 
-Nothing runs in the background. A job advances block by block, each block one transaction that appends its results,
-charges its requests and moves the job's mark; so a process may die or share the work with another at any point, memory
-is bounded by a block, and nothing is charged twice.
+Nothing runs in the background. A job advances block by block, each block recorded in one transaction that moves the
+job's mark, appends its results and charges its requests; so a process may die or share the work with another at any
+point, memory is bounded by a block, and nothing is charged twice.
 """
 
 from __future__ import annotations
@@ -100,31 +100,50 @@ def due_jobs(store: Store) -> list[str]:
 
 
 def _run_block(store: Store, job_id: str) -> bool:
-    """Run the next block of a due job. False when there is none."""
-    with store.writing() as db:
+    """Run the next block of a due job. False when there is none.
+
+    The answers are made outside the transaction, which others wait for. If others ran the block, theirs stand.
+    """
+    with store.reading() as db:
         job = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        if job["next_block"] >= job["blocks"]:
-            return False
-        runner = Runner(store, db, job=job_id, account=job["account"], model=job["model"], at=job["ends_at"])
-        index = _order(job["blocks"], job["lines"])[job["next_block"]]
-        block = _Block(runner)
-        kind = "InlineItem" if job["input_name"] is None else "FileLine"
+    done: int = job["next_block"]
+    if done >= job["blocks"]:
+        return False
+    runner = Runner(store, job=job_id, account=job["account"], model=job["model"], at=job["ends_at"])
+    block = _Block(runner)
+    index = _order(job["blocks"], job["lines"])[done]
+    kind = "InlineItem" if job["input_name"] is None else "FileLine"
+    try:
         out = b"".join(block.results(_read_block(store, job, index), kind, index))
-        _append(store.job_output(job_id), out, job["out_bytes"])
-        bill.charge(db, runner.entries)
-        db.execute(
+    except FileNotFoundError:
+        return _has_moved(store, job)
+    last = done + 1 == job["blocks"]
+    with store.writing() as db:
+        moved = db.execute(
             "UPDATE jobs SET next_block = next_block + 1, out_bytes = out_bytes + ?, succeeded = succeeded + ?,"
-            " failed = failed + ? WHERE id = ?",
-            (len(out), block.succeeded, block.failed, job_id),
-        )
-        last = job["next_block"] + 1 == job["blocks"]
-        if last:
-            _finish(store, db, job, job["out_bytes"] + len(out))
+            " failed = failed + ? WHERE id = ? AND next_block = ?",
+            (len(out), block.succeeded, block.failed, job_id, done),
+        ).rowcount
+        if not moved or not runner.record(db):
+            db.execute("ROLLBACK TO start")
+            return True
+        _append(store.job_output(job_id), out, job["out_bytes"])
+        if last and job["input_name"] is not None:  # inline results stay with the job
+            _publish(store, db, job, job["out_bytes"] + len(out))
     if last:
         store.job_input(job_id).unlink(missing_ok=True)
         if job["input_name"] is not None:
             store.job_output(job_id).unlink(missing_ok=True)
     return not last
+
+
+def _has_moved(store: Store, job: sqlite3.Row) -> bool:
+    """Whether a job whose input is gone was finished by others. If not, the state is broken."""
+    with store.reading() as db:
+        now = db.execute("SELECT next_block FROM jobs WHERE id = ?", (job["id"],)).fetchone()[0]
+    if now == job["next_block"]:
+        raise Refusal(500, f"The input of batches/{job['id']} is missing from the emulator's state.")
+    return True
 
 
 def _read_block(store: Store, job: sqlite3.Row, index: int) -> bytes:
@@ -143,9 +162,8 @@ def _append(path: Path, data: bytes, at: int) -> None:
         f.write(data)
 
 
-def _finish(store: Store, db: sqlite3.Connection, job: sqlite3.Row, size: int) -> None:
-    if job["input_name"] is None:
-        return  # inline results stay with the job
+def _publish(store: Store, db: sqlite3.Connection, job: sqlite3.Row, size: int) -> None:
+    """Make the results a file that can be downloaded."""
     output = store.job_output(job["id"])
     path = f"{job['id']}.results"
     sha256 = canon.file_digest(output).removeprefix("sha256:")
@@ -174,15 +192,13 @@ def _order(n: int, seed: int) -> list[int]:
 
 
 class Runner:
-    """Executes requests of one account and model inside one transaction, and gathers what to charge."""
+    """Executes requests of one account and model, and gathers what there is to record."""
 
-    def __init__(
-        self, store: Store, db: sqlite3.Connection, *, job: str | None, account: str, model: str, at: float
-    ) -> None:
-        self._store, self._db = store, db
-        self._job, self._account, self._model, self._at = job, account, model, at
+    def __init__(self, store: Store, *, job: str | None, account: str, model: str, at: float) -> None:
+        self._store, self._job, self._account, self._model, self._at = store, job, account, model, at
         self._hasher = canon.RequestHasher(model=model, realm="emulator")
-        self.entries: list[bill.Entry] = []
+        self._entries: list[bill.Entry] = []
+        self._attempts: dict[bytes, tuple[int, int]] = {}
 
     def run(self, request: dict[str, Any], key: str | None) -> answers.Outcome:
         """The outcome of one normalised request; noted for the bill unless it is an error."""
@@ -191,13 +207,29 @@ class Runner:
             request,
             model=self._model,
             digest=digest,
-            attempt=partial(bill.attempt, self._db, digest),
+            attempt=partial(self._attempt, digest),
             file_is_there=self._file_is_there,
         )
         if outcome.error is None:
             tokens = (outcome.prompt_tokens, outcome.output_tokens)
-            self.entries.append((self._job, self._account, key, self._model, digest, *tokens, self._at))
+            self._entries.append((self._job, self._account, key, self._model, digest, *tokens, self._at))
         return outcome
+
+    def record(self, db: sqlite3.Connection) -> bool:
+        """Write the bill. False when others ran the same requests meanwhile and it mattered: run again."""
+        if not bill.count_attempts(db, self._attempts):
+            return False
+        bill.charge(db, self._entries)
+        return True
+
+    def _attempt(self, digest: bytes) -> int:
+        if digest not in self._attempts:
+            with self._store.reading() as db:
+                before = bill.attempts(db, digest)
+            self._attempts[digest] = before, before
+        before, now = self._attempts[digest]
+        self._attempts[digest] = before, now + 1
+        return now + 1
 
     def _file_is_there(self, uri: str) -> bool:
         """Whether a file that a request names can be read when the request runs. Other hosts' files always can."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from batchform.emulator import answers, bill, execute, models, rules
+from batchform.emulator import answers, execute, models, rules
 from batchform.emulator.calls import Call, Route, json_response
 from batchform.emulator.refusal import bad_field
 
@@ -31,11 +31,12 @@ def generate(call: Call) -> Response:
     request = call.message("GenerateContentRequest")
     rules.check(request, model)
     store = call.store
-    now = store.now()
-    with store.writing() as db:
-        runner = execute.Runner(store, db, job=None, account=call.account, model=model.id, at=now)
+    recorded = False
+    while not recorded:
+        runner = execute.Runner(store, job=None, account=call.account, model=model.id, at=store.now())
         outcome = runner.run(request, None)
-        bill.charge(db, runner.entries)
+        with store.writing() as db:
+            recorded = runner.record(db)
     if outcome.error is not None:
         raise outcome.error
     return json_response(outcome.response)

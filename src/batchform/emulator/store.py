@@ -95,10 +95,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: others that write wait for it. Rolled back when the block raises."""
+        """One transaction: others that write wait for it. Rolled back when the block raises, or to `start` by hand."""
         db = self._connection()
         try:
             db.execute("BEGIN IMMEDIATE")
+            db.execute("SAVEPOINT start")
             try:
                 yield db
             except BaseException:

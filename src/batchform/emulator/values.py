@@ -203,7 +203,9 @@ class Filler:
             return 1 + max(map(self._height, needed), default=0) if least <= most else math.inf
         if kind in ("integer", "number"):
             low, high = _bounds(flat)
-            return 0 if low <= high and (kind == "number" or math.ceil(low) <= math.floor(high)) else math.inf
+            open_ended = math.isinf(low) or math.isinf(high)
+            fits = low <= high and (kind == "number" or open_ended or math.ceil(low) <= math.floor(high))
+            return 0 if fits else math.inf
         if kind == "string":
             return 0 if flat.get("minLength", 0) <= flat.get("maxLength", math.inf) else math.inf
         return 0
