@@ -38,7 +38,7 @@ class _Plain:
     header: tuple[str, ...]
     size: int
     lines: int
-    quotes: bool
+    quotes: int
     dangling: bool  # some line ends with a delimiter
 
 
@@ -50,7 +50,7 @@ class _Scan:
     lf: int = 0
     cr: int = 0
     crlf: int = 0
-    quotes: bool = False
+    quotes: int = 0
     dangling: bool = False
 
     @property
@@ -149,10 +149,22 @@ class CsvSource:
         )
 
     def _check_ends(self, con: DuckDBPyConnection, plain: Sequence[_Plain]) -> None:
-        """DuckDB drops empty cells beyond the last column, unless empty is not its null string: count with another."""
-        dangling = [file for file in plain if file.dangling]
-        if dangling:
-            con.execute(f"SELECT count(*) FROM {self._reader(dangling, null=_NO_NULL)}").fetchall()
+        """Two things that DuckDB forgives: empty cells beyond the last column, and a last cell that is never closed.
+
+        The first it refuses if empty is not its null string. The second it drops, with its row, when it reads serially:
+        then the count of quotes is odd, unless a bare cell holds one, or the file does not end with the last row.
+        Only such files are read again in Python, which knows.
+        """
+        for file in plain:
+            if not file.dangling and not file.quotes:
+                continue
+            last = quote_name(file.header[-1])
+            reader = self._read_csv([file], file.header, _NO_NULL)
+            rows, cell = con.execute(f"SELECT count(*), last({last}) FROM {reader}").fetchone() or (0, None)
+            doubtful = file.quotes % 2 or not rows or not _ends_with(file, str(cell or ""), self._dialect)
+            if file.quotes and doubtful:
+                for _ in data_records(utf8_chunks(file.file, self._encoding), self._dialect, file.file):
+                    pass
 
     def _explain(self, files: Sequence[SourceFile], error: Exception) -> SourceError:
         """Find the place that DuckDB refused, by reading the files again in Python."""
@@ -215,7 +227,7 @@ def _scan(chunks: Iterator[bytes], dialect: Dialect, file: SourceFile) -> _Scan:
             scan.cr += chunk.count(b"\r")
             scan.crlf += chunk.count(b"\r\n")
         scan.crlf += tail.endswith(b"\r") and chunk.startswith(b"\n")
-        scan.quotes = scan.quotes or (bool(dialect.quote) and dialect.quote in chunk)
+        scan.quotes += chunk.count(dialect.quote) if dialect.quote else 0
         seam = tail + chunk[:1]
         scan.dangling = scan.dangling or any(end in chunk or end in seam for end in dangling)
         tail = (tail + chunk)[-len(dialect.delimiter) :]
@@ -234,6 +246,22 @@ def _header(file: SourceFile, dialect: Dialect, encoding: str) -> tuple[str, ...
     except SourceError as error:
         raise SourceError(error.message, hint=error.hint, place=place) from None
     return names
+
+
+def _ends_with(file: _Plain, cell: str, dialect: Dialect) -> bool:
+    """Whether the file ends with `cell`, either bare or in quotes that are closed."""
+    value, quote = cell.encode(), dialect.quote
+    closed = quote + value.replace(quote, quote + quote) + quote
+    with file.path.open("rb") as stream:
+        stream.seek(max(0, file.path.stat().st_size - len(closed) - CHUNK))
+        tail = stream.read()
+    # Blank lines at the end are no rows, unless there is a single column.
+    end = tail.rstrip(b"\r\n") if len(file.header) > 1 else tail.removesuffix(b"\n").removesuffix(b"\r")
+    before = (dialect.delimiter, b"\n", b"\r")
+    if end.endswith(value) and end.removesuffix(value).endswith(before):
+        return True
+    trimmed = end.rstrip(b" ")
+    return trimmed.endswith(closed) and trimmed.removesuffix(closed).removesuffix(b" ").endswith(before)
 
 
 def _same_columns(plain: Sequence[_Plain]) -> None:

@@ -29,7 +29,7 @@ def is_compressed(file: SourceFile) -> bool:
 def is_utf8(encoding: str) -> bool:
     """Whether an encoding is UTF-8 by any of its names. Raises SourceError for one that does not exist."""
     try:
-        b"".decode(encoding)
+        "x".encode(encoding)  # a LookupError for codecs that are not of text
         return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     except (LookupError, ValueError) as error:
         raise SourceError(
