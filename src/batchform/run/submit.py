@@ -217,8 +217,9 @@ class Submitter:
         ctx.progress.note(f"{error.message}. Looking for the job.")
         for lookup in range(_LOOKUPS):
             try:
-                if recover(ctx, tags=[record.tag]).adopted:
-                    self.done.adopted.append(record.tag)
+                adopted = recover(ctx, tags=[record.tag]).adopted
+                self.done.adopted += adopted
+                if record.tag in adopted:
                     return
             except BackendError as failed:
                 ctx.progress.note(f"Looking for {record.tag} failed: {failed}")
