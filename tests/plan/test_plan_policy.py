@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchform.errors import UsageError
@@ -139,6 +139,7 @@ ANY = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(ANY, ANY)
 def test_a_larger_plan_never_passes_what_a_part_of_it_fails(part: Figures, rest: Figures) -> None:
     limits = Limits(max_usd=15, max_rows=1000)

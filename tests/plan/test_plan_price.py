@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchform.ledger.records import ROW_COLUMNS
@@ -109,6 +109,7 @@ def test_a_request_longer_than_the_model_takes_and_a_full_queue_are_noted() -> N
     assert "tier 1 queues 3,000,000" in e.notes[1]
 
 
+@settings(deadline=None)
 @given(requests=st.integers(1, 10**6), each=st.integers(1, 10**5), model=MODELS)
 def test_low_expected_and_high_are_in_order(requests: int, each: int, model: str) -> None:
     e = estimator(model, max_output_tokens=1000).estimate(requests=requests, request_bytes=requests * each)
@@ -116,6 +117,7 @@ def test_low_expected_and_high_are_in_order(requests: int, each: int, model: str
     assert e.tokens.output.low <= e.tokens.output.expected <= e.tokens.output.high
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50_000), min_size=1, max_size=5))
 def test_shards_add_up_to_their_spec(shards: list[int]) -> None:
     e = estimator(max_output_tokens=200)
@@ -145,6 +147,7 @@ def test_image_models_bill_output_at_the_image_rate() -> None:
     assert known == Rates(1e-6, 60e-6, 1e-6)
 
 
+@settings(deadline=None)
 @given(model=MODELS, prompt=COUNTS, output=COUNTS, thoughts=st.none() | COUNTS, cached=st.none() | COUNTS)
 def test_the_sql_expression_is_the_python_function(
     model: str, prompt: int, output: int, thoughts: int | None, cached: int | None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
-from rich.console import Console, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 PLAIN_WIDTH = 120
@@ -33,17 +33,43 @@ def make_console(*, file: IO[str] | None = None, width: int | None = None, color
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False, **options)
 
 
-def grid(rows: list[tuple[RenderableType, ...]], *, right: tuple[int, ...] = (), indent: int = 2) -> Padding:
-    """Aligned columns; all but the last keep their width, and the last one wraps under itself."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    columns = len(rows[0]) if rows else 0
-    for i in range(columns):
-        table.add_column(justify="right" if i in right else "left", no_wrap=i < columns - 1, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return Padding(table, (0, 0, 0, indent), expand=False)
+@dataclass(frozen=True)
+class Grid:
+    """Aligned columns; all but the last keep their width, and the last wraps under itself. No trailing spaces."""
+
+    rows: Sequence[tuple[Text, ...]]
+    right: tuple[int, ...] = ()
+    indent: int = 2
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept = range(len(self.rows[0]) - 1 if self.rows else 0)
+        widths = [max(row[i].cell_len for row in self.rows) for i in kept]
+        start = self.indent + sum(widths) + 2 * len(widths)
+        for row in self.rows:
+            lead = Text(" " * self.indent)
+            for i in kept:
+                gap = " " * (widths[i] - row[i].cell_len)
+                lead.append_text(Text.assemble(gap, row[i], "  ") if i in self.right else row[i] + Text(gap + "  "))
+            for line_ in row[-1].wrap(console, max(options.max_width - start, 16)) or [Text()]:
+                lead.append_text(line_)
+                lead.rstrip()
+                yield lead
+                lead = Text(" " * start)
 
 
-def line(*parts: tuple[str, str] | str, indent: int = 0) -> Padding:
-    """One paragraph of styled pieces; wraps under its own start."""
-    return Padding(Text.assemble(*parts, overflow="fold"), (0, 0, 0, indent), expand=False)
+@dataclass(frozen=True)
+class Paragraph:
+    """Text that wraps under its own start. No trailing spaces."""
+
+    text: Text
+    indent: int = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line_ in self.text.wrap(console, max(options.max_width - self.indent, 16)):
+            line_.rstrip()
+            yield Text(" " * self.indent).append_text(line_)
+
+
+def line(*parts: tuple[str, str] | str, indent: int = 0) -> Paragraph:
+    """A paragraph of styled pieces."""
+    return Paragraph(Text.assemble(*parts), indent)

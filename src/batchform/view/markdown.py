@@ -29,17 +29,15 @@ def plan_markdown(plan: Plan, *, max_chars: int = MAX_CHARS) -> str:
     The first line is a marker by which a bot finds its own comment again. When there is too much, details are left
     out from the end, and the text says so: the verdict, the money and the table always stay.
     """
-    head = "\n".join([*_head(plan), *_table(plan), *_failed(plan), ""])
-    sections = _sections(plan) if quiet_line(plan) is None else []
     left_out = "\n*{} more sections are left out, since a comment holds no more. `batchform show PLAN` has them.*\n"
-    room = max_chars - len(head) - len(left_out) - 10
-    text = head
+    room = max_chars - len(left_out) - 10
+    text = clipped("\n".join([*_head(plan), *_table(plan), *_failed(plan), ""]), room)
+    sections = [] if quiet_line(plan) else _sections(plan)
     for i, section in enumerate(sections):
-        if len(section) > room:
-            return clipped(text, max_chars - 300) + left_out.format(len(sections) - i)
+        if len(text) + len(section) > room:
+            return text + left_out.format(len(sections) - i)
         text += section
-        room -= len(section)
-    return clipped(text, max_chars)
+    return text
 
 
 def code(text: str) -> str:
@@ -108,8 +106,8 @@ def _table(plan: Plan) -> Iterator[str]:
         free = sum(totals[a] for a in (Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.FORGET, Action.REMOVE))
         untouched = sum(totals[a] for a in (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN))
         cells = [
-            code(s.name), code(s.model).replace("|", "\\|"), count(s.rows_to_send), count(totals[Action.HELD]), count(free),
-            count(untouched), money(s.cost.expected) if s.rows_to_send else "", _limits(s.verdicts),
+            code(s.name), code(s.model).replace("|", "\\|"), count(s.rows_to_send), count(totals[Action.HELD]),
+            count(free), count(untouched), money(s.cost.expected) if s.rows_to_send else "", _limits(s.verdicts),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
     yield ""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchform.canon import short
-from batchform.view.console import grid, line, make_console
+from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import request_diff, request_lines
 from batchform.view.text import clipped, count, counted, duration, money, safe
 from batchform.view.values import Explanation, JobLine, ResultsTable, SpecLine, StatusView
@@ -104,14 +104,11 @@ def print_jobs(jobs: Sequence[JobLine], console: Console | None = None) -> None:
 def _job_notes(job: JobLine) -> Iterable[tuple[str, str]]:
     if job.error:
         yield safe(clipped(job.error, 400)), "red"
-    if job.input_expires_in is not None:
-        yield _left(job.input_expires_in, "its input"), _urgency(job.input_expires_in)
-    if job.results_expire_in is not None:
-        yield f"{_left(job.results_expire_in, 'its results')}: batchform sync", _urgency(job.results_expire_in)
-
-
-def _left(seconds: float, what: str) -> str:
-    return f"{what} expired at the service" if seconds <= 0 else f"{what} at the service for {duration(seconds)} more"
+    if (left := job.input_expires_in) is not None:
+        yield "its input is gone from the service" if left <= 0 else f"input kept {duration(left)} more", _urgency(left)
+    if (left := job.results_expire_in) is not None:
+        words = "its results are gone from the service" if left <= 0 else f"results kept {duration(left)} more"
+        yield f"{words}: batchform sync", _urgency(left)
 
 
 def _urgency(seconds: float) -> str:
@@ -187,7 +184,7 @@ def print_explanation(explanation: Explanation, console: Console | None = None) 
     if e.facts:
         rows += [(Text(safe(name), "dim"), Text(safe(value))) for name, value in e.facts.items()]
     if rows:
-        console.print(grid([*rows]))
+        console.print(Grid(rows))
     _print_request(e, console)
     for note in e.notes:
         console.print(line(("note: ", "dim"), safe(note), indent=2))
@@ -204,8 +201,9 @@ def _print_request(e: Explanation, console: Console) -> None:
     else:
         title, lines = "rendered request, before and after", request_diff(e.before, e.after)
     console.print(line((title, "dim"), indent=2))
-    for mark, text in lines:
-        console.print(Text(f"  {'' if mark == '@' else mark} {text}", _MARKS[mark], overflow="fold"))
+    console.print(
+        Grid([(Text(mark.replace("@", " "), _MARKS[mark]), Text(text, _MARKS[mark])) for mark, text in lines])
+    )
 
 
 def _digest(digest: str | None) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from batchform.canon import short
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
-from batchform.view.console import grid, line, make_console
+from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import ORDER, cost_range, jobs_words, label, quiet_line, sum_line, whys
 from batchform.view.text import clipped, count, counted, money, safe, size, tokens
@@ -67,12 +67,12 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
 def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator[RenderableType]:
     realm = " (emulator)" if spec.realm == "emulator" and spec.backend != "emulator" else ""
     ledger = f"ledger #{plan.serial}" if plan.serial else "new ledger"
-    yield line((spec.name, "bold"), f"   {spec.model}   {spec.backend}{realm}   ", (ledger, "dim"))
+    yield line((spec.name, "bold"), f"   {safe(spec.model)}   {safe(spec.backend)}{realm}   ", (ledger, "dim"))
     about = f"{counted(spec.source_rows, 'row')} from {spec.source} → {spec.destination}"
     yield line((safe(about), "dim"), indent=2)
     yield Text()
     words, other = whys(spec)
-    rows: list[tuple[RenderableType, ...]] = [
+    rows: list[tuple[Text, ...]] = [
         (
             Text(f"{action.symbol} {label(action)}", _STYLES[action]),
             Text(count(spec.actions[action])),
@@ -82,7 +82,7 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
         if spec.actions.get(action)
     ]
     if rows:
-        yield grid(rows, right=(1,))
+        yield Grid(rows, right=(1,))
     if other:
         yield line((f"because: {other}", "dim"), indent=4)
     if spec.rows_to_send:
@@ -109,15 +109,15 @@ def _figures(spec: SpecPlan, plan: Plan) -> RenderableType:
         ("output", tokens(output.expected), f"tokens, {spread}; {spec.tokens.basis}"),
         ("cost", money(cost.expected), f"{cost_range(cost)}; batch prices of {plan.prices_dated}{charged}"),
     ]
-    return grid([(Text(a), Text(b, "bold"), Text(safe(c), "dim")) for a, b, c in rows], right=(1,))
+    return Grid([(Text(a), Text(b, "bold"), Text(safe(c), "dim")) for a, b, c in rows], right=(1,))
 
 
 def _verdicts(verdicts: tuple[Verdict, ...]) -> RenderableType:
-    rows: list[tuple[RenderableType, ...]] = []
+    rows: list[tuple[Text, ...]] = []
     for v in verdicts:
         style = "bold red" if not v.ok else "yellow" if v.allowed else "green"
         rows.append((Text(f"{'✓' if v.ok else '✗'} {v.name}", style), Text(safe(v.message), "" if not v.ok else "dim")))
-    return grid(rows)
+    return Grid(rows)
 
 
 def _note(text: str) -> RenderableType:
