@@ -64,25 +64,25 @@ def verify(common: Common) -> int:
 
 
 @ledger_command.command("export")
-@click.argument("directory")
+@click.argument("to", metavar="DIR")
 @click.option(
     "--format", "output", type=click.Choice(["parquet", "jsonl", "csv"]), default="parquet", show_default=True
 )
 @common
-def export(common: Common, directory: str, output: str) -> None:
-    """Write the state of all rows and jobs into DIRECTORY, for other tools."""
+def export(common: Common, to: str, output: str) -> None:
+    """Write the state of all rows and jobs into DIR, for other tools."""
     from batchform.cli.wiring import open_session
 
-    to = Path(directory).resolve()
-    to.mkdir(parents=True, exist_ok=True)
+    folder = Path(to).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     with open_session(common) as session:
-        con = session.connect(to)
+        con = session.connect(folder)
         try:
-            session.ledger.export(con, to, format=output)
+            session.ledger.export(con, folder, format=output)
         finally:
             con.close()
         if not common.quiet:
-            click.echo(f"Exported to {directory}: {', '.join(sorted(p.name for p in to.iterdir()))}")
+            click.echo(f"Exported to {to}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
 
 
 @ledger_command.command("compact")

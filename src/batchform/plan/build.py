@@ -27,7 +27,7 @@ from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.ports import BackendLimits, Destination, Source
-from batchform.rows.keyed import KeyedRows, prepare
+from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
 from batchform.spec.model import Backend
@@ -185,7 +185,12 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         free.discard()
         history = _history(con, spec, past)
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
-        return draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
+        draft = draft_spec(
+            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before
+        )
+        if save.source:
+            draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
+        return draft
     finally:
         con.close()
 
