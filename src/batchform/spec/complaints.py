@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from batchform.errors import Diagnostic
-from batchform.spec.wording import one_of, shown, suggestion
+from batchform.spec.wording import dotted, one_of, shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
 
 M = TypeVar("M", bound=BaseModel)
@@ -73,7 +73,7 @@ def complaints(
             by_node.setdefault(union, []).append((error, branch))
     for node, branches in by_node.items():
         plain += _chosen(document, node, branches, base)
-    return [_complaint(model, path, error, document, base) for path, error in plain]
+    return [_complaint(model, path, error, document, base) for path, error in plain if path not in document.broken]
 
 
 def _convert_env(
@@ -156,10 +156,10 @@ def _complaint(
 ) -> Diagnostic:
     kind, ctx = str(error["type"]), error.get("ctx", {})
     name = shown(path[-1]) if path else "the file"
-    label = shown(".".join(str(p) for p in path)) if path else name
+    label = dotted(path) if path else name
     if kind == "missing":
         above = path[:-1]
-        where = f" in `{shown('.'.join(map(str, above)))}`" if above else ""
+        where = f" in `{dotted(above)}`" if above else ""
         _, about = _field_at(model, path[len(base) :], document.get(*base))
         return document.diagnostic("missing-field", f"`{name}` is missing{where}", above, on_key=True, hint=about)
     if kind == "extra_forbidden":
@@ -177,11 +177,11 @@ def _complaint(
         return document.diagnostic("unknown-type", message, at, hint=suggestion(ctx["tag"], known, noun="Types"))
     if path in document.env:
         message = f"the value of `{document.env[path]}` does not fit `{label}`"
-        return document.diagnostic("wrong-value", message, path, hint=_wanted(kind, ctx, hidden=True))
+        return document.diagnostic("wrong-value", message, path, hint=f"It {_wanted(kind, ctx, hidden=True)}.")
     if kind == "literal_error":
         options = [str(o).strip("'") for o in re.findall(r"'[^']*'|\d+", ctx["expected"])]
         value = shown(document.get(*path))
-        message = f"`{label}` must be {one_of(options)}, not `{value}`"
+        message = f"`{label}` cannot be `{value}`"
         return document.diagnostic("wrong-value", message, path, hint=suggestion(value, options, noun="Values"))
     message = f"`{label}` {_wanted(kind, ctx, msg=error['msg'])}"
     return document.diagnostic("wrong-value", message, path, hint=_quote_hint(kind, document, path))
@@ -213,7 +213,7 @@ def _quote_hint(kind: str, document: Document, path: NodePath) -> str:
 
 def _unknown_field(model: type[BaseModel], path: NodePath, document: Document, base: NodePath) -> Diagnostic:
     name = str(path[-1])
-    inside = f" in `{shown('.'.join(map(str, path[:-1])))}`" if len(path) > 1 else ""
+    inside = f" in `{dotted(path[:-1])}`" if len(path) > 1 else ""
     owner = _model_at(model, path[len(base) : -1], document.get(*base))
     known = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
     hint = suggestion(name, known, noun="Fields")

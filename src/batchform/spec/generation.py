@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from batchform.canon import normalise
 from batchform.errors import Diagnostic
-from batchform.spec.wording import one_of, shown, suggestion
+from batchform.spec.wording import shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
 
 Kind = Any
@@ -232,7 +232,7 @@ def _value(document: Document, path: NodePath, key: str, value: Any, kind: Kind,
     if isinstance(kind, tuple):
         word = str(value).upper()
         full = next((k for k in kind if word == k or k.endswith("_" + word)), None) if isinstance(value, str) else None
-        return full or bad(one_of(kind), suggestion(word, kind, noun="Values"))
+        return full or bad("one of its values", suggestion(word, kind, noun="Values"))
     if kind == "text":
         return value if isinstance(value, str) else bad("text", "Quote it.")
     if kind == "bool":

@@ -22,6 +22,7 @@ from batchform.spec.yaml_source import Document, NodePath
 
 M = TypeVar("M", bound=BaseModel)
 
+_PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 _JSON_MIME = "application/json"
 
 
@@ -350,7 +351,7 @@ def _spec_digest(
         {
             **spec.model_dump(mode="json", include=kept),
             "model": model,
-            "backend": [backend_name, backend.model_dump(mode="json")],
+            "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
             "limits": limits.model_dump(mode="json"),
             **digests,

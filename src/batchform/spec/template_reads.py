@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from jinja2 import meta, nodes
 
 ROW = "row"
+_REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_MACRO_NAMES = ("caller", "varargs", "kwargs")
 _ROW_METHODS = frozenset(name for name in dir(dict) if not name.startswith("__"))
 
 
@@ -23,7 +25,7 @@ class DynamicReferenceError(Exception):
 
 def references(tree: nodes.Template) -> Iterator[tuple[str, int, bool]]:
     """(name, line, whether it may be missing) of every template that this one names. Raises DynamicReferenceError."""
-    for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+    for node in tree.find_all(_REFERENCES):
         names = _names(node)
         if not names:
             raise DynamicReferenceError(node.lineno)
@@ -32,16 +34,23 @@ def references(tree: nodes.Template) -> Iterator[tuple[str, int, bool]]:
             yield name, node.lineno, optional
 
 
+class _AnyColumn(Exception):  # noqa: N818  (an answer, not an error)
+    """What is read depends on the path that rendering takes."""
+
+
 def columns_read(root: str, trees: Mapping[str, nodes.Template]) -> frozenset[str] | None:
-    """Columns that the template `root` can read, None when it can read any. `trees` are used up: they are changed."""
-    fields = [_row_fields(tree) for tree in trees.values()]
+    """Columns that the template `root` can read, None when it can read any. trees: it and all that it names."""
     rebound = {name for tree in trees.values() for name in _bound(tree)}
     blocks = any(True for tree in trees.values() for _ in tree.find_all(nodes.Block))
-    names = _free_names(root, trees, {})
+    try:
+        names = _free_names(root, trees, {})
+    except _AnyColumn:
+        return None
     if blocks and names & rebound:
-        return None  # a block may see what its template, or one that extends it, sets; which one depends on the path
+        return None  # a block may see what its template, or one that extends it, sets
     if ROW not in names:
         return frozenset(names)
+    fields = [_row_fields(tree) for tree in trees.values()]
     if ROW in rebound or None in fields:
         return None
     return frozenset(names - {ROW}).union(*(f for f in fields if f is not None))
@@ -50,36 +59,84 @@ def columns_read(root: str, trees: Mapping[str, nodes.Template]) -> frozenset[st
 def _free_names(name: str, trees: Mapping[str, nodes.Template], done: dict[str, set[str]]) -> set[str]:
     """Names that a template looks up in its context, those of the templates it passes its context to included.
 
-    Each of these is put where it is used as an expression that reads its names, so that Jinja's own scoping decides
-    which of them are variables of the template around it.
+    Of a name that such a template reads, three things can be true here: it is never bound, and so a column; it is bound
+    on every path, and so none; or else nobody knows. Raises _AnyColumn.
     """
-    if name not in done:
-        tree = trees[name]
-        for node in list(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
-            used: set[str] = set()
-            if isinstance(node, nodes.Extends) or getattr(node, "with_context", False):
-                for other in _names(node):
-                    if other in trees:
-                        used |= _free_names(other, trees, done)
-            reads = nodes.Output([nodes.Name(n, "load", lineno=node.lineno) for n in sorted(used)], lineno=node.lineno)
-            if tree.environment is not None:
-                reads.set_environment(tree.environment)
-            _put(tree, node, reads)
-        done[name] = set(meta.find_undeclared_variables(tree))
-    return done[name]
+    if name in done:
+        return done[name]
+    tree = trees[name]
+    free = set(meta.find_undeclared_variables(tree))
+    bound = set(_bound(tree))
+    for node, certain in _references_with_scope(tree):
+        if isinstance(node, nodes.Extends) or getattr(node, "with_context", False):
+            for other in _names(node):
+                used = _free_names(other, trees, done) if other in trees else set()
+                if (used & bound) - certain:
+                    raise _AnyColumn
+                free |= used - bound
+    done[name] = free
+    return free
 
 
-def _put(tree: nodes.Template, node: nodes.Node, reads: nodes.Output) -> None:
-    if isinstance(node, nodes.Extends):
-        tree.body.append(reads)  # the parent renders after everything at the top of its child
-        return
-    for parent in (tree, *tree.find_all(nodes.Node)):
-        for field in parent.fields:
-            body = getattr(parent, field, None)
-            if isinstance(body, list) and any(child is node for child in body):
-                at = next(i for i, child in enumerate(body) if child is node)
-                body.insert(at, reads)
-                return
+def _references_with_scope(tree: nodes.Template) -> Iterator[tuple[nodes.Node, set[str]]]:
+    """Every include, import and extends, with the names that surely have a value of the template's own there."""
+    everywhere = {name for node in tree.body for name in _sibling_names(node)}
+
+    def visit(node: nodes.Node, certain: set[str]) -> Iterator[tuple[nodes.Node, set[str]]]:
+        if isinstance(node, _REFERENCES):
+            yield node, everywhere if isinstance(node, nodes.Extends) else certain
+        if isinstance(node, nodes.Block):
+            certain = set()
+        for field in node.fields:
+            value = getattr(node, field, None)
+            here = certain | _own_names(node, field)
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, nodes.Node):
+                    yield from visit(child, here)
+                    here = here | _sibling_names(child)
+
+    yield from visit(tree, set())
+
+
+def _own_names(node: nodes.Node, field: str) -> set[str]:
+    """Names that a loop, `with` or macro gives to its body."""
+    if field != "body":
+        return set()
+    if isinstance(node, nodes.For):
+        return _stored(node.target)
+    if isinstance(node, nodes.With):
+        return {name for target in node.targets for name in _stored(target)}
+    if isinstance(node, (nodes.Macro, nodes.CallBlock)):
+        return {name for argument in node.args for name in _stored(argument)}
+    return set()
+
+
+def _sibling_names(node: nodes.Node) -> set[str]:
+    """Names that a statement gives to the statements after it in the same body."""
+    if isinstance(node, (nodes.Assign, nodes.AssignBlock)):
+        return _stored(node.target)
+    if isinstance(node, nodes.FromImport):
+        return {n[1] if isinstance(n, tuple) else n for n in node.names}
+    if isinstance(node, nodes.Macro):
+        return {node.name}
+    return {node.target} if isinstance(node, nodes.Import) else set()
+
+
+def _stored(target: nodes.Node) -> set[str]:
+    names = [target] if isinstance(target, nodes.Name) else list(target.find_all(nodes.Name))
+    return {name.name for name in names if name.ctx in ("store", "param")}
+
+
+def _bound(tree: nodes.Template) -> Iterator[str]:
+    """Every name that the template itself gives a value somewhere."""
+    for node in tree.find_all(nodes.Node):
+        if isinstance(node, nodes.Name) and node.ctx in ("store", "param"):
+            yield node.name
+        elif isinstance(node, nodes.For):
+            yield "loop"
+        elif isinstance(node, (nodes.Macro, nodes.CallBlock)):
+            yield from _MACRO_NAMES
+        yield from _sibling_names(node)
 
 
 def _names(node: nodes.Node) -> list[str]:
@@ -90,25 +147,11 @@ def _names(node: nodes.Node) -> list[str]:
     return names if len(names) == len(parts) else []
 
 
-def _bound(tree: nodes.Template) -> Iterator[str]:
-    """Every name that the template itself gives a value somewhere."""
-    for node in tree.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
-        if isinstance(node, nodes.Name):
-            if node.ctx in ("store", "param"):
-                yield node.name
-        elif isinstance(node, nodes.Macro):
-            yield node.name
-        elif isinstance(node, nodes.Import):
-            yield node.target
-        elif isinstance(node, nodes.FromImport):
-            yield from (n[1] if isinstance(n, tuple) else n for n in node.names)
-
-
 def _row_fields(tree: nodes.Template) -> set[str] | None:
     """Columns read as `row.name` or `row['name']`; None when `row` is used in any other way."""
     fields: set[str] = set()
     plain = 0
-    accesses = [(n.node, n.attr) for n in tree.find_all(nodes.Getattr)]
+    accesses: list[tuple[nodes.Expr, object]] = [(n.node, n.attr) for n in tree.find_all(nodes.Getattr)]
     accesses += [
         (n.node, n.arg.value if isinstance(n.arg, nodes.Const) else None) for n in tree.find_all(nodes.Getitem)
     ]

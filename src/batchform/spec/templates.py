@@ -30,6 +30,8 @@ __all__ = ["CompiledTemplate", "TemplateSet", "explain_render_error", "simple_pa
 
 INLINE: Final = "<inline>"
 
+_SPECIAL = frozenset((ROW, "self", "super", *GLOBALS))
+
 _BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _OWN_SCOPE = (nodes.Block, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.EvalContextModifier)
 
@@ -261,7 +263,7 @@ class TemplateSet:
         self, exc: TemplateSyntaxError, sources: Mapping[str, str], places: Mapping[str, Place], name: str
     ) -> Diagnostic:
         at = exc.name if exc.name is not None and exc.name in sources else name
-        message, hint = shown(exc.message or "bad template syntax", 200), ""
+        message, hint = shown(exc.message or "bad template syntax", 200).rstrip("."), ""
         for noun, known in (("filter", self._env.filters), ("test", self._env.tests)):
             if message.startswith(f"No {noun} named "):
                 wanted = message.split("'")[1]
@@ -317,7 +319,7 @@ def _parts(tree: nodes.Template) -> tuple[tuple[str, str], ...] | None:
                 parts.append(("text", node.data))
             elif isinstance(node, nodes.Const) and isinstance(node.value, str):
                 parts.append(("text", node.value))
-            elif isinstance(node, nodes.Name) and node.name != ROW and node.name not in GLOBALS:
+            elif isinstance(node, nodes.Name) and node.name not in _SPECIAL:
                 parts.append(("column", node.name))
             elif isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name) and node.node.name == ROW:
                 parts.append(("column", node.attr))

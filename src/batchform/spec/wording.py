@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
+_LISTED = 24
 _SECRET_FIELD = re.compile(r"(?i)(\b(?:api_?key|apikey|password|secret|token|credentials?)\b[\"']?\s*:\s*)\S.*")
 _SECRET_VALUE = re.compile(r"AIza[0-9A-Za-z_-]{10,}|-----BEGIN[^-]*-----.*")
 
@@ -24,17 +24,27 @@ def source_line(text: str, column: int) -> str:
 
 def nearest(name: object, options: Iterable[str]) -> str | None:
     """The option that looks most like `name`, if any does."""
+    import difflib  # only complaints need it
+
     folded = {option.casefold(): option for option in reversed(list(options))}
     found = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None
 
 
 def suggestion(name: object, options: Iterable[str], *, noun: str = "Known") -> str:
-    """`Did you mean x? Known: a, b, x.`; empty when there is nothing to suggest."""
+    """`Did you mean x? Known: a, b, x.`; a long list only when nothing is near; empty when there are no options."""
     known = list(options)
     close = nearest(name, known)
+    if close and len(known) > _LISTED:
+        return f"Did you mean `{close}`?"
+    rest = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     first = f"Did you mean `{close}`? " if close else ""
-    return f"{first}{noun}: {', '.join(known)}." if known else first.strip()
+    return f"{first}{noun}: {', '.join(known[:_LISTED])}{rest}." if known else ""
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A node's path as people write it: `retry.on[0]`."""
+    return shown("".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix("."), 120)
 
 
 def one_of(options: Iterable[str]) -> str:

@@ -42,7 +42,10 @@ class Spot:
 
 @dataclass(frozen=True)
 class Document:
-    """A file's value and the places of its nodes. env: path → raw text, where `${ENV:…}` was replaced."""
+    """A file's value and the places of its nodes.
+
+    env: path → raw text, where `${ENV:…}` was replaced; broken: nodes that were complained about when they were read.
+    """
 
     path: str
     value: Any
@@ -50,6 +53,7 @@ class Document:
     keys: Mapping[NodePath, Spot] = field(default_factory=dict)
     values: Mapping[NodePath, Spot] = field(default_factory=dict)
     env: Mapping[NodePath, str] = field(default_factory=dict)
+    broken: frozenset[NodePath] = frozenset()
 
     def place(self, *path: str | int, on_key: bool = False) -> Place:
         """Where the node stands, or else the nearest one above it."""
@@ -136,11 +140,14 @@ def read_text(path: Path, shown_path: str, *, limit: int = MAX_BYTES) -> str | D
         message = f"byte 0x{data[exc.start]:02x} is not UTF-8"
         return bad("not-utf-8", message, "Save the file as UTF-8.", before.count(b"\n") + 1, column)
     if match := _CONTROL.search(text):
-        at = match.start()
-        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        line, column = _line_and_column(text, match.start())
         name = "NUL" if match[0] == "\0" else f"the control character U+{ord(match[0]):04X}"
         return bad("control-character", f"{name} may not stand in a text file", "Remove it.", line, column)
     return text
+
+
+def _line_and_column(text: str, at: int) -> tuple[int, int]:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 def read_yaml(path: Path, shown_path: str) -> tuple[Document | None, list[Diagnostic]]:
@@ -154,7 +161,12 @@ def read_yaml(path: Path, shown_path: str) -> tuple[Document | None, list[Diagno
 def parse_yaml(text: str, shown_path: str) -> tuple[Document | None, list[Diagnostic]]:
     """Parse the text of one YAML file whose top is a mapping."""
     lines = tuple(text.splitlines())
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as exc:
+        message = f"the character U+{exc.character:04X} may not stand in YAML"
+        place = Place(shown_path, *_line_and_column(text, exc.position))
+        return None, [Diagnostic("control-character", message, place, "Remove it, or write it as an escape.")]
     try:
         node = loader.get_single_node()
         if node is None:
@@ -169,7 +181,7 @@ def parse_yaml(text: str, shown_path: str) -> tuple[Document | None, list[Diagno
         return None, [Diagnostic("yaml-too-deep", "the file is nested too deeply", Place(shown_path))]
     finally:
         loader.dispose()
-    document = Document(shown_path, value, lines, reader.keys, reader.values)
+    document = Document(shown_path, value, lines, reader.keys, reader.values, broken=frozenset(reader.broken))
     if not isinstance(value, dict):
         reader.problems.append(
             document.diagnostic("not-a-mapping", "the top of the file must be a mapping of fields, `name: value`", ())
@@ -189,6 +201,7 @@ class _Reader:
         self.keys: dict[NodePath, Spot] = {}
         self.values: dict[NodePath, Spot] = {}
         self.problems: list[Diagnostic] = []
+        self.broken: set[NodePath] = set()
         self._loader = loader
         self._path = path
         self._lines = lines
@@ -202,9 +215,9 @@ class _Reader:
             raise _TooLarge(problem=what, problem_mark=node.start_mark)
         self.values[at] = _spot(node)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
+            return self._scalar(node, at)
         if node.tag not in _CONTAINERS:
-            self._complain("yaml-tag", f"the tag `{shown(node.tag)}` is not supported", node, "Write plain YAML.")
+            self._complain("yaml-tag", f"the tag `{shown(node.tag)}` is not supported", node, at, "Write plain YAML.")
             return None
         self._open.add(id(node))
         try:
@@ -221,13 +234,13 @@ class _Reader:
             if key_node.tag == _TAG + "merge":
                 merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 continue
-            key = self._key(key_node)
+            key = self._key(key_node, at)
             if key is None:
                 continue
             if key in result:
                 first = self.keys[(*at, key)]
                 message = f"`{shown(key)}` is given twice; the first is on line {first.line}"
-                self._complain("duplicate-key", message, key_node, "Remove one of them.")
+                self._complain("duplicate-key", message, key_node, None, "Remove one of them.")
                 continue
             self.keys[(*at, key)] = _spot(key_node)
             result[key] = self.read(value_node, (*at, key))
@@ -238,47 +251,49 @@ class _Reader:
     def _merge(self, other: yaml.Node, into: dict[str, Any], at: NodePath) -> None:
         """`<<: *other`: keys that are not there yet."""
         if not isinstance(other, yaml.MappingNode) or id(other) in self._open:
-            self._complain("yaml-merge", "`<<` takes a mapping", other)
+            self._complain("yaml-merge", "`<<` takes a mapping", other, at)
             return
         self._open.add(id(other))
         for key_node, value_node in other.value:
             if key_node.tag == _TAG + "merge":
                 self._merge(value_node, into, at)
                 continue
-            key = self._key(key_node)
+            key = self._key(key_node, at)
             if key is not None and key not in into:
                 self.keys[(*at, key)] = _spot(key_node)
                 into[key] = self.read(value_node, (*at, key))
         self._open.discard(id(other))
 
-    def _key(self, node: yaml.Node) -> str | None:
+    def _key(self, node: yaml.Node, at: NodePath) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != _TAG + "null":
             return str(node.value)
         line = self._lines[node.start_mark.line] if node.start_mark.line < len(self._lines) else ""
         hint = 'Quote Jinja expressions: "{{ … }}".' if "{{" in line else ""
-        self._complain("bad-key", "a key must be text", node, hint)
+        self._complain("bad-key", "a key must be text", node, at, hint)
         return None
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, at: NodePath) -> Any:
         if node.tag in _KEPT_AS_TEXT:
             return str(node.value)
         if node.tag not in _SCALARS:
-            self._complain("yaml-tag", f"the tag `{shown(node.tag)}` is not supported", node, "Write plain YAML.")
+            self._complain("yaml-tag", f"the tag `{shown(node.tag)}` is not supported", node, at, "Write plain YAML.")
             return None
         try:
             value = self._loader.construct_object(node)
         except (ValueError, OverflowError):
-            self._complain("bad-number", "this is not a number that can be read", node, "Quote it if it is text.")
+            self._complain("bad-number", "this is not a number that can be read", node, at, "Quote it if it is text.")
             return None
         if isinstance(value, float) and not math.isfinite(value):
-            self._complain("bad-number", f"{value} has no JSON form", node)
+            self._complain("bad-number", f"{value} has no JSON form", node, at)
             return None
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-            self._complain("bad-text", "a lone surrogate is not Unicode text", node)
+            self._complain("bad-text", "a lone surrogate is not Unicode text", node, at)
             return None
         return value
 
-    def _complain(self, rule: str, message: str, node: yaml.Node, hint: str = "") -> None:
+    def _complain(self, rule: str, message: str, node: yaml.Node, at: NodePath | None, hint: str = "") -> None:
+        if at is not None:
+            self.broken.add(at)
         spot = _spot(node)
         line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
         place = Place(self._path, spot.line, spot.column)
