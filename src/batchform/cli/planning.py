@@ -129,9 +129,20 @@ def echo_plan(plan: Plan, output: str) -> None:
 
         click.echo(plan_markdown(plan))
     else:
-        from batchform.view.terminal import print_plan
+        _print_text(plan)
 
-        print_plan(plan)
+
+def _print_text(plan: Plan) -> None:
+    """Print a plan for people. One with nothing to do is a line, and does not wait for rich to be imported."""
+    from batchform.view.summary import quiet_line
+
+    quiet = quiet_line(plan)
+    if quiet and not any(s.notes for s in plan.specs):
+        click.secho(quiet, bold=True)
+        return
+    from batchform.view.terminal import print_plan
+
+    print_plan(plan)
 
 
 def plan_exit_code(plan: Plan, detailed: bool) -> int:

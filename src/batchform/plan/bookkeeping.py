@@ -51,11 +51,11 @@ class FreeRows:
             self._flush()
 
     def _flush(self) -> None:
+        if not self._rows:
+            return
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self._rows:
-            return
         names = ("key", "key_hash", "row_fp", "request_fp", "source_tag", "source_key_hash", "source_parse")
         types = [pa.string(), pa.string(), pa.string(), pa.binary(), pa.string(), pa.string(), pa.string()]
         columns = [pa.array(c, t) for c, t in zip(zip(*self._rows, strict=True), types, strict=True)]
