@@ -232,6 +232,27 @@ def test_two_servers_share_one_state_and_charge_once(
         assert one.bill_summary().requests == one.bill_summary().distinct_requests == 2970
 
 
+def test_stopping_in_the_middle_of_long_work_loses_nothing(
+    state_dir: Path, tmp_path: Path, connect: Callable[..., genai.Client]
+) -> None:
+    requests = {f"k{i}": request_of(f"say {i}") for i in range(20_000)}
+    with EmulatorServer(state_dir, JOB_SECONDS, StillClock()) as server:
+        client = connect(server.url)
+        job = Batches(client, server, tmp_path).create(requests)
+        server.advance(JOB_SECONDS)
+        seen: list[str] = []
+        looking = threading.Thread(target=lambda: seen.append(client.batches.get(name=job.name).state))
+        looking.start()
+        while not list((state_dir / "jobs").glob("*.out.jsonl")):
+            looking.join(0.01)
+    looking.join()
+    assert seen == ["JOB_STATE_RUNNING"]
+    with EmulatorServer(state_dir, JOB_SECONDS, StillClock()) as server:
+        lines = Batches(connect(server.url), server, tmp_path).results(job)
+        assert sorted(line["key"] for line in lines) == sorted(requests)
+        assert server.bill_summary().requests == len(requests)
+
+
 def test_work_that_was_cut_off_is_done_again_and_charged_once(batches: Batches, state_dir: Path) -> None:
     job = batches.create({f"k{i}": request_of(f"say {i}") for i in range(10)})
     output = state_dir / "jobs" / f"{job.name.removeprefix('batches/')}.out.jsonl"

@@ -80,11 +80,11 @@ def _complaint(line: bytes, number: int, model: Model, kind: str) -> str | None:
 
 
 def settle(store: Store, due: list[str], *, seconds: float = LOOK_SECONDS) -> None:
-    """Run due jobs, in order, for at most so long."""
+    """Run due jobs, in order, for at most so long. What is left is done at the next look."""
     stop = time.monotonic() + seconds
     for job in due:
         while _run_block(store, job):
-            if time.monotonic() > stop:
+            if time.monotonic() > stop or store.closing.is_set():
                 return
 
 

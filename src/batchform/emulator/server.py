@@ -60,12 +60,13 @@ class EmulatorServer:
             self._store.close()
             raise
         self.url = _url(listener)
-        self._server = _Server(_config(Emulator(self._store, self._job_seconds)))
+        ready = threading.Event()
+        self._server = _Server(Emulator(self._store, self._job_seconds), on_ready=ready.set)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="batchform-emulator", daemon=True
         )
         self._thread.start()
-        self._server.ready.wait()
+        ready.wait()
 
     def stop(self) -> None:
         """Answer what was asked, then end. The state stays."""
@@ -110,8 +111,7 @@ def serve(
     store = Store(state_dir, SystemClock())
     try:
         listener = _listen(host, port)
-        server = _Server(_config(Emulator(store, job_seconds)), on_ready=lambda: on_ready(_url(listener)))
-        server.run([listener])
+        _Server(Emulator(store, job_seconds), on_ready=lambda: on_ready(_url(listener))).run([listener])
     except KeyboardInterrupt:
         pass  # how a server in the foreground is meant to be stopped
     finally:
@@ -119,18 +119,19 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, saying when it is ready."""
+    """uvicorn, saying when it is ready, and telling long work when to end."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None] | None = None) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-        self._on_ready = on_ready
+    def __init__(self, emulator: Emulator, on_ready: Callable[[], None]) -> None:
+        super().__init__(_config(emulator))
+        self._store, self._on_ready = emulator.store, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.ready.set()
-        if self._on_ready:
-            self._on_ready()
+        self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._store.closing.set()
+        await super().shutdown(sockets)
 
 
 def _config(emulator: Emulator) -> uvicorn.Config:

@@ -7,6 +7,7 @@ import queue
 import secrets
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Store:
 
     def __init__(self, state_dir: Path, clock: Now) -> None:
         self._clock = clock
+        self.closing = threading.Event()  # set when long work should come to an end
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._path = state_dir / "emulator.sqlite"
         self.uploads = state_dir / "uploads"
