@@ -69,6 +69,7 @@ def first_apply() -> None:
         Each job was recorded as an intent before it was created; each answer was archived before it was
         parsed.""")
     run("batchform results classify")
+    run("head -n 2 results/summaries.jsonl")
     run("ls -l results")
 
 
