@@ -31,7 +31,7 @@ def test_without_history_the_rules_are_a_quarter_of_max_output_tokens_and_4_byte
     assert e.tokens.input == 500_000
     assert e.tokens.output == Range(13_000 - 200, 64_000, 256_000)
     assert e.tokens.basis == "no history: 25 % of max_output_tokens 256"
-    assert "4 bytes of request per token" in e.tokens.input_basis
+    assert "4 bytes of prompt per token" in e.tokens.input_basis
     assert e.cost.expected == pytest.approx(500_000 * 0.15e-6 + 64_000 * 1.25e-6)
     assert e.cost.low == pytest.approx(375_000 * 0.15e-6 + 12_800 * 1.25e-6)
     assert e.cost.high == pytest.approx(625_000 * 0.15e-6 + 256_000 * 1.25e-6)
@@ -39,10 +39,12 @@ def test_without_history_the_rules_are_a_quarter_of_max_output_tokens_and_4_byte
     assert e.notes == ()
 
 
-def test_characters_beat_bytes_when_they_are_known() -> None:
-    e = estimator(max_output_tokens=256).estimate(requests=10, request_bytes=9_000, chars=4_000)
+def test_what_is_not_rendered_text_counts_only_in_the_high_figure() -> None:
+    e = estimator(max_output_tokens=4, fixed_bytes=500).estimate(requests=10, request_bytes=9_000)
     assert e.tokens.input == 1_000
-    assert "4 characters per token" in e.tokens.input_basis
+    assert e.cost.low == pytest.approx(750 * 0.15e-6 + 10 * 1.25e-6)
+    assert e.cost.high == pytest.approx((1_250 + 1_250) * 0.15e-6 + 40 * 1.25e-6)
+    assert estimator(fixed_bytes=500).estimate(requests=1, request_bytes=400).tokens.input == 0
 
 
 def test_without_max_output_tokens_the_basis_says_what_was_assumed() -> None:

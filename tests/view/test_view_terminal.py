@@ -59,6 +59,11 @@ def test_row_text_of_private_specs_shows_only_at_a_terminal() -> None:
     assert "Summarise" in rendered(plan(SUMMARY), width=80)
 
 
+def test_a_row_that_is_asked_again_unchanged_is_said_to_be_the_same() -> None:
+    sample = replace(TRIAGE.samples[0], before=TRIAGE.samples[0].request)
+    assert "the same request as before" in rendered(plan(replace(TRIAGE, samples=(sample,))), width=80, color=True)
+
+
 def test_a_plan_with_nothing_to_do_is_one_line() -> None:
     assert rendered(plan(UP_TO_DATE), width=80) == "\nNo changes. 420 rows are up to date.\n"
     waiting = replace(UP_TO_DATE, actions=actions(keep=1, in_flight=12, unknown=1))

@@ -77,9 +77,17 @@ REQUEST = {
 
 def test_a_request_reads_as_turns_and_fields() -> None:
     text = json.dumps(REQUEST)
-    turns = ["[system]", "Be brief.", "[user]", "one", "two", '{"fileData": {"fileUri": "files/x"}}', "[model]", "yes"]
+    turns = ["[user]", "one", "two", '{"fileData": {"fileUri": "files/x"}}', "[model]", "yes"]
     assert prompt_lines(text) == turns
-    assert request_lines(text) == [*turns, "[generationConfig]", "{", '  "temperature": 0', "}"]
+    assert request_lines(text) == [
+        "[system]",
+        "Be brief.",
+        *turns,
+        "[generationConfig]",
+        "{",
+        '  "temperature": 0',
+        "}",
+    ]
 
 
 def test_the_difference_of_two_requests_is_by_line() -> None:

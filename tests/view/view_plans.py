@@ -111,7 +111,7 @@ SUMMARY = SpecPlan(
         58_000,
         Range(5_376, 26_880, 107_520),
         "no history: 25 % of max_output_tokens 256",
-        "4 bytes of request per token, give or take 25 %",
+        "4 bytes of prompt per token, give or take 25 %",
     ),
     cost=Range(0.0132, 0.0423, 0.1453),
     preview="public",

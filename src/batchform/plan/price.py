@@ -1,8 +1,8 @@
 """What a plan will cost, and what an answer did cost. Pure: figures in, figures and words out.
 
 The rules, all of them:
-- input: this spec's own tokens per request byte when 20 or more of its rows were answered, else one token per
-  4 characters (or bytes of request) and 25 % either way;
+- input: this spec's own tokens per request byte when 20 or more of its rows were answered; else one token per 4
+  bytes of rendered text, 25 % either way, and the rest of the request (schema, configuration) only in the high figure;
 - output, thinking included, since it bills as output: p5, p50 and p95 of those rows, else 5 %, 25 % and 100 %
   of max_output_tokens, else 64, 512 and 8,192 tokens an answer;
 - batch prices of the day; the high figure takes the dearer of today's price and that at the end of the job's
@@ -100,9 +100,7 @@ def rates(model: str, *, registry: Registry, when: dt.datetime, mode: Mode = "ba
 
 
 def _rates(input_: float, output: float, cached: float | None, above: Rates | None = None) -> Rates:
-    return Rates(
-        input_ / _MILLION, output / _MILLION, (input_ if cached is None else cached) / _MILLION, above
-    )
+    return Rates(input_ / _MILLION, output / _MILLION, (input_ if cached is None else cached) / _MILLION, above)
 
 
 def usage_cost(
@@ -182,6 +180,7 @@ class Estimator:
     later: Rates | None
     history: History | None = None
     max_output_tokens: int | None = None
+    fixed_bytes: int = 0
 
     @classmethod
     def of(
@@ -192,8 +191,13 @@ class Estimator:
         when: dt.datetime,
         history: History | None = None,
         max_output_tokens: int | None = None,
+        fixed_bytes: int = 0,
     ) -> Estimator:
-        """An estimator for a model on a day. max_output_tokens: as the spec's generation config sets it."""
+        """An estimator for a model on a day.
+
+        max_output_tokens: as the spec's generation config sets it; fixed_bytes: of each request, those that are not
+        rendered text: JSON, configuration, response schema.
+        """
         late = when + dt.timedelta(hours=registry.service.job_expires_hours)
         return cls(
             model=model,
@@ -202,50 +206,45 @@ class Estimator:
             later=rates(model, registry=registry, when=late),
             history=history,
             max_output_tokens=max_output_tokens,
+            fixed_bytes=fixed_bytes,
         )
 
-    def estimate(
-        self, *, requests: int, request_bytes: int, chars: int | None = None, largest_bytes: int = 0
-    ) -> Estimate:
+    def estimate(self, *, requests: int, request_bytes: int, largest_bytes: int = 0) -> Estimate:
         """Estimate `requests` requests of `request_bytes` bytes in all.
 
-        chars: characters of their text, when known; largest_bytes: of the longest request, for the
-        200,000-token tier.
+        largest_bytes: of the longest request, for the tier above 200,000 tokens.
         """
         if requests == 0:
             return Estimate(Tokens(0, ZERO, "nothing to send"), ZERO, priced=True)
-        input_tokens, input_basis, doubt = self._input(request_bytes, chars)
+        input_tokens, input_basis = self._input(requests, request_bytes)
         per_request, basis = self._output()
         output = Range(*(round(requests * n) for n in per_request))
-        tokens = Tokens(round(input_tokens), output, basis, input_basis)
-        mean = input_tokens / requests
-        largest = max(mean, input_tokens * largest_bytes / request_bytes if request_bytes else 0.0)
+        tokens = Tokens(round(input_tokens.expected), output, basis, input_basis)
+        mean = input_tokens.expected / requests
+        largest = max(mean, self._input(1, largest_bytes)[0].expected)
         notes = self._notes(tokens.input, largest)
         if self.today is None or self.later is None:
             return Estimate(tokens, ZERO, priced=False, notes=(self._no_price(), *notes))
-        low, high = input_tokens * (1 - doubt), input_tokens * (1 + doubt)
         cost = Range(
-            _cost(self.today.of(mean), low, output.low),
-            _cost(self.today.of(mean), input_tokens, output.expected),
-            max(_cost(r.of(largest), high, output.high) for r in (self.today, self.later)),
+            _cost(self.today.of(mean), input_tokens.low, output.low),
+            _cost(self.today.of(mean), input_tokens.expected, output.expected),
+            max(_cost(r.of(largest), input_tokens.high, output.high) for r in (self.today, self.later)),
         )
         return Estimate(tokens, cost, priced=True, notes=notes)
 
-    def _input(self, request_bytes: int, chars: int | None) -> tuple[float, str, float]:
+    def _input(self, requests: int, request_bytes: int) -> tuple[Range, str]:
         past = self.history
         if past and past.enough and past.request_bytes:
             ratio = past.prompt_tokens / past.request_bytes
-            return (
-                request_bytes * ratio,
-                f"{ratio:.3f} tokens per byte in {past.rows:,} past rows of this spec",
-                0.0,
-            )
-        if chars is not None:
-            return chars / BYTES_PER_TOKEN, "4 characters per token, give or take 25 %", _UNCALIBRATED
+            tokens = request_bytes * ratio
+            words = f"{ratio:.3f} tokens per byte in {past.rows:,} past rows of this spec"
+            return Range(tokens, tokens, tokens), words
+        fixed = min(self.fixed_bytes * requests, request_bytes)
+        tokens = (request_bytes - fixed) / BYTES_PER_TOKEN
+        high = tokens * (1 + _UNCALIBRATED) + fixed / BYTES_PER_TOKEN
         return (
-            request_bytes / BYTES_PER_TOKEN,
-            "4 bytes of request per token, give or take 25 %",
-            _UNCALIBRATED,
+            Range(tokens * (1 - _UNCALIBRATED), tokens, high),
+            "4 bytes of prompt per token, give or take 25 %",
         )
 
     def _output(self) -> tuple[tuple[float, float, float], str]:
@@ -274,9 +273,7 @@ class Estimator:
         notes = []
         limit, queue = self.info.max_input_tokens, self.info.enqueued_tokens
         if limit and largest > limit:
-            notes.append(
-                f"the longest request has about {largest:,.0f} tokens; {self.info.id} takes {limit:,}"
-            )
+            notes.append(f"the longest request has about {largest:,.0f} tokens; {self.info.id} takes {limit:,}")
         if queue and input_tokens > queue[0]:
             notes.append(
                 f"about {input_tokens:,} input tokens: tier 1 queues {queue[0]:,} at once for {self.info.id} "
@@ -286,8 +283,7 @@ class Estimator:
 
     def _no_price(self) -> str:
         return (
-            f"no price is known for {self.model}: its cost is not counted; "
-            "declare one in the file that `prices:` names"
+            f"no price is known for {self.model}: its cost is not counted; declare one in the file that `prices:` names"
         )
 
 

@@ -148,14 +148,16 @@ def _sample_title(sample: Sample) -> RenderableType:
 
 
 def _sample_body(sample: Sample, *, width: int) -> Iterator[RenderableType]:
+    """The difference to the earlier request; or the row's own turns, since the system prompt is the same for all."""
     if sample.before is not None:
-        lines = request_diff(sample.before, sample.request)
+        lines = request_diff(sample.before, sample.request) or [("@", "the same request as before")]
     else:
         lines = [(" ", text) for text in prompt_lines(sample.request)]
     for mark, text in lines[:SAMPLE_LINES]:
         style = _MARKS[mark] if sample.before is not None else "dim" if text.startswith("[") else ""
         shown = Text(f"    │ {'' if mark == '@' else mark} {text}", style, no_wrap=True, overflow="ellipsis")
         shown.truncate(width, overflow="ellipsis")
+        shown.rstrip()
         yield shown
     if len(lines) > SAMPLE_LINES:
         yield Text(f"    │ … {counted(len(lines) - SAMPLE_LINES, 'more line')}", "dim")
