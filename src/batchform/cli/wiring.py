@@ -57,6 +57,7 @@ class Session:
         self.who = f"{getpass.getuser()}@{platform.node()}"
         self._emulators: list[EmulatorServer] = []
         self._scratch: Path | None = None
+        self._databases: dict[tuple[Path, ...], DuckDBPyConnection] = {}
 
     # --- places
 
@@ -90,6 +91,8 @@ class Session:
             self.backends.close()
         for emulator in self._emulators:
             emulator.__exit__(None, None, None)
+        for database in self._databases.values():
+            database.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -111,11 +114,17 @@ class Session:
         return Registry.load(self.root / prices if prices else None)
 
     def connect(self, *extra: Path) -> DuckDBPyConnection:
-        """A DuckDB connection that may read the project, the ledger, the scratch folder and `extra`, and nothing else."""
+        """A DuckDB connection that may read the project, the ledger, the scratch folder and `extra`, and nothing else.
+
+        Each has temp objects of its own; all with the same `extra` share one database and so one memory limit.
+        """
         from batchform.adapters.sources import connect
 
-        allowed = [self.root, *self.allowed, self.ledger_path, self.scratch, *extra]
-        return connect(self.scratch, memory_limit=MEMORY_LIMIT, threads=os.cpu_count() or 2, allowed=allowed)
+        if extra not in self._databases:
+            allowed = [self.root, *self.allowed, self.ledger_path, self.scratch, *extra]
+            threads = os.cpu_count() or 2
+            self._databases[extra] = connect(self.scratch, memory_limit=MEMORY_LIMIT, threads=threads, allowed=allowed)
+        return self._databases[extra].cursor()
 
     def source(self, spec: ResolvedSpec) -> Source:
         from batchform.adapters.sources import make_source

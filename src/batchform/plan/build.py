@@ -183,7 +183,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
         free.discard()
-        history = _history(con, spec, past)
+        history = _history(con, spec, past) if shards else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
         draft = draft_spec(
             spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before

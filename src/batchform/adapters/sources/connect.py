@@ -38,7 +38,7 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
     con.execute(f"SET threads = {max(1, min(threads, _limit_bytes(con) // _BYTES_PER_THREAD))}")
     # DuckDB compares real paths, so that a link cannot lead out; the folders must be real paths as well.
     folders = sorted({str(folder.resolve()) for folder in (temp_dir, *allowed)})
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # for every cursor of this connection
     con.execute(f"SET allowed_directories = [{', '.join(map(quote_text, folders))}]")
     # The order matters: neither the list nor anything else can be changed after these two.
     con.execute("SET enable_external_access = false")
