@@ -113,13 +113,13 @@ def _table(plan: Plan) -> Iterator[str]:
     yield ""
     digest = f"Digest {code(short(plan.digest))}, ledger #{plan.serial}, planned {plain(plan.created_at)}."
     yield f"{digest} Partial: only {plain(', '.join(plan.selected))}." if plan.partial else digest
-    yield ""
 
 
 def _failed(plan: Plan) -> Iterator[str]:
-    for v in plan.all_verdicts:
-        if not v.ok:
-            yield f"- ✗ {code(f'{v.scope}.{v.name}')}: {plain(v.message)}"
+    failed = [v for v in plan.all_verdicts if not v.ok]
+    if failed:
+        yield ""
+    yield from (f"- ✗ {code(f'{v.scope}.{v.name}')}: {plain(v.message)}" for v in failed)
 
 
 def _details(spec: SpecPlan, plan: Plan) -> str:

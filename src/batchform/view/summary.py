@@ -49,7 +49,9 @@ def whys(spec: SpecPlan) -> tuple[dict[Action, str], str]:
     """
     words = {a: text for a, text in _MEANING.items() if spec.actions.get(a)}
     if spec.held_by:
-        words[Action.HELD] = "; ".join(f"{count(rows)} {safe(why)}" for why, rows in spec.held_by.items())
+        several = len(spec.held_by) > 1
+        held = (f"{count(rows)} {safe(why)}" if several else safe(why) for why, rows in spec.held_by.items())
+        words[Action.HELD] = "; ".join(held)
     other: dict[Reason, int] = {r: n for r, n in spec.reasons.items() if n and r != Reason.KEY_LEFT_SOURCE}
     new: dict[Reason, int] = {Reason.NEW_KEY: other.pop(Reason.NEW_KEY)} if Reason.NEW_KEY in other else {}
     left: dict[Reason, int] = {}

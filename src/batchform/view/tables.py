@@ -178,13 +178,10 @@ def print_explanation(explanation: Explanation, console: Console | None = None) 
     )
     changed = [c for c in e.components if not c.same]
     rows = [(Text(c.name), Text(f"{_digest(c.before)} → {_digest(c.after)}", "yellow")) for c in changed]
-    same = ", ".join(c.name for c in e.components if c.same)
-    if same:
-        rows.append((Text(same, "dim"), Text("same", "dim")))
-    if e.facts:
-        rows += [(Text(safe(name), "dim"), Text(safe(value))) for name, value in e.facts.items()]
-    if rows:
-        console.print(Grid(rows))
+    rows += [(Text(safe(name), "dim"), Text(safe(value))) for name, value in e.facts.items()]
+    console.print(Grid(rows))
+    if same := [c.name for c in e.components if c.same]:
+        console.print(line((f"{', '.join(same)}: same as recorded", "dim"), indent=2))
     _print_request(e, console)
     for note in e.notes:
         console.print(line(("note: ", "dim"), safe(note), indent=2))
