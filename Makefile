@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
 	@$(BIN)/ruff check --quiet $(linted)
 	@$(BIN)/ruff format --check --quiet $(linted)
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-timing --config pyproject.toml
+	@$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 check: lint test  ## all that a pull request must pass
 
