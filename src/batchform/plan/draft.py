@@ -66,9 +66,13 @@ def draft_spec(
     to_send = actions[Action.RUN] + actions[Action.RERUN]
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
     estimator = Estimator.of(
-        spec.model, registry=registry, when=now, history=outcome.history,
+        spec.model,
+        registry=registry,
+        when=now,
+        history=outcome.history,
         max_output_tokens=config.get("maxOutputTokens"),
-    )  # fmt: skip
+        fixed_bytes=rendered.fixed_bytes,
+    )
     largest = len(rendered.longest.request) if rendered.longest else 0
     whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
@@ -137,7 +141,7 @@ def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:
 
 
 def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest: int) -> Shard:
-    estimate = estimator.estimate(requests=shard.rows, request_bytes=shard.bytes, largest_bytes=largest)
+    estimate = estimator.estimate(requests=shard.rows, request_bytes=shard.request_bytes, largest_bytes=largest)
     inline = spec.spec.submit == "inline" or (
         spec.spec.submit == "auto" and shard.rows <= _AUTO_INLINE_ROWS and shard.bytes <= _AUTO_INLINE_BYTES
     )

@@ -60,6 +60,7 @@ class Rendered:
     held: dict[str, int] = field(default_factory=dict)
     resent: int = 0  # paying rows that already have an answer
     request_bytes: int = 0
+    fixed_bytes: int = 0  # of each request, those that no row's text is part of
     shortest: Preview | None = None
     longest: Preview | None = None
     chosen: Preview | None = None
@@ -96,9 +97,10 @@ class CandidateRenderer:
         fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
         assert fp_sql is not None
         self._fp_sql = fp_sql
-        self._render = RequestRenderer(spec, self._names).render
+        renderer = RequestRenderer(spec, self._names)
+        self._render = renderer.render
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
-        self.out = Rendered()
+        self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
 
     def run(self, found: Diff, cutter: ShardCutter) -> Rendered:
         """Render all candidates, in row order."""

@@ -34,6 +34,11 @@ class DraftShard:
     path: str
     rows_path: str
 
+    @property
+    def request_bytes(self) -> int:
+        """Bytes of its requests alone."""
+        return self.bytes - self.rows * _LINE_OVERHEAD
+
 
 class ShardCutter:
     """Takes rendered rows one by one and cuts shards. With `folder` None it only counts: a plan that is not saved."""

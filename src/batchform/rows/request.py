@@ -23,6 +23,11 @@ class RequestRenderer:
         self._templates, self._pieces = _compile(spec)
         self._single = len(self._templates) == 1
 
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of every request that no row's text is part of."""
+        return sum(len(piece) for piece in self._pieces)
+
     def render(self, key: str, values: Sequence[Any]) -> bytes:
         """The canonical request of one row. Raises SourceError naming the row's key."""
         row = dict(zip(self._columns, values, strict=True))
