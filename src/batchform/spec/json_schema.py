@@ -22,12 +22,11 @@ def project_schema() -> dict[str, Any]:
 def spec_schema() -> dict[str, Any]:
     """JSON Schema of a spec."""
     schema = _schema(Spec, "A spec of batchform: rows, prompt, model, destination")
-    config = schema["properties"]["generation_config"]
-    named = {
-        "response_schema": {"type": ["object", "string"], "description": "A file in schemas/, or the schema itself."}
-    }
-    config.update(_object(FIELDS, more={**named, "responseSchema": named["response_schema"]}))
-    schema["properties"]["safety_settings"]["items"] = _object(SAFETY_FIELDS, more={})
+    shared: dict[str, Any] = schema["$defs"]
+    named = {"type": ["object", "string"], "description": "A file in schemas/, or the schema itself."}
+    more = {"response_schema": named, "responseSchema": named}
+    schema["properties"]["generation_config"].update(_object(FIELDS, shared, more=more))
+    schema["properties"]["safety_settings"]["items"] = _object(SAFETY_FIELDS, shared, more={})
     return schema
 
 
@@ -46,18 +45,19 @@ def _clean(node: Any, *, names: bool = False) -> Any:
     return [_clean(v) for v in node] if isinstance(node, list) else node
 
 
-def _object(kinds: Mapping[str, Kind], *, more: Mapping[str, Any]) -> dict[str, Any]:
+def _object(kinds: Mapping[str, Kind], shared: dict[str, Any], *, more: Mapping[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = dict(more)
     for name, kind in kinds.items():
-        properties[snake(name)] = properties[name] = _kind(kind)
+        properties[snake(name)] = properties[name] = _kind(name, kind, shared)
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _kind(kind: Kind) -> dict[str, Any]:
+def _kind(name: str, kind: Kind, shared: dict[str, Any]) -> dict[str, Any]:
     if isinstance(kind, Mapping):
-        return _object(kind, more={})
+        shared[name] = _object(kind, shared, more={})
+        return {"$ref": f"#/$defs/{name}"}
     if isinstance(kind, list):
-        return {"type": "array", "items": _kind(kind[0])}
+        return {"type": "array", "items": _kind(name, kind[0], shared)}
     if isinstance(kind, tuple):
         return {"enum": [*kind, *(word.lower() for word in kind)]}
     return {"type": _TYPES[kind]} if kind in _TYPES else {}
