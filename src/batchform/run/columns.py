@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchform.errors import DestinationError
 from batchform.rows.sql import identifier, literal
+from batchform.rows.stream import stream, values_sql
 from batchform.spec.delivery import OutputColumn
 from batchform.spec.expressions import (
     FIELDS,
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ANSWERS = "bf_answers"
-"""Temp view of the deliverable answers: key, key_hash, answer_serial and FIELDS (response as text)."""
+"""Temp view of the deliverable answers: key, key_hash, bf_rank (of the key), bf_serial (that brought it) and FIELDS."""
 
-_BATCH = 2048
 _PIECE = r"(?:\\.|[^\\|])*"
 # Types whose text reads back as the same value; a key column of another type is delivered as text.
 _PLAIN_TYPES = frozenset(
@@ -67,8 +67,8 @@ def key_types(
             checks.append(
                 f"bool_and(CAST(TRY_CAST({text} AS {recorded[name]}) AS VARCHAR) IS NOT DISTINCT FROM {text})"
             )
-        found = con.execute(f"SELECT {', '.join(checks)} FROM {rows}").fetchone()
-        lossless = dict(zip(typed, found or (), strict=True))
+        [found] = con.execute(f"SELECT {', '.join(checks)} FROM {rows}").fetchall()
+        lossless = dict(zip(typed, found, strict=True))
     return tuple((n, recorded[n] if lossless.get(n) else "VARCHAR") for n in names)
 
 
@@ -88,7 +88,7 @@ class Context:
 
 
 def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], context: Context) -> str:
-    """A SELECT of the output columns in front of `bf_order` (the key) and `bf_serial` (that brought the answer).
+    """A SELECT of `bf_rank` and `bf_serial` in front of the output columns, in no order.
 
     Raises DestinationError for a source column that is not there, and for a Jinja column that fails, naming the key.
     """
@@ -101,7 +101,7 @@ def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], co
         spool = _render(con, rendered, context, source_columns, joins)
         joins += f"JOIN read_parquet({literal(str(spool))}) j ON CAST(j.key_hash AS UUID) = a.key_hash"
     selected = [f"{_sql(c.expression, context, rendered)} AS {identifier(c.name)}" for c in columns]
-    return f"SELECT {', '.join(selected)}, a.key AS bf_order, a.answer_serial AS bf_serial FROM {ANSWERS} a {joins}"
+    return f"SELECT a.bf_rank, a.bf_serial, {', '.join(selected)} FROM {ANSWERS} a {joins}"
 
 
 def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColumn]) -> str:
@@ -165,44 +165,41 @@ def _render(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    reads = {"key"}.union(*(c.expression.reads for c in columns if isinstance(c.expression, Rendered)))
+    variables = {name: _key_sql(name, context) for name, _ in context.key if name in reads}
+    variables |= {name: f"a.{name}" for name in ("key", *FIELDS) if name in reads}
+    usage = {api: f"a.{ours}" for api, ours in USAGE.items()} if "usage" in reads else {}
+    row = tuple(source_columns) if "row" in reads else ()
+    listed = ", ".join(["CAST(a.key_hash AS VARCHAR)", *variables.values(), *usage.values()])
+    sql = f"SELECT {listed}{values_sql(row, source_columns, 's')} FROM {ANSWERS} a {joins if row else ''}"
     render = [_renderer(c, context) for c in columns]
     schema = pa.schema([("key_hash", pa.string()), *((f"c{i}", pa.string()) for i in range(len(columns)))])
-    path = context.scratch / f"columns-{context.spec}.parquet"
+    path = context.scratch / "rendered.parquet"
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in con.sql(_variables_sql(columns, context, source_columns, joins)).to_arrow_reader(_BATCH):
-            rows = batch.to_pylist()
-            values = [_variables(row) for row in rows]
-            out = [[r(v) for v in values] for r in render]
-            writer.write_batch(pa.record_batch([[r["bf_key_hash"] for r in rows], *out], schema=schema))
+        for batch in stream(con, sql):
+            rows = [_variables(values, tuple(variables), tuple(usage), row) for values in batch]
+            out = [[r(v) for v in rows] for r in render]
+            writer.write_batch(pa.record_batch([[values[0] for values in batch], *out], schema=schema))
     return path
 
 
-def _variables_sql(
-    columns: Sequence[OutputColumn], context: Context, source_columns: Mapping[str, str], joins: str
-) -> str:
-    """A SELECT of what the Jinja columns read, one column per name."""
-    reads: set[str] = {"key"}.union(*(c.expression.reads for c in columns if isinstance(c.expression, Rendered)))
-    selected = {"bf_key_hash": "CAST(a.key_hash AS VARCHAR)", "bf_key": "a.key"}
-    selected |= {name: _key_sql(name, context) for name, _ in context.key if name in reads}
-    selected |= {name: f"a.{name}" for name in ("key", *FIELDS) if name in reads}
-    if "usage" in reads:
-        selected["usage"] = "{" + ", ".join(f"{literal(api)}: a.{ours}" for api, ours in USAGE.items()) + "}"
-    if "row" in reads:
-        selected["row"] = "{" + ", ".join(f"{literal(c)}: s.{identifier(c)}" for c in source_columns) + "}"
-    listed = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in selected.items())
-    return f"SELECT {listed} FROM {ANSWERS} a {joins if 'row' in reads else ''}"
-
-
-def _variables(row: dict[str, Any]) -> dict[str, Any]:
+def _variables(
+    values: Sequence[Any], names: tuple[str, ...], usage: tuple[str, ...], row: tuple[str, ...]
+) -> dict[str, Any]:
+    """What a Jinja column sees of one row, from the values of `_render`'s query."""
     import msgspec
 
     from batchform.spec.template_env import Row
 
-    if row.get("response") is not None:
-        row["response"] = msgspec.json.decode(row["response"])
-    if "row" in row:
-        row["row"] = Row(row["row"] or {})
-    return row
+    rest = iter(values[1:])
+    seen: dict[str, Any] = dict(zip(names, rest, strict=False))
+    if seen.get("response") is not None:
+        seen["response"] = msgspec.json.decode(seen["response"])
+    if usage:
+        seen["usage"] = dict(zip(usage, rest, strict=False))
+    if row:
+        seen["row"] = Row(zip(row, rest, strict=False))
+    return seen
 
 
 def _renderer(column: OutputColumn, context: Context) -> Callable[[Mapping[str, Any]], str]:
@@ -218,7 +215,7 @@ def _renderer(column: OutputColumn, context: Context) -> Callable[[Mapping[str, 
             return template.render(values)
         except Exception as exc:
             raise DestinationError(
-                f"destination.columns.{column.name} of {context.spec} fails for the key {values['bf_key']!r}: {exc}",
+                f"destination.columns.{column.name} of {context.spec} fails for the key {values['key']!r}: {exc}",
                 hint="A field that may be missing can have a default: {{ response.note | default('') }}.",
             ) from exc
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batchform.canon import short
@@ -20,7 +21,8 @@ from batchform.ledger.store import Ledger
 from batchform.ports import Clock, Delivered, Delivery, Destination
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import ANSWERS, Context, key_types, output_relation
-from batchform.spec.delivery import OutputColumn, destination_digest, output_columns, reads_row
+from batchform.run.ordered import write_ordered
+from batchform.spec.delivery import destination_digest, output_columns, reads_row
 from batchform.spec.expressions import FIELDS, Key, KeyColumn
 from batchform.spec.resolved import ResolvedSpec
 
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
 SourceRows = Callable[["DuckDBPyConnection"], str]
 """Makes the source readable in a connection: FROM-able, `key_hash UUID` and the source's columns, one row per key."""
 
+SORTED_BY_DUCKDB = 20_000
+"""Up to this many rows, DuckDB may sort whole answers in memory."""
+
 _DELIVERABLE = "answer_fp IS NOT NULL AND status <> 'gone'"
+ROWS = "bf_deliverable"
 _FILES = "bf_answer_files"
 _OUTPUT = "bf_output"
 
@@ -56,11 +62,10 @@ def needs_delivery(
     """Compare row states (FROM-able, of one spec) with the last delivery. digest: of the destination as it is now."""
     same = last is not None and exists and last.destination_digest == digest
     through = last.through if same and last is not None else -1
-    found = con.execute(
+    [(total, changed, removed)] = con.execute(
         f"SELECT count(*) FILTER ({_DELIVERABLE}), count(*) FILTER ({_DELIVERABLE} AND answer_serial > {through}), "
         f"count(*) FILTER (answer_fp IS NOT NULL AND status = 'gone' AND changed_serial > {through}) FROM {rows}"
-    ).fetchone()
-    total, changed, removed = found or (0, 0, 0)
+    ).fetchall()
     if last is None:
         return Undelivered(total, total, 0, full=total > 0)
     return Undelivered(total, changed, removed if same else 0, full=not same or removed > 0)
@@ -86,7 +91,7 @@ def deliver_spec(
     control = ledger.control()
     last = control.deliveries.get(spec.name)
     digest = destination_digest(spec)
-    with closing(connect()) as con:
+    with closing(connect()) as con, TemporaryDirectory(prefix="deliver-", dir=scratch) as folder:
         rows = ledger.rows_relation(con, spec.name)
         exists = destination.exists(last.parts if last else ())
         need = needs_delivery(con, rows, last, digest=digest, exists=exists)
@@ -94,27 +99,11 @@ def deliver_spec(
             return None
         destination.check()
         _make_answers(con, ledger, control, rows, expected=need.rows)
-        key = key_types(con, spec.key_columns, _recorded_types(control, spec), rows)
-        full = need.full or (last is not None and last.key_columns != key)
-        columns = output_columns(spec)
-        context = Context(spec.name, key, _source(con, columns, source_rows), scratch)
-        through = 0 if full or last is None else last.through
-        relation, changed = _make_output(con, columns, context, through=through)
-        owner = f"{spec.name}-{short(control.lineage, 8)}"
-        delivered = destination.deliver(
-            con,
-            Delivery(
-                spec=spec.name,
-                # Named by where it begins, not by where it ends: done again, it replaces its own unrecorded part.
-                name=f"{owner}.{short(digest, 8)}.{through:08d}",
-                relation=relation,
-                changed=changed,
-                key_columns=tuple(c.name for c in columns if isinstance(c.expression, (Key, KeyColumn))),
-                full=full,
-                previous=last.parts if last else (),
-                owner=owner,
-            ),
-        )
+        key = key_types(con, spec.key_columns, _recorded_types(control, spec), ROWS)
+        context = Context(spec.name, key, _source(con, spec, source_rows), Path(folder))
+        if last is not None and last.key_columns != key:
+            need = replace(need, changed=need.rows, full=True)
+        delivered = destination.deliver(con, _delivery(con, spec, context, control, need))
     event = DeliveredTo(
         at=timestamp(clock.now()),
         by=who,
@@ -130,62 +119,76 @@ def deliver_spec(
     return delivered
 
 
-def answers_table(
-    con: DuckDBPyConnection,
-    ledger: Ledger,
-    spec: ResolvedSpec,
-    *,
-    scratch: Path,
-    source_rows: SourceRows | None = None,
-) -> tuple[str, tuple[str, ...]]:
-    """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
-    the output columns). Times are text."""
-    control = ledger.control()
-    rows = ledger.rows_relation(con, spec.name)
-    expected = con.execute(f"SELECT count(*) FROM {rows} WHERE {_DELIVERABLE}").fetchall()[0][0]
-    _make_answers(con, ledger, control, rows, expected=expected)
-    key = key_types(con, spec.key_columns, _recorded_types(control, spec), rows)
+def _delivery(
+    con: DuckDBPyConnection, spec: ResolvedSpec, context: Context, control: ControlView, need: Undelivered
+) -> Delivery:
+    """Make the output relations, and say what is to be written of them."""
+    last = control.deliveries.get(spec.name)
+    through = 0 if need.full or last is None else last.through
     columns = output_columns(spec)
-    context = Context(spec.name, key, _source(con, columns, source_rows), scratch)
     con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
-    kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {_OUTPUT}").fetchall()}
-    shown = [
-        f"CAST({identifier(c.name)} AS VARCHAR) AS {identifier(c.name)}" if "TIME" in kinds[c.name] else identifier(c.name)
-        for c in columns
-    ]
-    return f"(SELECT bf_order, {', '.join(shown)} FROM {_OUTPUT})", tuple(c.name for c in columns)
+    # A part holds what is new; everything else is written whole. The other relation is there, but nobody reads it.
+    part = spec.spec.destination.path.endswith("/") and not need.full
+    spool = context.scratch / "ordered.parquet" if (need.changed if part else need.rows) > SORTED_BY_DUCKDB else None
+    owner = f"{spec.name}-{short(control.lineage, 8)}"
+    return Delivery(
+        spec=spec.name,
+        # Named by where it begins, not by where it ends: done again, it replaces its own unrecorded part.
+        name=f"{owner}.{short(destination_digest(spec), 8)}.{through:08d}",
+        relation=_in_order(con, "true", spool=None if part else spool, ranks=need.rows),
+        changed=_in_order(con, f"bf_serial > {through}", spool=spool if part else None, ranks=need.rows),
+        key_columns=tuple(c.name for c in columns if isinstance(c.expression, (Key, KeyColumn))),
+        full=need.full,
+        previous=last.parts if last else (),
+        owner=owner,
+    )
 
 
 def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str, *, expected: int) -> None:
-    """Make the view ANSWERS. Raises LedgerCorrupt when a recorded answer is in no file: no row may be left out."""
+    """Make ROWS and the view ANSWERS. Raises LedgerCorrupt when a recorded answer is in no file: none may be left out.
+
+    ROWS is narrow and a table, so that the join keeps it in memory and streams the texts past it. Its rowid ranks keys.
+    """
+    paths = _make_files(con, ledger, control, rows)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {ROWS} AS "
+        "SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, f.number AS file "
+        f"FROM {rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
+        "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone' ORDER BY r.key"
+    )
+    own = {"batch_job": "f.job", "answered_at": "r.answered_at", "cost_usd": "r.cost_usd"}
+    fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in FIELDS)
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS "
+        f"SELECT r.key, r.key_hash, r.rowid AS bf_rank, r.answer_serial AS bf_serial, {fields} "
+        f"FROM {_answer_files(paths)} a JOIN {_FILES} f ON a.filename = f.path "
+        f"JOIN {ROWS} r ON r.file = f.number AND r.answer_key_hash = a.key_hash"
+    )
+    [(held,)] = con.execute(f"SELECT count(*) FROM {ANSWERS}").fetchall()
+    if held != expected:
+        raise LedgerCorrupt(
+            f"{expected:,} rows are recorded as answered, and the parsed answers in {ledger.place} hold "
+            f"{held:,} of them.",
+            hint="`batchform ledger verify` names what is missing; nothing was delivered.",
+        )
+
+
+def _make_files(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str) -> list[str]:
+    """The table of answer files that hold deliverable answers, numbered; returns their paths."""
     found = con.execute(
         f"SELECT DISTINCT answer_tag, parse_digest FROM {rows} WHERE {_DELIVERABLE} ORDER BY ALL"
     ).fetchall()
     files = []
-    for tag, parse in found:
+    for number, (tag, parse) in enumerate(found):
         record = control.jobs.get(tag)
-        files.append((tag, parse, str(ledger.blob(answers_name(tag, parse))), record.job if record else None))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {_FILES} (tag VARCHAR, parse VARCHAR, path VARCHAR, job VARCHAR)")
-    if files:
-        con.executemany(f"INSERT INTO {_FILES} VALUES (?, ?, ?, ?)", files)
-    own = {"response": "a.response", "batch_job": "f.job", "answered_at": "r.answered_at", "cost_usd": "r.cost_usd"}
-    fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in FIELDS)
-    joined = (
-        f"{rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
-        f"JOIN {_answer_files([path for _, _, path, _ in files])} a "
-        "ON a.filename = f.path AND a.key_hash = r.answer_key_hash "
-        "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone'"
-    )
+        path = str(ledger.blob(answers_name(tag, parse)))
+        files.append((number, tag, parse, path, record.job if record else None))
     con.execute(
-        f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS SELECT r.key, r.key_hash, r.answer_serial, {fields} FROM {joined}"
+        f"CREATE OR REPLACE TEMP TABLE {_FILES} (number INTEGER, tag VARCHAR, parse VARCHAR, path VARCHAR, job VARCHAR)"
     )
-    counted = con.execute(f"SELECT count(*) FROM {ANSWERS}").fetchone()
-    if counted != (expected,):
-        raise LedgerCorrupt(
-            f"{expected:,} rows are recorded as answered, and the parsed answers in {ledger.place} hold "
-            f"{counted[0] if counted else 0:,} of them.",
-            hint="`batchform ledger verify` names what is missing; nothing was delivered.",
-        )
+    if files:
+        con.executemany(f"INSERT INTO {_FILES} VALUES (?, ?, ?, ?, ?)", files)
+    return [path for _, _, _, path, _ in files]
 
 
 def _answer_files(paths: list[str]) -> str:
@@ -205,8 +208,8 @@ def _recorded_types(control: ControlView, spec: ResolvedSpec) -> dict[str, str]:
     return types
 
 
-def _source(con: DuckDBPyConnection, columns: tuple[OutputColumn, ...], source_rows: SourceRows | None) -> str | None:
-    if not reads_row(columns):
+def _source(con: DuckDBPyConnection, spec: ResolvedSpec, source_rows: SourceRows | None) -> str | None:
+    if not reads_row(output_columns(spec)):
         return None
     if source_rows is None:
         raise DestinationError(
@@ -216,14 +219,25 @@ def _source(con: DuckDBPyConnection, columns: tuple[OutputColumn, ...], source_r
     return source_rows(con)
 
 
-def _make_output(
-    con: DuckDBPyConnection, columns: tuple[OutputColumn, ...], context: Context, *, through: int
-) -> tuple[str, str]:
-    """Names of two views with just the output columns, ordered by key: all rows, and those answered after `through`."""
-    con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
-    names = ", ".join(identifier(c.name) for c in columns)
-    for view, condition in ((f"{_OUTPUT}_all", ""), (f"{_OUTPUT}_new", f"WHERE bf_serial > {through}")):
-        con.execute(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {names} FROM {_OUTPUT} {condition} ORDER BY bf_order"
+def _in_order(con: DuckDBPyConnection, condition: str, *, spool: Path | None, ranks: int) -> str:
+    """A view of the output columns of some rows, ordered by key; through the file `spool` if there is one."""
+    described = con.execute(f"DESCRIBE {_OUTPUT}").fetchall()
+    kinds = {identifier(column): kind for column, kind, *_ in described if column not in ("bf_rank", "bf_serial")}
+    rows, values = f"{_OUTPUT} WHERE {condition} ORDER BY bf_rank", list(kinds)
+    if spool is not None:
+        # Types that Arrow lacks or writes otherwise pass the file as text.
+        plain = [f"CAST({c} AS VARCHAR) AS {c}" if _as_text(kind) else c for c, kind in kinds.items()]
+        select = f"SELECT bf_rank, {', '.join(plain)} FROM {_OUTPUT} WHERE {condition}"
+        write_ordered(con, select, spool, ranks=ranks, folder=spool.with_suffix(""))
+        rows, values = (
+            f"read_parquet({literal(str(spool))})",
+            [f"CAST({c} AS {kind}) AS {c}" for c, kind in kinds.items()],
         )
-    return f"{_OUTPUT}_all", f"{_OUTPUT}_new"
+    view = f"{_OUTPUT}_{'all' if condition == 'true' else 'new'}"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {', '.join(values)} FROM {rows}")
+    return view
+
+
+def _as_text(kind: str) -> bool:
+    others = ("JSON", "UUID", "HUGEINT", "UHUGEINT", "INTERVAL", "BIT", "TIME WITH TIME ZONE")
+    return kind in others or kind.startswith("ENUM(")

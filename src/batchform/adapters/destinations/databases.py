@@ -17,6 +17,7 @@ from batchform.canon import digest_of, file_digest
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery
 from batchform.rows.sql import identifier, literal
+from batchform.rows.stream import stream
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 OWNED: Final = "_batchform"
 LOCK_SECONDS: Final = 30.0
 
-_BATCH = 2_048
 _OWNED_COLUMNS = ("table_name", "spec", "digest", "delivered_at")
 _NEW_OWNED = (
     f"CREATE TABLE IF NOT EXISTS {OWNED} (table_name TEXT PRIMARY KEY, spec TEXT, digest TEXT, delivered_at TEXT)"
@@ -200,9 +200,8 @@ class SqliteTable(_Table):
             db.execute(f"CREATE TABLE {table} ({', '.join(defined)})")
         places = ", ".join("?" * len(columns))
         selected = ", ".join(self._value(name, kind) for name, kind in columns)
-        for batch in con.sql(f"SELECT {selected} FROM read_parquet({literal(str(rows))})").to_arrow_reader(_BATCH):
-            values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            db.executemany(f"INSERT INTO {table} VALUES ({places})", values)
+        for batch in stream(con, f"SELECT {selected} FROM read_parquet({literal(str(rows))})"):
+            db.executemany(f"INSERT INTO {table} VALUES ({places})", batch)
 
     def _value(self, name: str, kind: str) -> str:
         return identifier(name) if kind in self._TYPES else as_text(name, kind)

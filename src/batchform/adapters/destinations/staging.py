@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from batchform.errors import DestinationError
 from batchform.rows.sql import identifier, literal
+from batchform.rows.stream import stream
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SUFFIX: Final = ".batchform-tmp"
 
-_ROW_GROUP = 20_480  # rows; DuckDB holds several groups in memory, and answers are long
-_BATCH = 2_048
+_ROW_GROUP = 8_192  # rows; DuckDB holds several groups in memory, and answers are long
 _WIDER_THAN_PARQUET = ("HUGEINT", "UHUGEINT")  # Parquet would hold them as floats
 _UTC = "strftime({} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
 
@@ -62,21 +62,20 @@ def write_rows(con: DuckDBPyConnection, relation: str, path: Path, *, format: st
     columns = column_types(con, relation)
     if format == "parquet":
         selected = ", ".join(f"{_parquet(c, kind)} AS {identifier(c)}" for c, kind in columns)
-        counted = con.execute(
+        [(rows,)] = con.execute(
             f"COPY (SELECT {selected} FROM {relation}) TO {literal(str(path))} "
             f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP}, USE_TMP_FILE false)"
-        ).fetchone()
-        return int(counted[0]) if counted else 0
+        ).fetchall()
+        return int(rows)
     line = _json_line(columns) if format == "jsonl" else _csv_line(columns)
     rows = 0
     # Not COPY: for rows in a fixed order it holds whole batches of 122,880 rows and more in memory.
     with path.open("w", encoding="utf-8", newline="") as out:
         if format == "csv":
             out.write(",".join(_quoted(c) for c, _ in columns) + "\n")
-        for batch in con.sql(f"SELECT {line} FROM {relation}").to_arrow_reader(_BATCH):
-            if batch.num_rows:
-                rows += batch.num_rows
-                out.write("\n".join(batch.column(0).to_pylist()) + "\n")
+        for batch in stream(con, f"SELECT {line} FROM {relation}"):
+            rows += len(batch)
+            out.writelines(f"{text}\n" for (text,) in batch)
     return rows
 
 
