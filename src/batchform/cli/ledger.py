@@ -92,6 +92,7 @@ def compact(common: Common) -> None:
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
-        report = session.ledger.compact(session.connect)
+        report = session.ledger.compact(session.connect, scratch=session.scratch)
         if not common.quiet:
-            click.echo(str(report))
+            folded, rows = report.folded, sum(report.rows.values())
+            click.echo(f"Folded {folded} segments ({rows:,} rows); removed {report.removed}. Serial {report.serial}.")

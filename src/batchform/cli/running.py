@@ -229,7 +229,7 @@ def _record_allowed(session: Session, plan: Plan) -> None:
 def _compact(session: Session) -> None:
     for name in session.ledger.specs():
         if session.ledger.should_compact(name):
-            session.ledger.compact(session.connect, spec=name)
+            session.ledger.compact(session.connect, spec=name, scratch=session.scratch)
 
 
 def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool) -> int:

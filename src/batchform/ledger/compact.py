@@ -42,18 +42,22 @@ class CompactReport:
     removed: int = 0
 
 
-class _Overtaken(Exception):  # noqa: N818
-    """Another process folded the same segments first: there is nothing left to do."""
-
-
 class _OvertakenError(Exception):
     """Another process folded the same segments first: there is nothing left to do."""
 
 
 def compact(
-    ledger: Ledger, con_factory: Callable[[], DuckDBPyConnection], *, spec: str | None, keep_history: timedelta
+    ledger: Ledger,
+    con_factory: Callable[[], DuckDBPyConnection],
+    *,
+    spec: str | None,
+    keep_history: timedelta,
+    scratch: Path | None,
 ) -> CompactReport:
-    """Fold what has more than one segment, then delete what was replaced long enough ago."""
+    """Fold what has more than one segment, then delete what was replaced long enough ago.
+
+    scratch: a folder that the connections may write; None: the system's.
+    """
     with ledger.log.lock:
         ledger.refresh()
         token = secrets.token_hex(6)
@@ -61,7 +65,7 @@ def compact(
         rows = {name: old for name, old in rows.items() if len(old) > 1}
         events = ledger.event_segments()
         folded = [*(s for old in rows.values() for s in old), *(events if len(events) > 1 else ())]
-        drafts = _fold(ledger, con_factory, rows, events, token)
+        drafts = _fold(ledger, con_factory, rows, events, token, scratch)
         names = [*(s.name for s in folded), *_abandoned(ledger, drafts)]
         if names and not _publish(ledger, token, folded, drafts, names):
             return CompactReport(serial=ledger.serial)
@@ -79,13 +83,14 @@ def _fold(
     rows: Mapping[str, Sequence[Segment]],
     events: Sequence[Segment],
     token: str,
+    scratch: Path | None,
 ) -> list[Segment]:
     """The new segments, written and not yet named by any head."""
     drafts: list[Segment] = []
     try:
         for index, (spec, old) in enumerate(rows.items()):
             name = seg.segment_name("rows", ledger.log.clock.now(), token, spec=spec, index=index)
-            drafts.append(_fold_rows(ledger, con_factory, spec, old, name))
+            drafts.append(_fold_rows(ledger, con_factory, spec, old, name, scratch))
         if len(events) > 1:
             numbered = [pair for segment in events for pair in ledger.log.events_of(segment)]
             name = seg.segment_name("events", ledger.log.clock.now(), token)
@@ -100,11 +105,16 @@ def _fold(
 
 
 def _fold_rows(
-    ledger: Ledger, con_factory: Callable[[], DuckDBPyConnection], spec: str, old: Sequence[Segment], name: str
+    ledger: Ledger,
+    con_factory: Callable[[], DuckDBPyConnection],
+    spec: str,
+    old: Sequence[Segment],
+    name: str,
+    scratch: Path | None,
 ) -> Segment:
     """One base segment with the latest record of each key and all serials filled in."""
-    with tempfile.TemporaryDirectory(prefix="batchform-compact-") as scratch, con_factory() as con:
-        path = Path(scratch) / "base.parquet"
+    with tempfile.TemporaryDirectory(prefix="batchform-compact-", dir=scratch) as folder, con_factory() as con:
+        path = Path(folder) / "base.parquet"
         relation = ledger.rows_relation(con, spec)
         copied = con.execute(
             f"COPY (SELECT * FROM {relation}) TO {literal(str(path))} "

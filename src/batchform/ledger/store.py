@@ -215,11 +215,12 @@ class Ledger:
         *,
         spec: str | None = None,
         keep_history: timedelta = KEEP_HISTORY,
+        scratch: Path | None = None,
     ) -> CompactReport:
         """Fold the row segments of a spec (None: of all) into one each, all events into one. See ledger/compact.py."""
         from batchform.ledger.compact import compact
 
-        return compact(self, con_factory, spec=spec, keep_history=keep_history)
+        return compact(self, con_factory, spec=spec, keep_history=keep_history, scratch=scratch)
 
     def verify(self, con: DuckDBPyConnection) -> list[Finding]:
         """Everything that does not hold together, worst first. Reads all bytes. See ledger/verify.py."""

@@ -1,0 +1,5 @@
+"""`python -m batchform`."""
+
+from batchform.cli import main
+
+main()
