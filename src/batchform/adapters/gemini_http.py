@@ -79,9 +79,7 @@ class RawReader:
         """The JSON object at a path. Raises NotFound, AuthError, BackendError."""
 
         def read() -> Any:
-            response = self._client.get(
-                f"{self._root}/{path}", params=dict(params or {}), headers=self._headers
-            )
+            response = self._client.get(f"{self._root}/{path}", params=dict(params or {}), headers=self._headers)
             genai_errors.APIError.raise_for_response(response)
             return msgspec.json.decode(response.content) if response.content else None
 

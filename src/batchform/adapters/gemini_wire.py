@@ -65,9 +65,7 @@ def inline_result_lines(operation: dict[str, Any]) -> Iterator[bytes]:
 def sha256_matches(stated: str, hex_digest: str) -> bool:
     """Whether a File's `sha256Hash` is this digest: base64 of its hex text, or of its bytes."""
     try:
-        decoded = base64.b64decode(
-            stated, altchars=b"-_" if "-" in stated or "_" in stated else None, validate=True
-        )
+        decoded = base64.b64decode(stated, altchars=b"-_" if "-" in stated or "_" in stated else None, validate=True)
     except (binascii.Error, ValueError):
         return False
     return decoded in (hex_digest.encode(), bytes.fromhex(hex_digest))
@@ -109,9 +107,7 @@ def _state(operation: dict[str, Any], meta: dict[str, Any]) -> str:
 
 def _counts(stats: dict[str, Any]) -> dict[str, int]:
     """Counts are strings on the wire; what is no number is left out."""
-    return {
-        ours: int(stats[theirs]) for theirs, ours in _COUNTS.items() if str(stats.get(theirs, "")).isdecimal()
-    }
+    return {ours: int(stats[theirs]) for theirs, ours in _COUNTS.items() if str(stats.get(theirs, "")).isdecimal()}
 
 
 def _error(error: Any) -> str:

@@ -73,7 +73,9 @@ def write_answers(
         "LEFT JOIN bf_requests r ON a.key_hash = r.key_hash) "
         f"TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)"
     )
-    return Answers(to, parse_digest, _anomalies(con, known, parsed))
+    anomalies = _anomalies(con, known, parsed)
+    con.execute("DROP TABLE bf_picked; DROP TABLE bf_requests")
+    return Answers(to, parse_digest, anomalies)
 
 
 def _anomalies(con: DuckDBPyConnection, known: str, parsed: Parsed) -> dict[str, int]:

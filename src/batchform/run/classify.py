@@ -49,6 +49,15 @@ _FINISH_CLASSES: Final[dict[str, str]] = {
     ),
 }  # fmt: skip
 
+_USAGE: Final = (
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "cachedContentTokenCount",
+    "totalTokenCount",
+)
+_MOST_TOKENS: Final = 2**62
+
 Validate = Callable[[Any], str]
 """Says what is wrong with a parsed answer; empty if nothing."""
 
@@ -107,52 +116,43 @@ def _error(line: dict[str, Any]) -> Reading:
 
 
 def _response(response: dict[str, Any], parse_json: bool, validate: Validate | None) -> Reading:
-    candidate = _first(response.get("candidates"))
+    candidates = response.get("candidates")
+    candidate = _dict(candidates[0]) if isinstance(candidates, list) and candidates else {}
     finish = _word(candidate.get("finishReason"))
     text = _text(candidate)
-    cls, message, parsed = _judge(response, candidate, finish, text, parse_json, validate)
-    usage = _dict(response.get("usageMetadata"))
-    return Reading(
-        cls,
-        message,
-        text,
-        parsed,
-        finish,
-        _word(response.get("modelVersion")),
-        _count(usage.get("promptTokenCount")),
-        _count(usage.get("candidatesTokenCount")),
-        _count(usage.get("thoughtsTokenCount")),
-        _count(usage.get("cachedContentTokenCount")),
-        _count(usage.get("totalTokenCount")),
-    )
-
-
-def _judge(
-    response: dict[str, Any],
-    candidate: dict[str, Any],
-    finish: str | None,
-    text: str | None,
-    parse_json: bool,
-    validate: Validate | None,
-) -> tuple[str, str | None, str | None]:
-    """Class, message, and the answer's JSON text."""
-    feedback = _dict(response.get("promptFeedback"))
     if not candidate:
-        reason = _word(feedback.get("blockReason"))
-        if reason:
-            detail = feedback.get("blockReasonMessage")
-            return "blocked", _clip(f"The prompt was blocked: {reason}. {detail or ''}".strip()), None
+        cls, message, parsed = _no_candidate(response)
+    elif finish in _FINISH_CLASSES:
+        cls, message, parsed = _stopped(candidate, finish)
+    elif text is None:
+        cls, message, parsed = "empty", f"The answer holds no text; it ended with {finish or 'no reason'}.", None
+    elif parse_json:
+        cls, message, parsed = _parse(text, validate)
+    else:
+        cls, message, parsed = ANSWERED, None, None
+    usage = _counts(response.get("usageMetadata"))
+    return Reading(cls, message, text, parsed, finish, _word(response.get("modelVersion")), *usage)
+
+
+Judged = tuple[str, str | None, str | None]
+"""Class, message, and the answer's JSON text."""
+
+
+def _no_candidate(response: dict[str, Any]) -> Judged:
+    feedback = _dict(response.get("promptFeedback"))
+    reason = _word(feedback.get("blockReason"))
+    if reason is None:
         return "empty", "The response holds no candidate.", None
-    cls = _FINISH_CLASSES.get(finish or "")
-    if cls is not None:
-        detail = candidate.get("finishMessage")
-        return cls, _clip(f"The answer ended with {finish}. {detail or ''}".strip()), None
-    if text is None:
-        return "empty", f"The answer holds no text; it ended with {finish or 'no reason'}.", None
-    return _parse(text, validate) if parse_json else (ANSWERED, None, None)
+    detail = feedback.get("blockReasonMessage") or ""
+    return "blocked", _clip(f"The prompt was blocked: {reason}. {detail}".strip()), None
 
 
-def _parse(text: str, validate: Validate | None) -> tuple[str, str | None, str | None]:
+def _stopped(candidate: dict[str, Any], finish: str) -> Judged:
+    detail = candidate.get("finishMessage") or ""
+    return _FINISH_CLASSES[finish], _clip(f"The answer ended with {finish}. {detail}".strip()), None
+
+
+def _parse(text: str, validate: Validate | None) -> Judged:
     try:
         value = msgspec.json.decode(text)
         encoded = msgspec.json.encode(value).decode()
@@ -170,13 +170,26 @@ def _text(candidate: dict[str, Any]) -> str | None:
     if not isinstance(parts, list):
         return None
     texts = [
-        p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str) and not p.get("thought")
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and isinstance(part.get("text"), str) and not part.get("thought")
     ]
     return "".join(texts) or None
 
 
-def _first(value: Any) -> dict[str, Any]:
-    return _dict(value[0]) if isinstance(value, list) and value else {}
+def _counts(usage: Any) -> list[int | None]:
+    """The token counts of a response, in the order of Reading; None for what is no count."""
+    if not isinstance(usage, dict):
+        return [None] * len(_USAGE)
+    return [
+        n if (n := usage.get(name)) is None or (n.__class__ is int and 0 <= n < _MOST_TOKENS) else _odd_count(n)
+        for name in _USAGE
+    ]
+
+
+def _odd_count(value: Any) -> int | None:
+    """int64 values of proto-JSON are strings of digits."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 18 else None
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -185,15 +198,6 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _word(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    """A token count: a number, or digits in a string; None for what cannot be one."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 18:
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62:
-        return value
-    return None
 
 
 def _clip(value: Any) -> str:
