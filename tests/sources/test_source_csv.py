@@ -55,7 +55,7 @@ def test_hostile_file_names(desk: Any, name: str) -> None:
         ('a,b\n1,"x\r\ny"\n3,4\r\n', [("1", "x\r\ny"), ("3", "4")]),
         ('a,b\n1,"x\ry"\n', [("1", "x\ry")]),
         ("a,b\n\n1,2\n\n", [("1", "2")]),
-        ("a\n1\n\n2\n", [("1",), (None,), ("2",)]),
+        ("a\n1\n\n2\n", [("1",), ("2",)]),
         ("a,b\n,\n", [(None, None)]),
         ("a,b\n1,\n2,3\n", [("1", None), ("2", "3")]),
         ('a,b\n1, "x,y"\n', [("1", "x,y")]),
@@ -66,7 +66,7 @@ def test_hostile_file_names(desk: Any, name: str) -> None:
         ('a,b\n1,""', [("1", "")]),
         ('a,b\n1,"x"  \n\n', [("1", "x")]),
         ('a,b\n1, "x"""\n', [("1", 'x"')]),
-        ('a\n"x"\n\n', [("x",), (None,)]),
+        ('a\n"x"\n\n', [("x",)]),
         ('a\n""\n', [("",)]),
         ('a,b\n"1",x"\n', [("1", 'x"')]),
         ('a,b\n"1",x \n', [("1", "x ")]),
@@ -123,7 +123,7 @@ REFUSED: list[tuple[str | bytes, int, str]] = [
     ('a,"b\n1,2\n', 1, "never closed"),
     ("a,b\n" + "1,2\n" * 70_000 + "3\n", 70_002, "1 cells"),
     ("a,b\n" + '1,"x\ny"\n' * 3_000 + "3\n", 6_002, "1 cells"),
-    ("a,b\n" + "1,2\n" * 500_000 + "3,4,\n", 500_002, "3 cells"),
+    ("a,b\n" + "1,2\n" * 100_000 + "3,4,\n", 100_002, "3 cells"),
 ]
 
 
@@ -213,8 +213,8 @@ def test_wrong_and_unknown_encodings(desk: Any) -> None:
 def test_line_breaks_in_cells_that_look_like_rows(desk: Any) -> None:
     """More than DuckDB's read buffer of cells that a parallel reader would take for rows."""
     chance = random.Random(1)
-    looks = ["1,2,3\n", "a,b,c\n", '"",""\n', "\n", '"\n', 'x,"y\n', ' "," z', "z" * 300]
-    rows = [(str(i), "".join(chance.choices(looks, k=chance.randint(0, 120))) or None, "e") for i in range(15_000)]
+    looks = ["1,2,3\n", "a,b,c\n", '"",""\n', "\n", '"\n', 'x,"y\n', ' "," z', "z" * 9_000]
+    rows = [(str(i), "".join(chance.choices(looks, k=chance.randint(0, 120))) or None, "e") for i in range(600)]
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([("i", "x", "e"), *rows])
     assert len(out.getvalue()) > 34 << 20
@@ -222,8 +222,8 @@ def test_line_breaks_in_cells_that_look_like_rows(desk: Any) -> None:
     read = desk.read(type="csv", path="a.csv")
     assert read.rows == rows
     lines = out.getvalue().split("\n")
-    (place,) = read.places(14_999)
-    assert lines[int(place.split(":")[1]) - 1].startswith("14999,")
+    (place,) = read.places(599)
+    assert lines[int(place.split(":")[1]) - 1].startswith("599,")
 
 
 def test_a_line_that_is_too_long(desk: Any) -> None:

@@ -25,6 +25,7 @@ from batchform.spec.model import FileSource
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_REPORT = "Please report this with the file's header; as a way out, write the file again with all cells quoted."
 # A null string that no cell holds: with it DuckDB refuses a superfluous delimiter at the end of a row.
 _NO_NULL = "\x01batchform\x01"
 
@@ -40,6 +41,7 @@ class _Plain:
     lines: int
     quotes: int
     dangling: bool  # some line ends with a delimiter
+    end: str  # line end of all records
 
 
 @dataclass(slots=True)
@@ -54,8 +56,13 @@ class _Scan:
     dangling: bool = False
 
     @property
-    def uniform(self) -> bool:
-        return self.cr == 0 or self.lf == 0 or self.cr == self.crlf == self.lf
+    def end(self) -> str:
+        """The one line end of the file, or "" if there are several."""
+        if self.cr == 0:
+            return "\n"
+        if self.lf == 0:
+            return "\r"
+        return "\r\n" if self.cr == self.crlf == self.lf else ""
 
 
 class CsvSource:
@@ -117,34 +124,39 @@ class CsvSource:
         scan = _scan(chunks, self._dialect, file)
         if not scan.size:
             raise SourceError(f"{file.name} is empty.", hint="A CSV file needs at least its header line.")
-        if not scan.uniform:
+        if not scan.end:
             path = temp_path(con, ".csv")
             cleanup.callback(path.unlink, missing_ok=True)
             rows = normalised(utf8_chunks(file, self._encoding), self._dialect, file)
             for _ in _copied(rows, path):
                 pass
         header = _header(file, self._dialect, self._encoding)
-        return _Plain(file, path, header, scan.size, max(scan.lf, scan.cr), scan.quotes, scan.dangling)
+        lines = max(scan.lf, scan.cr)
+        return _Plain(file, path, header, scan.size, lines, scan.quotes, scan.dangling, scan.end or "\n")
 
     def _reader(self, plain: Sequence[_Plain], *, null: str = "") -> str:
         """FROM-able SQL over all files, in order; neighbours with one column order share a reader."""
         columns = ", ".join(map(quote_name, plain[0].header))
+        # Blank lines are no rows; with a single column DuckDB takes some for one.
+        filled = f" WHERE {columns} IS NOT NULL" if len(plain[0].header) == 1 and not null else ""
         selects = []
-        for header, group in itertools.groupby(plain, key=lambda p: p.header):
-            files = list(group)
-            selects.append(f"SELECT {columns} FROM {self._read_csv(files, header, null)}")
+        for _, group in itertools.groupby(plain, key=lambda p: (p.header, p.end)):
+            selects.append(f"SELECT {columns} FROM {self._read_csv(list(group), null)}{filled}")
         return f"({' UNION ALL '.join(selects)})"
 
-    def _read_csv(self, files: Sequence[_Plain], header: Sequence[str], null: str) -> str:
+    def _read_csv(self, files: Sequence[_Plain], null: str) -> str:
         quote = quote_text(self._dialect.quote.decode())
-        names = ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in header)
+        names = ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in files[0].header)
+        # Not told, DuckDB takes a line break in a quoted name for the line end of the file, and drops rows. Told CRLF,
+        # it drops them all, but finds that out by itself.
+        new_line = {"\n": "new_line = '\\n', ", "\r": "new_line = '\\r', "}.get(files[0].end, "")
         # Parallel reading splits files in places where a line break inside a quoted cell is taken for a row's end.
         parallel = not any(file.quotes for file in files)
         return (
             f"read_csv([{', '.join(quote_text(glob_escape(p.path)) for p in files)}], auto_detect = false, "
             f"header = true, columns = {{{names}}}, delim = {quote_text(self._dialect.delimiter.decode())}, "
             f"quote = {quote}, escape = {quote}, nullstr = {quote_text(null)}, allow_quoted_nulls = false, "
-            f"compression = 'none', hive_partitioning = false, strict_mode = true, null_padding = false, "
+            f"{new_line}compression = 'none', hive_partitioning = false, strict_mode = true, null_padding = false, "
             f"parallel = {str(parallel).lower()}, max_line_size = {MAX_LINE}, buffer_size = {4 * MAX_LINE})"
         )
 
@@ -156,15 +168,17 @@ class CsvSource:
         Only such files are read again in Python, which knows.
         """
         for file in plain:
-            if not file.dangling and not file.quotes:
+            if file.dangling:
+                con.execute(f"SELECT count(*) FROM {self._reader([file], null=_NO_NULL)}").fetchall()
+            if not file.quotes:
                 continue
             last = quote_name(file.header[-1])
-            reader = self._read_csv([file], file.header, _NO_NULL)
-            rows, cell = con.execute(f"SELECT count(*), last({last}) FROM {reader}").fetchone() or (0, None)
-            doubtful = file.quotes % 2 or not rows or not _ends_with(file, str(cell or ""), self._dialect)
-            if file.quotes and doubtful:
-                for _ in data_records(utf8_chunks(file.file, self._encoding), self._dialect, file.file):
-                    pass
+            found = con.execute(f"SELECT count(*), last({last}) FROM {self._reader([file])}").fetchone()
+            rows, cell = found or (0, None)
+            if file.quotes % 2 or not rows or not _ends_with(file, str(cell or ""), self._dialect):
+                records = data_records(utf8_chunks(file.file, self._encoding), self._dialect, file.file)
+                if rows != (there := sum(1 for _ in records)):
+                    raise SourceError(f"{file.file.name} was read as {rows} rows, and has {there}.", hint=_REPORT)
 
     def _explain(self, files: Sequence[SourceFile], error: Exception) -> SourceError:
         """Find the place that DuckDB refused, by reading the files again in Python."""
@@ -175,7 +189,7 @@ class CsvSource:
                         pass
             except SourceError as found:
                 return found
-        return source_error(error, "source.where" if self._spec.where else describe(files, self._spec.path))
+        return source_error(error, "source.where" if self._spec.where is not None else describe(files, self._spec.path))
 
 
 def glob_escape(path: Path) -> str:
@@ -255,8 +269,7 @@ def _ends_with(file: _Plain, cell: str, dialect: Dialect) -> bool:
     with file.path.open("rb") as stream:
         stream.seek(max(0, file.path.stat().st_size - len(closed) - CHUNK))
         tail = stream.read()
-    # Blank lines at the end are no rows, unless there is a single column.
-    end = tail.rstrip(b"\r\n") if len(file.header) > 1 else tail.removesuffix(b"\n").removesuffix(b"\r")
+    end = tail.rstrip(b"\r\n")
     before = (dialect.delimiter, b"\n", b"\r")
     if end.endswith(value) and end.removesuffix(value).endswith(before):
         return True

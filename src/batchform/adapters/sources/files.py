@@ -31,6 +31,7 @@ _BATCH_ROWS = 4_096
 _MIME = {
     ".csv": "text/csv",
     ".flac": "audio/flac",
+    ".gz": "application/gzip",
     ".heic": "image/heic",
     ".heif": "image/heif",
     ".j2": "text/plain",
@@ -49,6 +50,7 @@ _MIME = {
     ".xml": "application/xml",
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
+    ".zst": "application/zstd",
 }
 
 

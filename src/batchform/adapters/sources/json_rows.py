@@ -143,7 +143,8 @@ class JsonSource:
         """The narrowest type that holds every value of each column, from all rows."""
         as_json = self._reader(plain, dict.fromkeys(names, "JSON"))
         facts = ", ".join(
-            f"bit_or(CASE json_type({c}) WHEN 'VARCHAR' THEN 1 WHEN 'BOOLEAN' THEN 2 WHEN 'NULL' THEN 0 "
+            f"bit_or(CASE coalesce(json_type({c}), 'NULL') "
+            "WHEN 'VARCHAR' THEN 1 WHEN 'BOOLEAN' THEN 2 WHEN 'NULL' THEN 0 "
             f"WHEN 'ARRAY' THEN 8 WHEN 'OBJECT' THEN 8 WHEN 'DOUBLE' THEN CASE WHEN regexp_matches({c}::VARCHAR, "
             f"'^-?[0-9]+$') THEN 32 WHEN {c}::VARCHAR SIMILAR TO '-?(NaN|Inf.*)' THEN 64 ELSE 16 END "
             f"ELSE CASE WHEN TRY_CAST({c}::VARCHAR AS BIGINT) IS NULL THEN 32 ELSE 4 END END)"
@@ -174,7 +175,7 @@ class JsonSource:
                     _check_lines(file) if self._lines else _check_array(file)
             except SourceError as found:
                 return found
-        return source_error(error, "source.where" if self._spec.where else describe(files, self._spec.path))
+        return source_error(error, "source.where" if self._spec.where is not None else describe(files, self._spec.path))
 
 
 def _duckdb() -> Any:

@@ -46,7 +46,7 @@ class ParquetSource:
                 return Relation(sql, columns, described, paths)
             self._snapshot = take(con, sql, where=self._spec.where, query=self._spec.query, row_bytes=row_bytes)
         except duckdb.Error as error:
-            raise source_error(error, "source.where" if self._spec.where else described) from error
+            raise source_error(error, "source.where" if self._spec.where is not None else described) from error
         return Relation(self._snapshot.sql, self._snapshot.columns, described, paths)
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:

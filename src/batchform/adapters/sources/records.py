@@ -1,7 +1,7 @@
 """CSV records in Python, by the rules that DuckDB reads them with: where they stand, and what is wrong with one.
 
 The rules: a quote opens a cell only at its start (one space before it is forgiven), is doubled inside it, and may be
-followed by spaces only. Anything else is text. Blank lines are no records unless there is a single column.
+followed by spaces only. Anything else is text. Blank lines are no rows.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def data_records(chunks: Iterator[bytes], dialect: Dialect, file: SourceFile) ->
         if not width:
             width, header = len(record.cells), record.line
             continue
-        if not record.raw and width > 1:
+        if not record.raw:
             continue
         if len(record.cells) != width:
             raise SourceError(

@@ -62,14 +62,16 @@ class SqliteSource:
         if self._spec.query is not None:
             return self._spec.query.rstrip().removesuffix(";")
         name = self._spec.table or ""
-        rows = db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name").fetchall()
-        tables = {table.lower(): table for table in (_decoded(row[0]) for row in rows)}
+        rows = db.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name")
+        kinds = {_decoded(row[0]): _decoded(row[1]) for row in rows}
+        tables = {table.lower(): table for table in kinds}
         if name.lower() not in tables:
             raise no_such_table(name, list(tables.values()), file)
         table = quote_name(tables[name.lower()])
         # The line break keeps a trailing comment from swallowing the parenthesis.
         where = f" WHERE (\n{self._spec.where}\n)" if self._spec.where is not None else ""
-        return f"SELECT * FROM {table}{where}{_order(db, table)}"
+        order = _order(db, table) if kinds[tables[name.lower()]] == "table" else ""
+        return f"SELECT * FROM {table}{where}{order}"
 
     def _read(self, con: DuckDBPyConnection, db: sqlite3.Connection, select: str) -> Snapshot:
         import pyarrow as pa
