@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import httpx2
 import jsonschema_rs
+import msgspec
 import pydantic
 import pytest
 from emulator_kit import MODEL, Batches, request_of
@@ -259,6 +260,61 @@ def test_every_answer_is_valid_against_its_schema(schema: dict[str, Any], prompt
     answer = schemas.maker(config)(Draw(prompt))
     jsonschema_rs.validator_for(schema, validate_formats=True).validate(answer)
     assert answer == schemas.maker(config)(Draw(prompt))
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 12)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+_words = (
+    *("type", "properties", "items", "prefixItems", "required", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "pattern"),
+    *("minLength", "maxLength", "minProperties", "maxProperties", "additionalProperties", "uniqueItems", "format"),
+)
+_values = st.sampled_from(
+    [
+        0,
+        1,
+        3,
+        1e300,
+        0.5,
+        True,
+        False,
+        "#",
+        "#/properties/a",
+        "object",
+        "array",
+        "string",
+        "integer",
+        "number",
+        "a",
+        "(?=x)",
+        "[a-c]{2}",
+        ["a"],
+        ["null", "array"],
+        ["a", "b"],
+        {},
+        [{}],
+    ]
+)
+
+
+def _junk(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    nested = inner | st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    return st.dictionaries(st.sampled_from(_words), _values | nested | _json, max_size=5)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(schema=st.recursive(st.booleans() | st.just({}), _junk, max_leaves=12))
+def test_a_hostile_schema_is_refused_or_answered(schema: Any) -> None:
+    config = {"responseJsonSchema": schema}
+    if schemas.complaint(config, "responseJsonSchema") is None:
+        msgspec.json.encode(schemas.maker(config)(Draw("a prompt")))
 
 
 # --- markers ---------------------------------------------------------------------------------------------------------

@@ -200,6 +200,25 @@ def test_a_faulty_file_is_refused(
     assert e.value.code == 400
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"\xff",
+        b'{"contents":[{"parts":[{"text":"\\ud800"}]}]}',
+        b'{"generationConfig":{"temperature":1e999}}',
+        b'{"generationConfig":{"temperature":"nan"}}',
+        b'{"generationConfig":{"seed":' + b"9" * 5000 + b"}}",
+        b"[" * 100_000,
+    ],
+)
+def test_hostile_bodies_are_refused_in_order(http: httpx2.Client, body: bytes) -> None:
+    for verb in ("generateContent", "countTokens", "batchGenerateContent"):
+        answer = http.post(f"/v1/models/{MODEL}:{verb}", content=body)
+        assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+
+
 def test_several_faulty_lines_are_told_together(url: str, connect: Callable[..., genai.Client], tmp_path: Path) -> None:
     with pytest.raises(errors.ClientError) as e:
         create(connect(url), tmp_path, *[{"key": str(i), "request": {**GOOD, "x": 1}} for i in range(9)])

@@ -9,6 +9,7 @@ from typing import Any, Final
 _MASK: Final = (1 << 64) - 1
 _PUNCTUATION: Final = ".,:;!?\"'`()[]{}<>"
 _ENOUGH_TEXT: Final = 400
+_MOST_REPEATS: Final = 1_000
 
 
 class Draw:
@@ -33,7 +34,7 @@ class Draw:
         text = " ".join(picked)
         while len(text) < low:
             text += " " + self.words[len(text) % len(self.words)]
-        return text if high is None else text[:high]
+        return text if high is None else text[: int(high)]
 
 
 def matching(pattern: str, draw: Draw) -> str | None:
@@ -72,6 +73,8 @@ def _text(op: str, arg: Any, draw: Draw) -> str:
         return next(c for c in _ANY if ord(c) != arg)
     if op in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
         low, high, tokens = arg
+        if low > _MOST_REPEATS:
+            raise KeyError(op)
         times = low + draw.below(min(high - low, 3) + 1)
         return "".join("".join(_texts(tokens, draw)) for _ in range(times))
     if op == "SUBPATTERN":

@@ -48,8 +48,11 @@ def _compiled(own_dialect: bool, encoded: bytes) -> Maker | str:
         if wrong:
             return wrong
     try:
+        too_much = _oversized(schema)
+        if too_much:
+            return too_much
         filler = Filler(Flattener(schema))
-        filler.require_finite(schema)
+        filler.prepare(schema)
     except Unsatisfiable as e:
         return str(e)
     except RecursionError:
@@ -61,6 +64,21 @@ def _compiled(own_dialect: bool, encoded: bytes) -> Maker | str:
             return filler.value(schema, draw)
 
     return make
+
+
+_LEAST: Final = {"minItems": 1_000, "minProperties": 1_000, "minLength": 100_000}
+
+
+def _oversized(node: Any) -> str | None:
+    """Complaint about a schema that asks for more than the emulator makes up."""
+    if isinstance(node, list):
+        return next((found for item in node if (found := _oversized(item))), None)
+    if not isinstance(node, dict):
+        return None
+    for word, most in _LEAST.items():
+        if isinstance(node.get(word), (int, float)) and node[word] > most:
+            return f"{word} is {node[word]}; the emulator makes up {most} at most"
+    return _oversized(list(node.values()))
 
 
 def _malformed(schema: Any) -> str | None:

@@ -14,6 +14,7 @@ from batchform.emulator.flat import Flat, Flattener, Unsatisfiable, same, types_
 _DEEP: Final = 4  # from here on optional things are left out, so that recursive schemas end
 _NULL_ONE_IN: Final = 8
 _TRIES: Final = 8
+_MOST_SCHEMAS: Final = 5_000
 
 _FORMATS: Final = {
     "date-time": "2026-01-{d:02}T{h:02}:00:00Z",
@@ -56,10 +57,21 @@ class Filler:
         self._choices: dict[int, list[_Choice]] = {}
         self._open: set[int] = set()
 
-    def require_finite(self, schema: Any) -> None:
-        """Raise Unsatisfiable unless some value that ends follows the schema."""
+    def prepare(self, schema: Any) -> None:
+        """Plan every schema that a value can lead to. Raises Unsatisfiable unless some value that ends follows it."""
         if math.isinf(self._height(schema)):
             raise Unsatisfiable("no finite value can follow the schema (contradiction, or recursion that is required)")
+        ahead = [schema]
+        while ahead:
+            found = ahead.pop()
+            if isinstance(found, bool) or id(found) in self._choices:
+                continue
+            if len(self._choices) > _MOST_SCHEMAS:
+                raise Unsatisfiable("the schema is too large, or grows without end")
+            for choice in self._choose(found):
+                ahead += [member[1] for member in choice.members]
+                prefix, items, _, _ = _array_shape(choice.flat)
+                ahead += [*prefix, items, choice.flat.get("additionalProperties", True)]
 
     def value(self, schema: Any, draw: Draw, depth: int = 0) -> Any:
         """A value that follows the schema; it must have a finite height."""
@@ -229,7 +241,7 @@ def _bounds(flat: Flat) -> tuple[float, float]:
     return low, high
 
 
-def _integer(flat: Flat, draw: Draw) -> int:
+def _integer(flat: Flat, draw: Draw) -> int | float:
     low, high = _bounds(flat)
     step = flat.get("multipleOf", 1)
     step = int(step) if float(step).is_integer() else 1
@@ -239,15 +251,17 @@ def _integer(flat: Flat, draw: Draw) -> int:
         else (min(0, math.floor(high / step) - 99) if math.isfinite(high) else 0)
     )
     last = math.floor(high / step) if math.isfinite(high) else first + 99
-    return step * (first + draw.below(max(1, min(last - first + 1, 1_000_000))))
+    value = step * (first + draw.below(max(1, min(last - first + 1, 1_000_000))))
+    return value if abs(value) < 2**63 else float(value)  # JSON knows no difference, its writer does
 
 
 def _number(flat: Flat, draw: Draw) -> float:
     low, high = _bounds(flat)
     if "multipleOf" in flat:
-        step = flat["multipleOf"]
-        first = math.ceil(low / step) if math.isfinite(low) else (math.floor(high / step) if math.isfinite(high) else 0)
-        return float(first * step)
+        end = low if math.isfinite(low) else high
+        steps = end / flat["multipleOf"] if math.isfinite(end) else 0.0
+        if math.isfinite(steps):
+            return float((math.ceil(steps) if end == low else math.floor(steps)) * flat["multipleOf"])
     low = low if math.isfinite(low) else min(0.0, high - 100 if math.isfinite(high) else 0.0)
     high = high if math.isfinite(high) else low + 100
     exact = low + (high / 100 - low / 100) * draw.below(101)
