@@ -119,6 +119,35 @@ def deliver_spec(
     return delivered
 
 
+def answers_table(
+    con: DuckDBPyConnection,
+    ledger: Ledger,
+    spec: ResolvedSpec,
+    *,
+    scratch: Path,
+    source_rows: SourceRows | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
+    the output columns). Times are text."""
+    control = ledger.control()
+    rows = ledger.rows_relation(con, spec.name)
+    [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {_DELIVERABLE}").fetchall()
+    _make_answers(con, ledger, control, rows, expected=expected)
+    key = key_types(con, spec.key_columns, _recorded_types(control, spec), ROWS)
+    context = Context(spec.name, key, _source(con, spec, source_rows), scratch)
+    columns = output_columns(spec)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
+    kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {_OUTPUT}").fetchall()}
+    shown = [
+        f"CAST(o.{identifier(c.name)} AS VARCHAR) AS {identifier(c.name)}"
+        if "TIME" in kinds[c.name]
+        else f"o.{identifier(c.name)}"
+        for c in columns
+    ]
+    relation = f"(SELECT r.key AS bf_order, {', '.join(shown)} FROM {_OUTPUT} o JOIN {ROWS} r ON r.rowid = o.bf_rank)"
+    return relation, tuple(c.name for c in columns)
+
+
 def _delivery(
     con: DuckDBPyConnection, spec: ResolvedSpec, context: Context, control: ControlView, need: Undelivered
 ) -> Delivery:
