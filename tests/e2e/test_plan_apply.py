@@ -408,3 +408,15 @@ def test_a_limit_holds_rows_until_it_is_allowed(workspace: Workspace) -> None:
     assert len(workspace.billed()) == 6
     segments = workspace.root / ".batchform/segments"
     assert any('"Allowed"' in p.read_text() for p in segments.glob("events-*.jsonl"))
+
+
+def test_answers_refused_by_a_stricter_schema_are_rescued_for_nothing(workspace: Workspace) -> None:
+    schema = {"max_output_tokens": 64, "response_schema": SCHEMA}
+    strict = {"schema": {"type": "object", "required": ["nothing has this"]}}
+    workspace.spec(generation_config=schema, output=strict, retry={"max_attempts": 1})
+    assert workspace.run("apply", "--yes").code == 6
+    assert workspace.actions() == {"held": 6}
+    workspace.spec(generation_config=schema, retry={"max_attempts": 1})
+    assert workspace.actions() == {"reparse": 6}
+    workspace.apply()
+    assert (workspace.actions(), len(workspace.billed()), len(workspace.delivered())) == ({"keep": 6}, 6, 6)

@@ -47,7 +47,8 @@ class Recorded:
 
     relation: FROM-able row states (ROW_COLUMNS), None if the spec has none; fp_columns: distinct recorded sets;
     answered: FROM-able (key_hash, request_fp, tag, parse_digest) of every answer ever archived, None if there is none;
-    unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
+    unknown_tags: tags of intents without a job; parsed_otherwise: tags of collected jobs whose answers were never
+    parsed as the spec says now; delivered_through: ledger serial up to which the present destination
     holds all answers, None if it does not exist or its definition changed; reruns: (serial, request) of a person.
     """
 
@@ -55,6 +56,7 @@ class Recorded:
     fp_columns: tuple[str, ...] = ()
     answered: str | None = None
     unknown_tags: tuple[str, ...] = ()
+    parsed_otherwise: tuple[str, ...] = ()
     delivered_through: int | None = None
     reruns: tuple[tuple[int, RerunRequested], ...] = ()
 
@@ -157,6 +159,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     """The decision table, first match wins."""
     idempotency, destination = spec.spec.idempotency, spec.spec.destination
     unknown = ", ".join(literal(t) for t in recorded.unknown_tags) or "NULL"
+    otherwise = ", ".join(literal(t) for t in recorded.parsed_otherwise) or "NULL"
     spec_same = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
     kept = ["false"]
     if idempotency.on_prompt_change == "keep":
@@ -177,6 +180,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
         WHEN {asked} THEN '{REQUESTED}'
         WHEN status = 'pending' THEN '{PENDING}'
+        WHEN status = 'failed' AND failure = 'invalid_output' AND tag IN ({otherwise}) AND {spec_same} AND row_same
+            THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
             CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}' ELSE '{EXHAUSTED}' END
         WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'

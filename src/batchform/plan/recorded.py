@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchform.ledger.records import ControlView
+from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.store import Ledger
 from batchform.plan.diff import Recorded
 from batchform.ports import Destination
@@ -36,6 +36,7 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
         fp_columns=tuple(f[0] for f in fp_columns),
         answered=_answered(ledger, control, spec.name),
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
+        parsed_otherwise=_parsed_otherwise(ledger, control, spec),
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple(control.reruns.get(spec.name, ())),
     )
@@ -45,6 +46,12 @@ def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
     if ledger.head is None or not any(s.kind == "rows" and s.spec == name for s in ledger.head.segments):
         return None
     return ledger.rows_relation(con, name)
+
+
+def _parsed_otherwise(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> tuple[str, ...]:
+    """Tags of collected jobs whose archived results were never parsed as the spec says now."""
+    tags = [j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.collected and j.collected.answers]
+    return tuple(t for t in tags if not ledger.has_blob(answers_name(t, spec.parse_digest)))
 
 
 def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from batchform.errors import (
     BackendError,
@@ -31,6 +32,8 @@ from batchform.run.row_states import refuse_changed
 from batchform.run.submit import Submission, Submitter
 from batchform.run.track import Tracker
 from batchform.spec.resolved import ResolvedSpec
+
+_LEASE_SECONDS: Final = 300.0
 
 Retry = Callable[[], tuple[Plan, Path] | None]
 """Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
@@ -157,14 +160,23 @@ def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcom
 
 
 def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, leave: bool) -> None:
-    """Record what is free, send what is not."""
-    for planned in plan.specs:
-        _apply_free(ctx, planned, bundle, since=plan.serial)
-    submitter = Submitter(ctx, plan, bundle, on_full=lambda tracker: _round(ctx, outcome, tracker))
-    try:
-        submitter.run(wait_for_room="leave" if leave else "wait")
-    finally:
-        _note_submitted(outcome, submitter.done)
+    """Record what is free, send what is not. The lease says who is at it, so that another apply stops early and
+    politely; nothing depends on it, and it is not held while jobs are waited for."""
+    with ctx.ledger.lease(_LEASE_SECONDS) as lease:
+        if lease.takeover:
+            ctx.progress.note(lease.takeover)
+        for planned in plan.specs:
+            _apply_free(ctx, planned, bundle, since=plan.serial)
+
+        def on_full(tracker: Tracker) -> None:
+            lease.renew()
+            _round(ctx, outcome, tracker)
+
+        submitter = Submitter(ctx, plan, bundle, on_full=on_full)
+        try:
+            submitter.run(wait_for_room="leave" if leave else "wait")
+        finally:
+            _note_submitted(outcome, submitter.done)
 
 
 def _apply_free(ctx: RunContext, planned: SpecPlan, bundle: Path, *, since: int) -> None:
