@@ -276,6 +276,13 @@ def test_what_may_be_missing_changes_the_digest_when_it_comes(templates: Templat
     assert templates.file("a").render({}) == "c"
 
 
+def test_what_was_missing_stays_missing_while_rows_are_rendered(templates: Templates) -> None:
+    template = templates.write(a="{% include ['b.j2', 'c.j2'] %}", c="c").file("a")
+    templates.write(b="b")
+    assert template.render({}) == "c"
+    assert template.columns == frozenset()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -310,6 +317,21 @@ def test_errors_in_what_is_included_stand_there(templates: Templates) -> None:
 def test_templates_that_no_parser_can_hold(templates: Templates, text: str) -> None:
     templates.write(a=text)
     assert "[template-syntax]" in templates.refusal("a.j2")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "{% set n = namespace(x=0) %}{% macro m() %}{% set n.x = n.x + 1 %}{{ n.x }}{% endmacro %}",
+        "{% set g = ['1'] | map('upper') %}{% macro m() %}{{ g | join }}{% endmacro %}",
+        "{% set c = cycler('1', '2') %}{% macro m() %}{{ c.next() }}{% endmacro %}",
+        "{% from 'deep.j2' import d %}{% macro m() %}{{ d() }}{% endmacro %}",
+    ],
+)
+def test_a_row_knows_nothing_of_the_rows_before_it(templates: Templates, module: str) -> None:
+    templates.write(deep="{% set c = cycler('1', '2') %}{% macro d() %}{{ c.next() }}{% endmacro %}")
+    template = templates.write(a="{% from 'm.j2' import m %}{{ a }}{{ m() }}", m=module).file("a")
+    assert [template.render({"a": i}) for i in range(3)] == ["01", "11", "21"]
 
 
 # --- errors of rows ----------------------------------------------------------------------------------------------

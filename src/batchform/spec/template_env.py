@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
-from jinja2 import BaseLoader, StrictUndefined, Undefined
+from jinja2 import BaseLoader, StrictUndefined, Template, Undefined
 from jinja2.exceptions import SecurityError
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, Macro
@@ -76,6 +76,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     context_class = RowContext
 
     def __init__(self, loader: BaseLoader) -> None:
+        self._ready: dict[str, Template] = {}
         super().__init__(
             loader=loader,
             undefined=StrictUndefined,
@@ -89,6 +90,13 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         self.globals.pop("lipsum")
         self.filters.pop("random")
         self.filters.update(tojson=to_json, date=format_date, isoformat=iso_format)
+
+    def get_template(self, name: Any, parent: str | None = None, globals: Any = None) -> Template:  # noqa: A002
+        """A template of the folder, compiled once: an include in a row's template comes here for every row."""
+        found = self._ready.get(name)
+        if found is None:
+            found = self._ready[name] = super().get_template(name, parent, globals)
+        return found
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         kind = obj if isinstance(obj, type) else type(obj)

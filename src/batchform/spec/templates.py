@@ -53,6 +53,7 @@ class CompiledTemplate:
         uses_row: bool,
         flat: bool,
         parts: tuple[tuple[str, str], ...] | None,
+        stateful: tuple[JinjaTemplate, ...],
         sources: Mapping[str, str],
         places: Mapping[str, Place],
     ) -> None:
@@ -65,6 +66,7 @@ class CompiledTemplate:
         self.places = places
         self._compiled = compiled
         self._uses_row = uses_row
+        self._stateful = stateful
         self._text: str | None = None
         self._run: Callable[[Any], Any] = compiled.root_render_func
         self._eval_ctx = EvalContext(compiled.environment) if flat else None
@@ -80,6 +82,8 @@ class CompiledTemplate:
         else:
             compiled = self._compiled
             context = RowContext(compiled.environment, values, compiled.name, compiled.blocks)  # type: ignore[arg-type]
+        for module in self._stateful:
+            module._module = None  # Jinja keeps imported modules: what one row did to them must not reach the next
         text = "".join(self._run(context))
         if self.constant:
             self._text = text
@@ -100,6 +104,7 @@ class TemplateSet:
         self._root = root
         self._shown_root = shown_root
         self._texts: dict[str, str] = {}
+        self._absent: dict[str, tuple[str, str, str]] = {}
         self._files: dict[str, CompiledTemplate] = {}
         self._env = TemplateEnvironment(_Loader(self._read))
 
@@ -144,6 +149,8 @@ class TemplateSet:
         """The text of a template file. Raises _Unreadable."""
         if name in self._texts:
             return self._texts[name]
+        if name in self._absent:  # and stays so: what is sent must not depend on when a file appears
+            raise _Unreadable(*self._absent[name])
         pure = PurePosixPath(name)
         if not name or name != name.strip() or "\\" in name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
             raise _Unreadable(
@@ -182,7 +189,8 @@ class TemplateSet:
             hint = (
                 suggestion(name, self.names()[:20], noun=f"Files in {prefix}") or f"There are no files in {prefix} yet."
             )
-        return _Unreadable("template-not-found", f"there is no template `{shown(name)}` in {prefix}", hint)
+        self._absent[name] = "template-not-found", f"there is no template `{shown(name)}` in {prefix}", hint
+        return _Unreadable(*self._absent[name])
 
     # --- compiling -----------------------------------------------------------------------------------------------
 
@@ -198,9 +206,7 @@ class TemplateSet:
         uses_row = any(node.name == ROW for t in trees.values() for node in t.find_all(nodes.Name))
         try:
             compiled = self._env.from_string(tree) if root == INLINE else self._env.get_template(root)
-            for name in sources:
-                if name != root:
-                    self._env.get_template(name)
+            used = tuple(self._env.get_template(name) for name in sources if name != root)
             columns = columns_read(root, {n: self._env.parse(s, n) for n, s in sources.items()})
         except TemplateSyntaxError as exc:
             raise InvalidProject([self._syntax_error(exc, sources, places, root)]) from None
@@ -216,6 +222,7 @@ class TemplateSet:
             uses_row=uses_row,
             flat=flat,
             parts=parts,
+            stateful=() if all(_stateless(t) for n, t in trees.items() if n != root) else used,
             sources=sources,
             places=places,
         )
@@ -307,6 +314,16 @@ def simple_parts(template: Template) -> list[tuple[str, str]] | None:
     """("text", t) and ("column", name) in order, when a template is only literal text and bare columns; else None."""
     parts = getattr(template, "parts", None)
     return None if parts is None else list(parts)
+
+
+def _stateless(tree: nodes.Template) -> bool:
+    """Whether a template does nothing at its top but define macros: nothing that a row could change or use up."""
+    return all(
+        isinstance(node, (nodes.Macro, nodes.Import, nodes.FromImport))
+        or (isinstance(node, nodes.Assign) and isinstance(node.node, nodes.Const))
+        or (isinstance(node, nodes.Output) and all(isinstance(n, nodes.TemplateData) for n in node.nodes))
+        for node in tree.body
+    )
 
 
 def _parts(tree: nodes.Template) -> tuple[tuple[str, str], ...] | None:
