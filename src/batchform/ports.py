@@ -34,7 +34,7 @@ class Clock(Protocol):
 class Relation:
     """Rows ready to be read in DuckDB: `SELECT * FROM <sql>` yields them in a stable order.
 
-    sql: a FROM-able expression (a view or temp table name, quoted if needed); columns: name → DuckDB type text, in order;
+    sql: a FROM-able expression (a view or temp table, quoted if needed); columns: name → DuckDB type, in order;
     described: what was read, for people ("3 files, data/tickets*.csv"); paths: the files read, empty for databases;
     """
 

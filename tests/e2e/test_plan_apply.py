@@ -12,7 +12,6 @@ from typing import Any
 
 import duckdb
 import pytest
-
 from tests_e2e_kit import SPEC, Workspace
 
 SCHEMA = {
@@ -104,7 +103,9 @@ def _template_refactored(workspace: Workspace) -> None:
 
 
 def _template_inlined(workspace: Workspace) -> None:
-    workspace.spec(prompt={"messages": [{"role": "user", "content": {"text": "Title: {{ title }}\nBody: {{ body }}\n"}}]})
+    workspace.spec(
+        prompt={"messages": [{"role": "user", "content": {"text": "Title: {{ title }}\nBody: {{ body }}\n"}}]}
+    )
 
 
 def _spec_rewritten(workspace: Workspace) -> None:
@@ -317,7 +318,7 @@ def test_rows_changed_in_flight_wait_for_their_job(workspace: Workspace) -> None
 
 @pytest.mark.parametrize("submit", ["file", "inline", "auto"])
 def test_every_way_to_submit_gives_the_same_answers(workspace: Workspace, submit: str) -> None:
-    workspace.rows([workspace.row(i, body=f"naïve “{i}” ünïcode \u2028 \\ \" {{}}") for i in range(1, 7)])
+    workspace.rows([workspace.row(i, body=f'naïve “{i}” ünïcode \u2028 \\ " {{}}') for i in range(1, 7)])
     workspace.spec(submit=submit)
     workspace.apply()
     assert {r["finish_reason"] for r in workspace.delivered()} == {"STOP"}

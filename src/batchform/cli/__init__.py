@@ -42,10 +42,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as exc:
         _complain(_system_error(exc))
         return 1
-    except Exception as exc:  # noqa: BLE001  (the last line of defence: a bug is told, not thrown at the user)
+    except Exception as exc:
         if os.environ.get("BATCHFORM_DEBUG"):
             raise
-        _complain(f"internal error: {type(exc).__name__}: {exc}\n  This is a bug in batchform. BATCHFORM_DEBUG=1 shows where.")
+        _complain(
+            f"internal error: {type(exc).__name__}: {exc}\n  This is a bug in batchform. BATCHFORM_DEBUG=1 shows where."
+        )
         return 1
 
 

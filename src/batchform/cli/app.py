@@ -31,10 +31,10 @@ _COMMANDS = {
 class _Commands(click.Group):
     """Imports a command's module only when it is needed, and lists commands in the order of the table."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"batchform.cli.{_COMMANDS[cmd_name]}")

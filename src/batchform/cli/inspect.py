@@ -40,7 +40,7 @@ def status_command(common: Common, select: Sequence[str], everything: bool) -> i
         return UnknownSubmissions.exit_code if unknown else 0
 
 
-def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -> StatusView:  # noqa: FBT001
+def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -> StatusView:
     from batchform.view.values import StatusView, job_line
 
     control = session.ledger.control()
@@ -115,9 +115,7 @@ def results_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -
         from batchform.view.tables import print_results
 
         delivery = session.ledger.control().deliveries.get(spec)
-        print_results(
-            ResultsTable(spec, columns, tuple(found), total, location=delivery.location if delivery else "")
-        )
+        print_results(ResultsTable(spec, columns, tuple(found), total, location=delivery.location if delivery else ""))
 
 
 def _results(
@@ -192,7 +190,9 @@ def _explain(session: Session, spec: ResolvedSpec, key: str) -> Explanation:
 
 @click.command("render", short_help="The exact request of a row.")
 @click.argument("spec")
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="A row's key; repeat for several. Default: the first row.")
+@click.option(
+    "--key", "keys", multiple=True, metavar="KEY", help="A row's key; repeat for several. Default: the first row."
+)
 @click.option("--all", "everything", is_flag=True, help="All rows, one JSON line each.")
 @common
 def render_command(common: Common, spec: str, keys: Sequence[str], everything: bool) -> None:

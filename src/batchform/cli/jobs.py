@@ -124,7 +124,9 @@ def _record(session: Session, tag: str, *, must_exist: bool = False) -> JobRecor
     record = jobs.get(tag) or next((j for j in jobs.values() if j.job == tag), None)
     if record is None:
         near = get_close_matches(tag, jobs, n=1)
-        raise UsageError(f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list")
+        raise UsageError(
+            f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list"
+        )
     if must_exist and not record.job:
         raise UsageError(f"it is not known whether {tag} was created", hint="Run `batchform sync`: it looks for it.")
     return record

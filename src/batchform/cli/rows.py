@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", metavar="TEXT", help="Why, recorded in the ledger.")
 @common
 def rerun_command(common: Common, spec: str, keys: Sequence[str], where: str | None, reason: str) -> None:
-    """Record that rows of SPEC should be sent again. Nothing is sent: `plan` shows and prices them, `apply` sends them."""
+    """Record that rows of SPEC should be sent again. Nothing is sent: `plan` prices them, `apply` sends them."""
     from batchform.cli.wiring import open_session
     from batchform.errors import UsageError
     from batchform.ledger.records import RerunRequested

@@ -39,7 +39,9 @@ def apply_command(
     from batchform.run.reconcile import apply_plan
 
     if plan and (select or allow):
-        raise UsageError("--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}")
+        raise UsageError(
+            "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}"
+        )
     with open_session(common) as session:
         with _progress(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
@@ -195,7 +197,7 @@ def _held(plan: Plan) -> Exception:
     return LimitExceeded(f"nothing was sent: {names}", hint="Or raise the limit in the file that sets it.")
 
 
-def _confirm(plan: Plan, yes: bool) -> None:  # noqa: FBT001
+def _confirm(plan: Plan, yes: bool) -> None:
     """Ask before rows are paid for. Without a terminal --yes, or a saved plan, must say it."""
     from batchform.cli.wiring import is_terminal
     from batchform.errors import UsageError

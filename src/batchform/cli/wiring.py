@@ -181,7 +181,9 @@ class Session:
         config = self.project.config.backends.get(name)
         config = next((s.backend for s in self.project.specs if s.backend_name == name), config)
         if config is None:
-            raise UsageError(f"backend {name!r} is not in {self.project.file.name}", hint="Put it back until its jobs are collected.")
+            raise UsageError(
+                f"backend {name!r} is not in {self.project.file.name}", hint="Put it back until its jobs are collected."
+            )
         if isinstance(config, GeminiBackend):
             config = with_environment(config, self.env)
         base_url, key = None, None

@@ -41,7 +41,7 @@ class FreeRows:
         request_fp: bytes,
         source: tuple[str, str, str] | None = None,
     ) -> None:
-        """source: (tag, key hash in hex, parse digest) of the answer that is reused; None when its own answer stands."""
+        """source: (tag, key hash in hex, parse digest) of the answer that is reused; None: its own stands."""
         self.count += 1
         if self.path is None:
             return
@@ -108,7 +108,10 @@ def write_bookkeeping(
 
 
 def _project(values: dict[str, str]) -> str:
-    return ", ".join(f"CAST({values.get(name, f'l.{identifier(name)}')} AS {kind}) AS {identifier(name)}" for name, kind in ROW_COLUMNS.items())
+    return ", ".join(
+        f"CAST({values.get(name, f'l.{identifier(name)}')} AS {kind}) AS {identifier(name)}"
+        for name, kind in ROW_COLUMNS.items()
+    )
 
 
 def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: str, fp_columns: str, at: str) -> str:
@@ -150,7 +153,8 @@ def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: s
     ):
         values[usage] = f"CASE WHEN {own} THEN l.{usage} END"
     relation = (
-        recorded.relation or "(SELECT " + ", ".join(f"NULL::{t} AS {identifier(n)}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
+        recorded.relation
+        or "(SELECT " + ", ".join(f"NULL::{t} AS {identifier(n)}" for n, t in ROW_COLUMNS.items()) + " LIMIT 0)"
     )
     return (
         f"SELECT {_project(values)} FROM read_parquet({literal(str(path))}) f "

@@ -1,4 +1,4 @@
-"""Building a plan: for each spec key, diff, render, cut, price; then judge the limits. Reads, never writes but to `folder`.
+"""Building a plan: for each spec key, diff, render, cut, price; judge the limits. Writes nowhere but in `folder`.
 
 recorded → prepare → diff → render → shards, bookkeeping → estimate → judge
 """
@@ -57,7 +57,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a plan depends on besides files, rows and ledger. 
+    """What a plan depends on besides files, rows and ledger.
 
     purpose: "apply"; "retry": only rows that failed or were given back are sent; "settle": nothing is sent.
     """
@@ -185,9 +185,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         free.discard()
         history = _history(con, spec, past) if shards else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
-        draft = draft_spec(
-            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before
-        )
+        draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
             draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
         return draft

@@ -103,7 +103,8 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
 def _materialise_candidates(con: DuckDBPyConnection, recorded: Recorded) -> None:
     names = ", ".join(f"'{c}'" for c in RENDERED)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM bf_classed WHERE class IN ({names})"
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM bf_classed "
+        f"WHERE class IN ({names})"
     )
     if recorded.answered is None:
         con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN past VARCHAR[]")
@@ -125,7 +126,8 @@ def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, RerunReque
         if request.where:
             conditions.append(f"({request.where})")
         con.execute(
-            f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} WHERE {' AND '.join(conditions) or 'true'}"
+            f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} "
+            f"WHERE {' AND '.join(conditions) or 'true'}"
         )
 
 
@@ -150,7 +152,8 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
     rerun = ""
     asked = "false"
     if recorded.reruns:
-        rerun = " LEFT JOIN (SELECT key_hash, max(serial) AS asked_serial FROM bf_reruns GROUP BY key_hash) r USING (key_hash)"
+        last = "SELECT key_hash, max(serial) AS asked_serial FROM bf_reruns GROUP BY key_hash"
+        rerun = f" LEFT JOIN ({last}) r USING (key_hash)"
         asked = "coalesce(r.asked_serial > coalesce(j.changed_serial, -1), false)"
     return f"SELECT j.*, {_class(spec, recorded, asked)} AS class FROM ({joined}) j{rerun}"
 
@@ -168,13 +171,14 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         kept.append(f"(NOT row_same AND {spec_same})")
     if idempotency.on_prompt_change == "keep" and idempotency.on_row_change == "keep":
         kept.append("realm_same")
+    pruned = f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
     retryable = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
     unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
     through = recorded.delivered_through
     undelivered = "true" if through is None else f"answer_serial > {through}"
     return f"""CASE
         WHEN ordinal IS NULL AND status IN ('absent', 'gone') THEN
-            {f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END" if destination.prune else literal(QUIET_ABSENT)}
+            {pruned if destination.prune else literal(QUIET_ABSENT)}
         WHEN NOT known THEN '{NEW}'
         WHEN status = 'in_flight' THEN CASE WHEN tag IN ({unknown}) THEN '{UNKNOWN}' ELSE '{IN_FLIGHT}' END
         WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
@@ -183,7 +187,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN status = 'failed' AND failure = 'invalid_output' AND tag IN ({otherwise}) AND {spec_same} AND row_same
             THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
-            CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}' ELSE '{EXHAUSTED}' END
+            CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}'
+            ELSE '{EXHAUSTED}' END
         WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'
         WHEN status IN ('absent', 'gone') AND {unchanged} THEN '{RETURNED}'
         WHEN NOT {unchanged} THEN '{CHANGED}'

@@ -88,9 +88,7 @@ def _state(con: DuckDBPyConnection, past: Recorded) -> dict[str, Any] | None:
     return dict(zip(ROW_COLUMNS, found[0], strict=True)) if found else None
 
 
-def _request_now(
-    con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, key: str
-) -> tuple[str, bytes] | None:
+def _request_now(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, key: str) -> tuple[str, bytes] | None:
     """(input fingerprint, canonical request) of the row as it stands; None if the source has it no longer."""
     names = template_columns(spec, rows.columns)
     print_sql = fingerprint_sql(fp_columns_text(names, rows.columns), rows.columns)
@@ -169,4 +167,3 @@ def _near(con: DuckDBPyConnection, key: str) -> str:
         f"SELECT bf_key FROM {WIDE} ORDER BY jaro_winkler_similarity(bf_key, {literal(key)}) DESC, bf_key LIMIT 3"
     ).fetchall()
     return f"Keys like it: {', '.join(repr(f[0]) for f in found)}." if found else ""
-

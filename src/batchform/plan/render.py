@@ -1,7 +1,7 @@
 """The second level of the diff: candidates are rendered, and request fingerprints decide what is paid.
 
-One pass over the candidates in row order. Each ends in a shard (it pays), or among the free rows: its request is the one
-already answered (refresh), or was answered before, under this key or, with reuse_identical, under another (reuse).
+One pass over the candidates in row order. Each ends in a shard (it pays), or among the free rows: its request is the
+one already answered (refresh), or was answered before, under this key or, with reuse_identical, under another (reuse).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PAYING = {
 }
 """Purpose of a plan → classes of candidates that may be sent."""
 _STATE = (
-    "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same", "model_same",
-    "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
+    "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same",
+    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ class CandidateRenderer:
         return f"SELECT w.bf_key, left(sha256(w.bf_key), 32), {fp_sql}{extra}{columns} FROM {WIDE} w {joins}"
 
     def _candidates(self) -> tuple[str, str]:
-        """JOIN and ORDER BY that pick the candidates from the wide rows, in row order; all rows when none is recorded."""
+        """JOIN and ORDER BY that pick candidates from the wide rows, in row order; all rows if none is recorded."""
         if self._recorded.relation is None:
             return "", ""
         return f"JOIN {CANDIDATES} c ON w.bf_key_hash = c.key_hash", " ORDER BY c.ordinal"
@@ -276,8 +276,10 @@ class CandidateRenderer:
     def _shared_sql(self) -> str:
         """(key_hash, shared): "answered TAG KEYHASH PARSE" before "in_flight" before "planned"."""
         kinds = [
-            "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
-            "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY ordinal) > 1"
+            (
+                "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
+                "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY ordinal) > 1"
+            )
         ]
         if self._recorded.relation is not None:
             kinds.append(
@@ -287,9 +289,11 @@ class CandidateRenderer:
         if self._recorded.answered is not None:
             kinds.append(
                 "SELECT p.key_hash, 1, 'answered ' || a.tag || ' ' || replace(CAST(a.key_hash AS VARCHAR), '-', '') "
-                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.answered} a ON p.request_fp = a.request_fp"
+                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.answered} a "
+                "ON p.request_fp = a.request_fp"
             )
-        return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({' UNION ALL '.join(kinds)}) GROUP BY key_hash"
+        found = " UNION ALL ".join(kinds)
+        return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({found}) GROUP BY key_hash"
 
 
 def _past_answer(fp: bytes, past: Sequence[str] | None) -> tuple[str, str] | None:

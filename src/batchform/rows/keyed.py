@@ -145,7 +145,7 @@ def _key_sql(con: DuckDBPyConnection, spec: ResolvedSpec, relation: Relation) ->
 
 
 def _columns_key(columns: Sequence[str]) -> str:
-    """One column: its text. Several: their texts joined with `|`, with `\\` and `|` escaped, so that no two rows meet."""
+    """One column: its text. Several: texts joined with `|`, with `\\` and `|` escaped, so that no two meet."""
     texts = [f"CAST({c} AS VARCHAR)" for c in columns]
     if len(texts) == 1:
         return texts[0]
@@ -235,7 +235,7 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
             raise SourceError(
                 f"{count:,} of {total:,} rows of {spec.name} have {what}: {_listed(places, count)}",
                 place=spec.place,
-                hint="Fill the key's columns, choose others in idempotency.key, or leave such rows out with source.where.",
+                hint="Fill the key's columns, choose others in idempotency.key, or leave them out with source.where.",
             )
     if distinct == total:
         return ()

@@ -1,7 +1,7 @@
 """Rendered requests: the canonical bytes that the API receives for a row, spliced rather than encoded.
 
 The request is encoded once per spec with a marker where each rendered text goes. Per row only the texts are rendered,
-escaped and put between the constant pieces; what comes out is canonical JSON, byte for byte what `canonical_json` gives.
+escaped and put between the constant pieces; what comes out is byte for byte what `canonical_json` gives.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RequestRenderer:
             if not text:
                 raise SourceError(
                     f"{template.name}: renders to nothing for the row with key {key!r} of {self._spec.name}",
-                    hint="The API refuses empty text. Leave the row out with source.where, or give the template a text.",
+                    hint="The API refuses empty text. Leave the row out with source.where, or mend the template.",
                 )
             texts.append(text)
         return self._splice(texts, key)
@@ -68,7 +68,7 @@ def _marker(number: int) -> str:
 
 
 def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:
-    """Templates in the order in which their texts stand in the canonical request, and the constant bytes around them."""
+    """Templates in the order in which their texts stand in the request, and the constant bytes around them."""
     turns = [{"role": turn.role, "parts": [{"text": _marker(i)}]} for i, turn in enumerate(spec.turns)]
     templates: list[Template] = [turn.template for turn in spec.turns]
     request: dict[str, Any] = {**spec.request_base, "contents": turns}

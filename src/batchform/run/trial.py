@@ -17,7 +17,7 @@ from batchform.spec.resolved import ResolvedSpec
 
 @dataclass(frozen=True)
 class Trial:
-    """One row's answer. usd: at the synchronous price, None when none is known; failure: the class, None if answered."""
+    """One row's answer. usd: at the synchronous price, None when none is known; failure: None if answered."""
 
     key: str
     reading: Reading

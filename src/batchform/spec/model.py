@@ -1,7 +1,7 @@
 """What a user writes, as models: `batchform.yaml` (Project) and specs (Spec).
 
-Field metadata `wire=True` marks the fields that can change the request that is sent; a test changes every field and
-checks that exactly those cause rows to be sent again.
+Field metadata `wire=True` marks the fields that can cause rows to be sent; a test changes every field and checks that
+exactly those do, and only for the rows concerned.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int |
 
 
 def Wire(default: Any = ..., **kwargs: Any) -> Any:  # noqa: N802  (reads as a Field)
-    """A field whose value can change the request that is sent."""
+    """A field whose value can change what is sent: the request, which rows ask it, or whose answers count."""
     if "default_factory" not in kwargs:
         kwargs["default"] = default
     return Field(json_schema_extra={"wire": True}, **kwargs)
@@ -77,14 +77,16 @@ FailureClass = Literal[
 ]  # fmt: skip
 
 
+def _worth_another_attempt() -> list[FailureClass]:
+    return ["internal", "rate_limited", "expired", "job_failed", "missing", "truncated", "invalid_output"]
+
+
 class Retry(Strict):
     """Which failed rows are sent again, and how often."""
 
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts per row and request, the first included.")
     on: list[FailureClass] = Field(
-        default_factory=lambda: [
-            "internal", "rate_limited", "expired", "job_failed", "missing", "truncated", "invalid_output",
-        ],  # fmt: skip
+        default_factory=_worth_another_attempt,
         description="Failure classes worth another attempt.",
     )
 
@@ -92,30 +94,36 @@ class Retry(Strict):
 class Defaults(Strict):
     """What a spec need not repeat."""
 
-    backend: str | None = Field(None, description="Name of the backend that specs use.")
+    backend: str | None = Wire(None, description="Name of the backend that specs use.")
     model: str | None = Wire(None, description="Model that specs use.")
     retry: Retry | None = Field(None, description="Retries of specs that have none of their own.")
     limits: Limits | None = Field(None, description="Limits of each spec that has none of its own.")
 
 
 class _BackendBase(Strict):
-    settle: Duration = Field(900.0, description="How long a submission of unknown outcome waits before it is sent again.")
+    settle: Duration = Field(
+        900.0, description="How long a submission of unknown outcome waits before it is sent again."
+    )
     poll: Duration = Field(30.0, description="Time between two looks at a job.")
     timeout: Duration = Field(60.0, description="Limit of each call.")
     max_rows_per_job: Count = Field(50_000, description="Rows in one job.")
     max_bytes_per_job: Count = Field(1_500_000_000, description="Bytes of one job's JSONL.")
     max_jobs_in_flight: Count = Field(20, description="Jobs at work at once.")
     max_enqueued_tokens: Count | None = Field(None, description="Estimated input tokens of all jobs at work at once.")
-    cleanup: bool = Field(True, description="Delete uploaded inputs once every row of the job is settled.")
+    cleanup: bool = Field(default=True, description="Delete uploaded inputs once every row of the job is settled.")
 
 
 class EmulatorBackend(_BackendBase):
     """The embedded emulator: a loopback server with deterministic answers. Nothing leaves the machine."""
 
     type: Literal["emulator"] = Field(description="The embedded emulator.")
-    url: str | None = Field(None, description="A running `batchform emulator serve`; without it one is started in process.")
+    url: str | None = Field(
+        None, description="A running `batchform emulator serve`; without it one is started in process."
+    )
     job_seconds: Duration = Field(2.0, description="How long a job of the in-process emulator takes.")
-    settle: Duration = Field(10.0, description="How long a submission of unknown outcome waits before it is sent again.")
+    settle: Duration = Field(
+        10.0, description="How long a submission of unknown outcome waits before it is sent again."
+    )
     poll: Duration = Field(0.5, description="Time between two looks at a job.")
 
 
@@ -123,12 +131,12 @@ class GeminiBackend(_BackendBase):
     """The Gemini Developer API. The key comes from the environment, never from a file."""
 
     type: Literal["gemini"] = Field(description="The Gemini Developer API.")
-    base_url: str | None = Field(None, description="A gateway or an emulator in place of Google's endpoint.")
+    base_url: str | None = Wire(None, description="A gateway or an emulator in place of Google's endpoint.")
     api_key_env: str | None = Field(
         None, description="Environment variable with the key; default GOOGLE_API_KEY, then GEMINI_API_KEY."
     )
     api_version: str | None = Field(None, description="API version; default the SDK's own.")
-    realm: Literal["google", "emulator"] | None = Field(
+    realm: Literal["google", "emulator"] | None = Wire(
         None, description="Whose answers these are; default google, or emulator when base_url is a loopback address."
     )
 
@@ -139,9 +147,9 @@ Backend = Annotated[EmulatorBackend | GeminiBackend, Field(discriminator="type")
 class Environment(Strict):
     """What differs in an environment (`--env NAME`); laid over the project."""
 
-    ledger: str | None = Field(None, description="Folder of this environment's recorded state.")
-    backends: dict[str, Backend] | None = Field(None, description="Backends to add, or to replace by name.")
-    defaults: Defaults | None = Field(None, description="Defaults to change; the others stay.")
+    ledger: str | None = Wire(None, description="Folder of this environment's recorded state.")
+    backends: dict[str, Backend] | None = Wire(None, description="Backends to add, or to replace by name.")
+    defaults: Defaults | None = Wire(None, description="Defaults to change; the others stay.")
     limits: Limits | None = Field(None, description="Limits to change; the others stay.")
 
 
@@ -151,17 +159,19 @@ class Project(Strict):
     version: Literal[1] = Field(description="Version of this file's format.")
     project: Name = Field(description="Name of the project, part of what its jobs are called.")
     specs: list[str] = Field(default_factory=lambda: ["specs/"], description="Spec files or folders of them.")
-    ledger: str = Field(".batchform", description="Folder of the recorded state.")
-    backends: dict[str, Backend] = Field(default_factory=dict, description="Services that take jobs, by name.")
-    defaults: Defaults = Field(default_factory=Defaults, description="What specs need not repeat.")
+    ledger: str = Wire(".batchform", description="Folder of the recorded state.")
+    backends: dict[str, Backend] = Wire(default_factory=dict, description="Services that take jobs, by name.")
+    defaults: Defaults = Wire(default_factory=Defaults, description="What specs need not repeat.")
     limits: Limits = Field(default_factory=Limits, description="Limits of a whole plan.")
-    environments: dict[str, Environment] = Field(
+    environments: dict[str, Environment] = Wire(
         default_factory=dict, description="What differs under `--env NAME`, laid over the rest of this file."
     )
     allow_paths: list[str] = Field(
         default_factory=list, description="Folders outside the project that specs may read and write."
     )
-    prices: str | None = Field(None, description="A YAML or JSON file of prices and models, laid over the built-in table.")
+    prices: str | None = Field(
+        None, description="A YAML or JSON file of prices and models, laid over the built-in table."
+    )
 
 
 # --- specs -------------------------------------------------------------------------------------------------------
@@ -173,14 +183,13 @@ class InlineText(Strict):
     text: str = Wire(description="The template itself.")
 
 
-
 TemplateRef = str | InlineText
 
 
 class FileSource(Strict):
     """Rows from files: csv, json (an array), jsonl, parquet."""
 
-    type: Literal["csv", "json", "jsonl", "parquet"] = Field(description="Kind of the files.")
+    type: Literal["csv", "json", "jsonl", "parquet"] = Wire(description="Kind of the files.")
     path: str | list[str] = Wire(description="File or glob, or a list of them.")
     where: str | None = Wire(None, description="SQL condition, pushed down to the reader.")
     query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
@@ -192,7 +201,7 @@ class FileSource(Strict):
 class DatabaseSource(Strict):
     """Rows from a table or query of a SQLite or DuckDB file."""
 
-    type: Literal["sqlite", "duckdb"] = Field(description="Kind of the database.")
+    type: Literal["sqlite", "duckdb"] = Wire(description="Kind of the database.")
     path: str = Wire(description="The database file.")
     table: str | None = Wire(None, description="Table or view; or give `query`.")
     where: str | None = Wire(None, description="SQL condition on the table's rows.")
@@ -245,8 +254,10 @@ class FileDestination(Strict):
     type: Literal["jsonl", "csv", "parquet"] = Field(description="Kind of the file.")
     path: str = Field(description="The file, or a folder (with a / at the end) that takes one part per delivery.")
     columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
-    flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
-    prune: bool = Field(False, description="Remove answers whose key left the source.")
+    flatten: bool = Field(
+        default=False, description="One column per property of the response, in place of one JSON column."
+    )
+    prune: bool = Field(default=False, description="Remove answers whose key left the source.")
 
 
 class DatabaseDestination(Strict):
@@ -256,8 +267,10 @@ class DatabaseDestination(Strict):
     path: str = Field(description="The database file; made when it does not exist.")
     table: str = Field(description="The table that holds this spec's answers and nothing else.")
     columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
-    flatten: bool = Field(False, description="One column per property of the response, in place of one JSON column.")
-    prune: bool = Field(False, description="Remove answers whose key left the source.")
+    flatten: bool = Field(
+        default=False, description="One column per property of the response, in place of one JSON column."
+    )
+    prune: bool = Field(default=False, description="Remove answers whose key left the source.")
 
 
 Destination = Annotated[FileDestination | DatabaseDestination, Field(discriminator="type")]
@@ -274,13 +287,13 @@ class Idempotency(Strict):
     on_row_change: Literal["rerun", "keep"] = Field(
         "rerun", description="keep: answered rows keep their answer when their columns change."
     )
-    reuse_identical: bool = Field(False, description="Send identical requests once and share the answer.")
+    reuse_identical: bool = Field(default=False, description="Send identical requests once and share the answer.")
 
 
 class Spec(Strict):
     """One YAML document in specs/: rows, prompt, model, destination."""
 
-    name: Name = Field(description="Name of the spec: what commands, jobs and the ledger call it.")
+    name: Name = Wire(description="Name of the spec: what commands, jobs and the ledger call it.")
     description: str = Field("", description="What it is for.")
     tags: list[Name] = Field(default_factory=list, description="Words to select specs by: `--select tag:nightly`.")
     source: Source = Wire(description="Where rows come from.")
@@ -296,12 +309,13 @@ class Spec(Strict):
     )
     output: Output = Field(default_factory=Output, description="How answers are read.")
     destination: Destination = Field(description="Where answers go.")
-    idempotency: Idempotency = Field(description="What makes a row the same row.")
+    idempotency: Idempotency = Wire(description="What makes a row the same row.")
     retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
     limits: Limits = Field(default_factory=Limits, description="Limits of this spec's part of a plan.")
-    backend: str | None = Field(None, description="Name of a backend in batchform.yaml; default from the project.")
+    backend: str | None = Wire(None, description="Name of a backend in batchform.yaml; default from the project.")
     submit: Literal["auto", "file", "inline"] = Field(
-        "file", description="file: upload a JSONL per job; inline: send rows in the create call; auto: inline when small."
+        "file",
+        description="file: upload a JSONL per job; inline: send rows in the create call; auto: inline when small.",
     )
     preview: Literal["private", "public"] = Field(
         "private", description="public: plan summaries may show the text of sample rows."
