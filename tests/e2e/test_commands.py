@@ -107,7 +107,7 @@ def test_results_explain_and_render(workspace: Workspace) -> None:
     assert (found["action"], found["reason"]) == ("rerun", "row_changed")
     assert "text 3" in found["before"]
     assert "changed 3" in found["after"]
-    assert "+ Body: changed 3" in workspace.ok("explain", "triage", "T-3").out
+    assert "+  Body: changed 3" in workspace.ok("explain", "triage", "T-3").out
     assert workspace.run("explain", "triage", "T-33").code == 64
 
 

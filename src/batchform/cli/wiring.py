@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -253,17 +252,11 @@ def open_session(common: Common) -> Iterator[Session]:
 
     env = dict(os.environ)
     project = load_project(find_project(Path(common.directory)), environment=common.environment, env=env)
-    session = Session(replace(project, specs=tuple(_settled(s, env) for s in project.specs)), env)
+    session = Session(project, env)
     try:
         yield session
     finally:
         session.close()
-
-
-def _settled(spec: ResolvedSpec, env: Mapping[str, str]) -> ResolvedSpec:
-    if isinstance(spec.backend, GeminiBackend):
-        return replace(spec, backend=with_environment(spec.backend, env))
-    return spec
 
 
 def echo_warnings(session: Session, write: Callable[[str], None]) -> None:

@@ -182,4 +182,8 @@ def _previous(control: ControlView, name: str) -> str:
     same = [j for j in jobs if j.intent.plan_digest == last]
     estimate = sum(j.intent.est_usd for j in same)
     actual = sum(j.collected.usd for j in same if j.collected)
-    return f"last apply was estimated ${estimate:,.4f}, cost ${actual:,.4f}"
+    return f"last apply was estimated {_usd(estimate)}, cost {_usd(actual)}"
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.6f}"

@@ -156,9 +156,11 @@ def _facts(state: dict[str, Any] | None) -> dict[str, str]:
         ("status", "status"), ("attempt", "attempts"), ("tag", "job"), ("failure", "failure"),
         ("failure_message", "message"), ("answered_at", "answered at"), ("finish_reason", "finish reason"),
         ("model_version", "model version"), ("prompt_tokens", "input tokens"), ("output_tokens", "output tokens"),
-        ("cost_usd", "cost in USD"),
     )  # fmt: skip
-    return {label: str(state[column]) for column, label in labels if state[column] is not None}
+    facts = {label: str(state[column]) for column, label in labels if state[column] is not None}
+    if state["cost_usd"] is not None:
+        facts["cost"] = f"${state['cost_usd']:.6f}"
+    return facts
 
 
 def _near(con: DuckDBPyConnection, key: str) -> str:

@@ -111,7 +111,7 @@ def _max_usd(scope: str, limit: float, figures: Figures) -> Verdict:
 
 def _max_rows(scope: str, limit: int, figures: Figures) -> Verdict:
     ok = figures.to_send <= limit
-    words = f"{figures.to_send:,} rows to send, {_side(within=ok)} {limit:,}"
+    words = f"{figures.to_send:,} row{'' if figures.to_send == 1 else 's'} to send, {_side(within=ok)} {limit:,}"
     return _verdict("max_rows", scope, limit, figures.to_send, words, ok=ok)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 FAN_OUT: Final = 32
-FILE_BYTES: Final = 48 << 20
+FILE_BYTES: Final = 32 << 20
 """Up to this size, a file's rows are sorted in memory."""
 
 _BATCH_ROWS = 4_096

@@ -1,7 +1,7 @@
 """CSV records in Python, by the rules that DuckDB reads them with: where they stand, and what is wrong with one.
 
 The rules: a quote opens a cell only at its start (one space before it is forgiven), is doubled inside it, and may be
-followed by spaces only. Anything else is text. Blank lines are no rows.
+followed by spaces, or by spaces and another quoted piece of the cell. Anything else is text. Blank lines are no rows.
 """
 
 from __future__ import annotations
@@ -101,11 +101,15 @@ def _continue(current: _Open, body: bytes, end: bytes, dialect: Dialect, file: S
             current.quoted.append(quote)
             at += 1
             continue
-        current.cells.append(b"".join(current.quoted))
-        current.quoted = None
         rest = at
         while delimiter != b" " and body[rest : rest + 1] == b" ":
             rest += 1
+        if rest > at and body[rest : rest + 1] == quote:
+            current.quoted.append(body[at:rest])  # "x" "y" is one cell: x y
+            at = rest + 1
+            continue
+        current.cells.append(b"".join(current.quoted))
+        current.quoted = None
         if rest == len(body):
             return
         if not body.startswith(delimiter, rest):
