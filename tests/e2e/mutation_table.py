@@ -1,0 +1,308 @@
+"""A project in which every field has something to change, and a table of changes to each, with the rows that it sends.
+
+`test_mutation.py` makes the changes, and holds the table against the models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests_e2e_kit import Workspace
+
+# --- a project in which every field has something to change ---------------------------------------------------------
+
+ROWS = {
+    "data/tickets.csv": (
+        "id,tenant,status,title,body\n"
+        'T-1,acme,open,seven,007\nT-2,acme,open,café,plain\nT-3,acme,open,"\'three\'","a, b"\n'
+        "T-4,acme,open,four,4\nT-5,acme,closed,five,5\nT-6,acme,closed,six,6\n"
+    ),
+    "data/more.csv": "id,tenant,status,title,body\nT-7,acme,open,seven,7\n",
+    "data/odd.csv": "a;,b\nT-1;,one\nT-2;x,two\nT-3;,'three'\nT-4;,\"four\"\n",
+    "pages/a.txt": "Alpha",
+    "pages/b.txt": "Café",
+    "pages/c.md": "Gamma",
+}
+TEMPLATES = {
+    "templates/triage.j2": "{{ title }}: {{ body }}",
+    "templates/again.j2": "{% set t = title %}{{ t }}: {{ body }}",
+    "templates/other.j2": "{{ title }}: {{ body }}{{ '!' if id == 'T-4' }}",
+    "templates/system.j2": "Sort tickets.",
+}
+TABLE_ROWS = [("T-1", "open", "one"), ("T-2", "open", "two"), ("T-2", "open", "too"), ("T-3", "closed", "three")]
+SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+
+COMMON: dict[str, Any] = {"model": "gemini-3.5-flash-lite", "idempotency": {"key": ["id"]}}
+SPECS: dict[str, dict[str, Any]] = {
+    "triage": {
+        **COMMON,
+        "source": {"type": "csv", "path": "data/tickets.csv", "where": "status = 'open'"},
+        "prompt": {"system": "system.j2", "user": "triage.j2"},
+        "generation_config": {"temperature": 0, "max_output_tokens": 64},
+        "safety_settings": [
+            {"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"},
+            {"category": "HARM_CATEGORY_HATE_SPEECH", "threshold": "OFF"},
+        ],
+        "request": {"generationConfig": {"seed": 7}},
+        "destination": {"type": "jsonl", "path": "results/triage.jsonl"},
+    },
+    "odd": {
+        **COMMON,
+        "source": {
+            "type": "csv",
+            "path": "data/odd.csv",
+            "query": "SELECT regexp_extract(a, 'T-[0-9]') AS id, ltrim(b, ',') AS body FROM source AS t(a, b)",
+        },
+        "prompt": {"user": {"text": "{{ body }}"}},
+        "destination": {"type": "csv", "path": "results/odd.csv"},
+    },
+    "table": {
+        **COMMON,
+        "source": {"type": "sqlite", "path": "data/tickets.db", "table": "tickets", "where": "status = 'open'"},
+        "idempotency": {"key": ["id"], "duplicates": "first"},
+        "prompt": {"user": {"text": "{{ body }}"}},
+        "destination": {"type": "sqlite", "path": "results/table.db", "table": "answers"},
+    },
+    "pages": {
+        **COMMON,
+        "source": {"type": "files", "path": "pages/*.txt"},
+        "idempotency": {"key": ["name"]},
+        "prompt": {"user": {"text": "{{ text }}"}},
+        "destination": {"type": "parquet", "path": "results/pages.parquet"},
+    },
+    "chat": {
+        **COMMON,
+        "source": {"type": "csv", "path": "data/tickets.csv", "where": "status = 'open'"},
+        "prompt": {
+            "messages": [
+                {"role": "user", "content": {"text": "Hello"}},
+                {"role": "model", "content": "system.j2"},
+                {"role": "user", "content": {"text": "{{ title }}: {{ body }}"}},
+            ]
+        },
+        "destination": {"type": "jsonl", "path": "results/chat.jsonl"},
+    },
+}
+BACKENDS = {"local": {"type": "emulator", "job_seconds": 0, "poll": "10ms"}}
+
+
+def write_specs(workspace: Workspace, specs: Mapping[str, Any]) -> None:
+    for name, spec in specs.items():
+        workspace.write(f"specs/{name}.yaml", json.dumps({"name": name, **spec}))
+
+
+# --- the tables: field → changes and how many rows each sends -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change laid over a spec (`on`) and over batchform.yaml, None removes; and how many rows it sends."""
+
+    sends: int
+    change: Mapping[str, Any] = field(default_factory=dict)
+    on: str = "triage"
+    project: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+GOOGLE = {"type": "gemini"}
+GATEWAY = {"type": "gemini", "base_url": "http://127.0.0.1:9"}
+JSONL = """{"id": "T-1", "title": "seven", "body": %s, "status": "open"}
+{"id": "T-4", "title": "four", "body": "4", "status": "open"}
+"""
+
+
+def source(sends: int, on: str = "triage", files: Mapping[str, str] | None = None, **change: Any) -> Case:
+    return Case(sends, {"source": change}, on, files=files or {})
+
+
+def prompt(sends: int, on: str = "triage", **change: Any) -> Case:
+    return Case(sends, {"prompt": change}, on)
+
+
+def turns(sends: int, *messages: tuple[str, Any], user: Any = None) -> Case:
+    return prompt(sends, "chat", messages=[{"role": r, "content": c} for r, c in messages], user=user)
+
+
+def destination(on: str = "triage", **change: Any) -> list[Case]:
+    return [Case(0, {"destination": change}, on)]
+
+
+def free(**change: Any) -> list[Case]:
+    return [Case(0, change)]
+
+
+HELLO, SORT, ASK = ("user", {"text": "Hello"}), ("model", "system.j2"), ("user", {"text": "{{ title }}: {{ body }}"})
+
+LIMITS = {"max_usd": 0, "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0}
+FLATTENED = {"destination": {"flatten": True}, "output": {"schema": SCHEMA}}
+
+SPEC_CASES: dict[str, list[Case]] = {
+    "name": [Case(4, {"name": "renamed"})],
+    "description": free(description="What it is for."),
+    "tags": free(tags=["nightly"]),
+    "source.FileSource.type": [
+        source(0, type="jsonl", path="data/t.jsonl", files={"data/t.jsonl": JSONL % '"007"'}),
+        source(1, type="jsonl", path="data/t.jsonl", files={"data/t.jsonl": JSONL % "7"}),
+    ],
+    "source.FileSource.path": [
+        source(0, path="data/copy.csv", files={"data/copy.csv": ROWS["data/tickets.csv"]}),
+        source(0, path=["data/t*s.csv"]),
+        source(1, path=["data/tickets.csv", "data/more.csv"]),
+    ],
+    "source.FileSource.where": [
+        source(0, where="(status = 'open') AND id LIKE 'T-%'"),
+        source(0, where="status = 'open' AND id <> 'T-1'"),
+        source(1, where="status = 'open' OR id = 'T-5'"),
+        source(2, where=None),
+    ],
+    "source.FileSource.query": [
+        source(0, "odd", query="SELECT ltrim(b, ',') AS body, regexp_extract(a, 'T-.') AS id FROM source AS t(a, b)"),
+        source(1, "odd", query="SELECT regexp_extract(a, 'T-.') AS id, ltrim(b, ',t') AS body FROM source AS t(a, b)"),
+    ],
+    "source.FileSource.encoding": [source(0, encoding="utf8"), source(1, encoding="latin-1")],
+    "source.FileSource.delimiter": [source(0, "odd", delimiter=","), source(2, "odd", delimiter=";")],
+    "source.FileSource.quote": [
+        source(0, "odd", quote='"'), source(1, "odd", quote=""), source(2, "odd", quote="'"),
+    ],
+    "source.DatabaseSource.type": [
+        source(0, "table", type="duckdb", path="data/tickets.duckdb"),
+        source(1, "table", type="duckdb", path="data/edited.duckdb"),
+    ],
+    "source.DatabaseSource.path": [source(0, "table", path="data/copy.db"), source(1, "table", path="data/edited.db")],
+    "source.DatabaseSource.table": [source(0, "table", table="copied"), source(2, "table", table="edited")],
+    "source.DatabaseSource.where": [source(0, "table", where="status LIKE 'open'"), source(1, "table", where=None)],
+    "source.DatabaseSource.query": [
+        source(0, "table", table=None, where=None, query="SELECT body, id FROM tickets WHERE status = 'open'"),
+        source(1, "table", table=None, where=None, query="SELECT id, rtrim(body, 'e') AS body FROM tickets LIMIT 2"),
+    ],
+    "source.FilesSource.path": [
+        source(0, "pages", path=["pages/b.txt", "pages/a.txt"]), source(1, "pages", path="pages/*"),
+    ],
+    "source.FilesSource.where": [
+        source(0, "pages", path="pages/*", where="name <> 'c.md'"),
+        source(1, "pages", path="pages/*", where="size > 0"),
+    ],
+    "source.FilesSource.query": [
+        source(0, "pages", query="SELECT text, name FROM source"),
+        source(2, "pages", query="SELECT name, upper(text) AS text FROM source"),
+    ],
+    "source.FilesSource.encoding": [source(0, "pages", encoding="utf8"), source(1, "pages", encoding="latin-1")],
+    "prompt.system": [
+        prompt(0, system={"text": "Sort tickets."}), prompt(4, system="triage.j2"), prompt(4, system=None),
+    ],
+    "prompt.system.InlineText.text": [
+        prompt(4, system={"text": "Sort them."}), prompt(0, system={"text": "Sort {{ 'tickets' }}."}),
+    ],
+    "prompt.user": [prompt(0, user="again.j2"), prompt(1, user="other.j2")],
+    "prompt.user.InlineText.text": [
+        prompt(0, user={"text": "{{ title }}: {{ body }}"}),
+        prompt(2, user={"text": "{{ title }}: {{ body }}{{ '?' if id in ('T-1', 'T-2', 'T-6') }}"}),
+    ],
+    "prompt.messages.role": [turns(4, HELLO, ("user", "system.j2"), ASK)],
+    "prompt.messages.content": [turns(0, HELLO, ("model", {"text": "Sort tickets."}), ASK), turns(4, HELLO, ASK)],
+    "prompt.messages.content.InlineText.text": [
+        turns(0, HELLO, SORT, user=ASK[1]),
+        turns(0, HELLO, SORT, ("user", {"text": "{% set t = title %}{{ t }}: {{ body }}"})),
+        turns(1, HELLO, SORT, ("user", {"text": "{{ title }}: {{ body|replace('plain', 'fancy') }}"})),
+    ],
+    "model": [Case(0, {"model": "models/gemini-3.5-flash-lite"}), Case(4, {"model": "gemini-3.5-flash"})],
+    "generation_config": [
+        Case(0, {"generation_config": {"max_output_tokens": None, "maxOutputTokens": 64.0, "temperature": 0.0}}),
+        Case(4, {"generation_config": {"temperature": 0.5}}),
+        Case(4, {"generation_config": {"response_schema": "schemas/label.json"}}),
+    ],
+    "safety_settings": [
+        Case(0, {"safety_settings": [
+            {"threshold": "off", "category": "HATE_SPEECH"}, {"category": "HARASSMENT", "threshold": "NONE"},
+        ]}),
+        Case(4, {"safety_settings": []}),
+    ],
+    "request": [
+        Case(0, {"request": {"generationConfig": None, "generation_config": {"seed": 7.0}}}),
+        Case(0, {"request": None, "generation_config": {"seed": 7}}),
+        Case(4, {"request": {"generationConfig": {"seed": 8}}}),
+    ],
+    "output.format": free(output={"format": "json"}),
+    "output.schema": free(output={"schema": SCHEMA}),
+    "destination.FileDestination.type": destination(type="csv"),
+    "destination.FileDestination.path": destination(path="results/parts/"),
+    "destination.FileDestination.columns": destination(columns={"ticket": "id", "said": "text"}),
+    "destination.FileDestination.flatten": [Case(0, FLATTENED)],
+    "destination.FileDestination.prune": destination(prune=True),
+    "destination.DatabaseDestination.type": destination("table", type="duckdb", path="results/table.duckdb"),
+    "destination.DatabaseDestination.path": destination("table", path="results/other.db"),
+    "destination.DatabaseDestination.table": destination("table", table="others"),
+    "destination.DatabaseDestination.columns": destination("table", columns={"said": "text", "id": "id"}),
+    "destination.DatabaseDestination.flatten": [Case(0, FLATTENED, "table")],
+    "destination.DatabaseDestination.prune": destination("table", prune=True),
+    "idempotency.key": [
+        Case(0, {"idempotency": {"key": "{{ id }}"}}), Case(4, {"idempotency": {"key": ["tenant", "id"]}}),
+    ],
+    "idempotency.duplicates": [Case(1, {"idempotency": {"duplicates": "last"}}, "table")],
+    "idempotency.on_prompt_change": free(idempotency={"on_prompt_change": "keep"}),
+    "idempotency.on_row_change": free(idempotency={"on_row_change": "keep"}),
+    "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
+    "retry.max_attempts": free(retry={"max_attempts": 20}),
+    "retry.on": free(retry={"on": ["blocked", "empty"]}),
+    **{f"limits.{name}": free(limits=LIMITS) for name in LIMITS},
+    "backend": [
+        Case(0, {"backend": "other"}, project={"backends": {"other": GATEWAY}}),
+        Case(4, {"backend": "other"}, project={"backends": {"other": GOOGLE}}),
+    ],
+    "submit": [Case(0, {"submit": "inline"}), Case(0, {"submit": "auto"})],
+    "preview": free(preview="public"),
+    "tolerate_failed": free(tolerate_failed=0.5),
+}  # fmt: skip
+
+
+def backend(sends: int, base: Mapping[str, Any] | None = None, **change: Any) -> Case:
+    return Case(sends, project={"backends": {"local": {**(base or BACKENDS["local"]), **change}}})
+
+
+PACE: dict[str, Any] = {
+    "settle": "1h", "poll": "1m", "timeout": 5, "cleanup": False, "max_rows_per_job": 1, "max_bytes_per_job": "1k",
+    "max_jobs_in_flight": 1, "max_enqueued_tokens": "1k",
+}  # fmt: skip
+
+PRICES = "prices: {gemini-3.5-flash-lite: {batch_input: 9, batch_output: 9}}"
+
+PROJECT_CASES: dict[str, list[Case]] = {
+    "project": [Case(0, project={"project": "renamed"})],
+    "specs": [Case(0, project={"specs": ["specs/*.yaml"]})],
+    "ledger": [Case(4, project={"ledger": "elsewhere"})],
+    **{f"backends.EmulatorBackend.{name}": [backend(0, **PACE)] for name in PACE},
+    **{f"backends.GeminiBackend.{name}": [backend(0, GATEWAY, **PACE)] for name in PACE},
+    "backends.EmulatorBackend.url": [backend(0, url="http://127.0.0.1:9")],
+    "backends.EmulatorBackend.job_seconds": [backend(0, job_seconds=60)],
+    "backends.GeminiBackend.base_url": [backend(0, GOOGLE, base_url="http://localhost:1"), backend(4, GOOGLE)],
+    "backends.GeminiBackend.api_key_env": [backend(0, GATEWAY, api_key_env="MY_KEY")],
+    "backends.GeminiBackend.api_version": [backend(0, GATEWAY, api_version="v1beta")],
+    "backends.GeminiBackend.realm": [backend(4, GATEWAY, realm="google"), backend(0, GOOGLE, realm="emulator")],
+    "defaults.backend": [
+        Case(0, project={"backends": {"other": GATEWAY}, "defaults": {"backend": "other"}}),
+        Case(4, project={"backends": {"other": GOOGLE}, "defaults": {"backend": "other"}}),
+    ],
+    "defaults.model": [
+        Case(0, project={"defaults": {"model": "gemini-3.5-flash"}}),
+        Case(0, {"model": None}, project={"defaults": {"model": "gemini-3.5-flash-lite"}}),
+        Case(4, {"model": None}, project={"defaults": {"model": "gemini-3.5-flash"}}),
+    ],
+    **{f"limits.{name}": [Case(0, project={"limits": LIMITS})] for name in LIMITS},
+    **{f"defaults.limits.{name}": [Case(0, project={"defaults": {"limits": LIMITS}})] for name in LIMITS},
+    "defaults.retry.max_attempts": [Case(0, project={"defaults": {"retry": {"max_attempts": 1}}})],
+    "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
+    "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
+    "prices": [Case(0, project={"prices": "prices.yaml"}, files={"prices.yaml": PRICES})],
+}  # fmt: skip
+IN_ENVIRONMENTS = ("ledger", "backends", "defaults", "limits")
+PROJECT_CASES |= {
+    f"environments.{path}": [
+        Case(c.sends, c.change, c.on, {"environments": {"prod": c.project}}, c.files) for c in cases
+    ]
+    for path, cases in PROJECT_CASES.items()
+    if path.partition(".")[0] in IN_ENVIRONMENTS
+}
