@@ -70,6 +70,7 @@ def test_hostile_file_names(desk: Any, name: str) -> None:
         ('a\n""\n', [("",)]),
         ('a,b\n"1",x"\n', [("1", 'x"')]),
         ('a,b\n"1",x \n', [("1", "x ")]),
+        ('a,b\n"x" "y\nz",w\n', [("x y\nz", "w")]),
         ("a,b\n", []),
         ("a,b", []),
     ],

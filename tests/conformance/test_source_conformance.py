@@ -1,0 +1,208 @@
+"""What every Source adapter must do. A new adapter adds itself to `SPECS`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from duckdb import DuckDBPyConnection
+from pydantic import TypeAdapter
+
+from batchform.adapters.sources import connect, make_source
+from batchform.errors import SourceError
+from batchform.ports import Relation, Source
+from batchform.spec.model import Source as SourceSpec
+
+_SPEC: TypeAdapter[Any] = TypeAdapter(SourceSpec)
+_ROWS = 20
+_SELECT = "SELECT 'k' || i AS name, 'text ' || i AS body FROM range(20) r(i)"
+
+
+def _csv(root: Path) -> None:
+    duckdb.sql(f"COPY ({_SELECT}) TO '{root}/t.csv' (HEADER)")
+
+
+def _jsonl(root: Path) -> None:
+    duckdb.sql(f"COPY ({_SELECT}) TO '{root}/t.jsonl' (FORMAT json)")
+
+
+def _json(root: Path) -> None:
+    duckdb.sql(f"COPY ({_SELECT}) TO '{root}/t.json' (FORMAT json, ARRAY true)")
+
+
+def _parquet(root: Path) -> None:
+    duckdb.sql(f"COPY ({_SELECT}) TO '{root}/t.parquet' (FORMAT parquet)")
+
+
+def _sqlite(root: Path) -> None:
+    with closing(sqlite3.connect(root / "t.sqlite")) as db:
+        db.execute("CREATE TABLE t (name, body)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", [(f"k{i}", f"text {i}") for i in range(_ROWS)])
+        db.commit()
+
+
+def _duckdb(root: Path) -> None:
+    with duckdb.connect(str(root / "t.duckdb")) as db:
+        db.execute(f"CREATE TABLE t AS {_SELECT}")
+
+
+def _files(root: Path) -> None:
+    for number in range(_ROWS):
+        (root / f"k{number}.txt").write_text(f"text {number}")
+
+
+SPECS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
+    "csv": (_csv, {"type": "csv", "path": "t*.csv"}),
+    "jsonl": (_jsonl, {"type": "jsonl", "path": "t*.jsonl"}),
+    "json": (_json, {"type": "json", "path": "t*.json"}),
+    "parquet": (_parquet, {"type": "parquet", "path": "t*.parquet"}),
+    "sqlite": (_sqlite, {"type": "sqlite", "path": "t.sqlite", "table": "t"}),
+    "duckdb": (_duckdb, {"type": "duckdb", "path": "t.duckdb", "table": "t"}),
+    "files": (_files, {"type": "files", "path": "k*.txt"}),
+}
+
+
+@pytest.fixture(params=list(SPECS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def root(tmp_path: Path, kind: str) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    SPECS[kind][0](folder)
+    return folder
+
+
+@pytest.fixture
+def con(tmp_path: Path, root: Path) -> Iterator[DuckDBPyConnection]:
+    with connect(tmp_path / "temp", memory_limit="256MB", threads=2, allowed=[root]) as opened:
+        yield opened
+
+
+def _source(kind: str, root: Path, **changed: Any) -> Source:
+    spec = _SPEC.validate_python({**SPECS[kind][1], **changed})
+    return make_source(spec, root=root, allow=())
+
+
+def _rows(con: DuckDBPyConnection, relation: Relation) -> list[tuple[Any, ...]]:
+    return con.execute(f"SELECT * FROM {relation.sql}").fetchall()
+
+
+def test_is_a_source_and_looks_at_nothing_before_it_is_opened(kind: str, tmp_path: Path) -> None:
+    source = _source(kind, tmp_path / "nowhere")
+    assert isinstance(source, Source)
+
+
+def test_columns_are_those_of_the_rows(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    relation = _source(kind, root).open(con)
+    described = con.execute(f"DESCRIBE SELECT * FROM {relation.sql}").fetchall()
+    assert list(relation.columns.items()) == [(row[0], row[1]) for row in described]
+    assert {"name"} < set(relation.columns)
+    assert len(_rows(con, relation)) == _ROWS
+    assert relation.described
+    assert all(path.is_file() for path in relation.paths)
+
+
+def test_every_scan_sees_the_same_rows_in_the_same_order(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    relation = _source(kind, root).open(con)
+    rows = _rows(con, relation)
+    assert _rows(con, relation) == rows
+    cursor = con.cursor()  # other cursors of the run see them too
+    assert _rows(cursor, relation) == rows
+    cursor.close()
+    assert _rows(con, _source(kind, root).open(con)) == rows
+    assert _rows(con, relation) == rows  # opening it once more has not disturbed the first
+
+
+def test_another_machine_reads_the_same(kind: str, root: Path, con: DuckDBPyConnection, tmp_path: Path) -> None:
+    rows = _rows(con, _source(kind, root).open(con))
+    moved = root.rename(tmp_path / "moved")
+    with connect(tmp_path / "other", memory_limit="1GB", threads=1, allowed=[moved]) as other:
+        assert _rows(other, _source(kind, moved).open(other)) == rows
+
+
+def test_rows_can_be_located(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    source = _source(kind, root)
+    source.open(con)
+    places = source.locate(con, range(_ROWS))
+    assert len(set(places)) == _ROWS
+    assert source.locate(con, [7, 0, 7]) == [places[7], places[0], places[7]]
+    assert source.locate(con, []) == []
+    assert not any(place.startswith("/") for place in places)
+
+
+def test_where_keeps_the_rows_and_their_places(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    everything = _source(kind, root)
+    names = [
+        row[list(relation.columns).index("name")] for relation in [everything.open(con)] for row in _rows(con, relation)
+    ]
+    source = _source(kind, root, where="name LIKE '%7%'")
+    relation = source.open(con)
+    kept = [row[list(relation.columns).index("name")] for row in _rows(con, relation)]
+    assert kept == [name for name in names if "7" in name]
+    if kind != "sqlite":  # whose rows are numbered after the condition
+        places = everything.locate(con, [number for number, name in enumerate(names) if "7" in name])
+        assert source.locate(con, range(len(kept))) == places
+
+
+def test_a_query_replaces_the_rows(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    table = {"table": None} if kind in ("sqlite", "duckdb") else {}
+    of = "t" if table else "source"
+    source = _source(kind, root, query=f"SELECT count(*) AS n, max(name) AS last FROM {of}", **table)
+    relation = source.open(con)
+    assert list(relation.columns) == ["n", "last"]
+    assert _rows(con, relation)[0][0] == _ROWS
+    assert len(source.locate(con, [0])) == 1
+
+
+@pytest.mark.parametrize("field", ["where", "query"])
+@pytest.mark.parametrize(
+    "sql", ["nope = 1", "SELECT nope FROM source", "DELETE FROM t", "1; SELECT 2", "((", "SELECT 1; SELECT 2"]
+)
+def test_sql_that_fails_names_its_field(kind: str, root: Path, con: DuckDBPyConnection, field: str, sql: str) -> None:
+    table = {"table": None} if kind in ("sqlite", "duckdb") and field == "query" else {}
+    with pytest.raises(SourceError, match=rf"source\.{field}") as caught:
+        _source(kind, root, **{field: sql}, **table).open(con)
+    assert "\n" not in caught.value.message
+
+
+def test_what_is_missing_is_named_with_where_we_looked(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    with pytest.raises(SourceError) as caught:
+        _source(kind, root, path="nowhere/x.data").open(con)
+    assert "nowhere/x.data" in caught.value.message
+    assert str(root) in caught.value.message
+    assert caught.value.hint.startswith("There is ")
+
+
+@pytest.mark.parametrize("way", ["absolute", "dots", "link", "folder link"])
+def test_no_way_out_of_the_project(kind: str, root: Path, con: DuckDBPyConnection, tmp_path: Path, way: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    SPECS[kind][0](outside)
+    name = next(path.name for path in sorted(outside.iterdir()))
+    (root / "link").symlink_to(outside / name)
+    (root / "folder").symlink_to(outside)
+    ways = {
+        "absolute": str(outside / name),
+        "dots": f"../outside/{name}",
+        "link": "link",
+        "folder link": f"folder/{name}",
+    }
+    with pytest.raises(SourceError, match="outside the project"):
+        _source(kind, root, path=ways[way]).open(con)
+    allowed = make_source(_SPEC.validate_python({**SPECS[kind][1], "path": ways[way]}), root=root, allow=[outside])
+    with connect(tmp_path / "temp2", memory_limit="256MB", threads=2, allowed=[root, outside]) as wider:
+        assert _rows(wider, allowed.open(wider))
+
+
+def test_nothing_is_written_beside_the_source(kind: str, root: Path, con: DuckDBPyConnection) -> None:
+    before = {path.name: path.read_bytes() for path in root.iterdir()}
+    _rows(con, _source(kind, root, where="name <> ''").open(con))
+    assert {path.name: path.read_bytes() for path in root.iterdir()} == before
