@@ -80,8 +80,9 @@ class _Table(ABC):
                     self._replace(db, con, columns, delivery.key_columns, rows_file)
                     self._own(db, delivery.spec, digest)
             except BaseException:
-                if is_new:
-                    self._path.unlink(missing_ok=True)
+                if is_new:  # what a database engine makes before it fails
+                    for path in (self._path, *(Path(f"{self._path}{s}") for s in (".wal", "-journal", "-wal", "-shm"))):
+                        path.unlink(missing_ok=True)
                 raise
         return Delivered(rows, self._shown)
 
