@@ -421,3 +421,16 @@ def test_answers_refused_by_a_stricter_schema_are_rescued_for_nothing(workspace:
     assert workspace.actions() == {"reparse": 6}
     workspace.apply()
     assert (workspace.actions(), len(workspace.billed()), len(workspace.delivered())) == ({"keep": 6}, 6, 6)
+
+
+def test_nested_json_columns_reach_templates_as_values(workspace: Workspace) -> None:
+    lines = [{"id": i, "user": {"name": f"n{i}", "tags": ["x", i]}, "body": "b"} for i in (1, 2)]
+    workspace.write("data/t.jsonl", "\n".join(json.dumps(line) for line in lines))
+    workspace.spec(
+        source={"type": "jsonl", "path": "data/t.jsonl"},
+        prompt={"user": {"text": "{{ user.name }} {{ user.tags[1] }} {{ row.id + 1 }} {{ user|tojson }}"}},
+    )
+    text = workspace.ok("render", "triage", "--key", "2").json["contents"][0]["parts"][0]["text"]
+    assert text == 'n2 2 3 {"name":"n2","tags":["x",2]}'
+    workspace.apply()
+    assert [r["id"] for r in workspace.delivered()] == [1, 2]

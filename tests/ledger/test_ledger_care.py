@@ -17,10 +17,12 @@ from ledger_kit import HandClock, intent, open_ledger, rows_file
 
 from batchform.canon import key_hash
 from batchform.errors import DestinationError, LedgerMoved, UsageError
+from batchform.ledger.compact import compact
+from batchform.ledger.export import export
 from batchform.ledger.lease import Note
 from batchform.ledger.records import Collected, NotSubmitted, Submitted
 from batchform.ledger.store import Ledger
-from batchform.ledger.verify import Finding
+from batchform.ledger.verify import Finding, verify
 
 AT = "2026-03-01T12:00:00Z"
 SUBMITTED = Submitted(at=AT, tag="t1", job="batches/1")
@@ -31,7 +33,7 @@ COLLECTED = Collected(
 
 def findings(ledger: Ledger) -> list[Finding]:
     with duckdb.connect() as con:
-        return ledger.verify(con)
+        return verify(ledger, con)
 
 
 def errors(ledger: Ledger) -> list[str]:
@@ -59,7 +61,7 @@ def answered(tmp_path: Path) -> Ledger:
 
 def test_a_sound_ledger_has_no_findings(answered: Ledger) -> None:
     assert findings(answered) == []
-    answered.compact(duckdb.connect)
+    compact(answered, duckdb.connect)
     assert findings(answered) == []
 
 
@@ -148,9 +150,9 @@ def test_leftovers_of_a_killed_commit_are_harmless(answered: Ledger) -> None:
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
 def test_export(answered: Ledger, tmp_path: Path, form: str) -> None:
     with duckdb.connect() as con:
-        exported = answered.export(con, tmp_path / "out" / "deep", format=form)
+        exported = export(answered, con, tmp_path / "out" / "deep", format=form)
         assert (exported.rows, exported.jobs) == (2, 1)
-        assert exported == answered.export(con, tmp_path / "out" / "deep", format=form)
+        assert exported == export(answered, con, tmp_path / "out" / "deep", format=form)
         assert sorted(p.name for p in (tmp_path / "out" / "deep").iterdir()) == [f"jobs.{form}", f"rows.{form}"]
         rows = con.execute(f"SELECT spec, key, status, answer_fp FROM '{exported.files[0]}' ORDER BY key").fetchall()
         jobs = con.execute(f"SELECT tag, status, rows, usd, outcome FROM '{exported.files[1]}'").fetchall()
@@ -165,7 +167,7 @@ def test_export(answered: Ledger, tmp_path: Path, form: str) -> None:
 
 def test_export_of_an_empty_ledger_has_columns(tmp_path: Path) -> None:
     with duckdb.connect() as con:
-        exported = open_ledger(tmp_path / "ledger").export(con, tmp_path, format="parquet")
+        exported = export(open_ledger(tmp_path / "ledger"), con, tmp_path, format="parquet")
         assert (exported.rows, exported.jobs) == (0, 0)
         assert con.execute(f"SELECT spec, key FROM '{exported.files[0]}'").fetchall() == []
 
@@ -174,12 +176,12 @@ def test_export_that_cannot_be(answered: Ledger, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with duckdb.connect() as con:
         with pytest.raises(UsageError, match="no export format 'xlsx'"):
-            answered.export(con, tmp_path / "out", format="xlsx")
+            export(answered, con, tmp_path / "out", format="xlsx")
         with pytest.raises(DestinationError, match="cannot be exported to"):
-            answered.export(con, tmp_path / "file" / "out")
+            export(answered, con, tmp_path / "file" / "out")
         (tmp_path / "out" / "rows.csv").mkdir(parents=True)
         with pytest.raises(DestinationError, match="cannot be exported to"):
-            answered.export(con, tmp_path / "out", format="csv")
+            export(answered, con, tmp_path / "out", format="csv")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["rows.csv"]
 
 

@@ -12,7 +12,9 @@ import pytest
 from ledger_kit import HandClock, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
+from batchform.ledger.compact import compact
 from batchform.ledger.store import Ledger
+from batchform.ledger.verify import verify
 
 SHOWN = ("key", "status", "changed_serial", "answer_serial")
 
@@ -32,30 +34,30 @@ def files_of(root: Path) -> set[str]:
 def test_all_is_folded_and_reads_the_same(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
     before = [values(ledger, spec, *SHOWN) for spec in ("one", "two")], ledger.control().jobs
-    report = ledger.compact(duckdb.connect)
+    report = compact(ledger, duckdb.connect)
     assert (report.serial, report.rows, report.folded, report.removed) == (5, {"one": 5, "two": 5}, 12, 0)
     for reader in (ledger, open_ledger(tmp_path / "ledger")):
         assert ([values(reader, spec, *SHOWN) for spec in ("one", "two")], reader.control().jobs) == before
     assert ledger.head is not None
     assert len(ledger.head.segments) == 3
-    assert ledger.compact(duckdb.connect).folded == 0
+    assert compact(ledger, duckdb.connect).folded == 0
     assert ledger.serial == 5, "nothing to fold is no commit"
 
 
 def test_one_spec_leaves_the_others(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
-    assert ledger.compact(duckdb.connect, spec="one").rows == {"one": 5}
+    assert compact(ledger, duckdb.connect, spec="one").rows == {"one": 5}
     assert [len(ledger.row_segments(spec)) for spec in ("one", "two")] == [1, 4]
     assert len(ledger.event_segments()) == 1
-    assert ledger.compact(duckdb.connect, spec="nothing").folded == 0
+    assert compact(ledger, duckdb.connect, spec="nothing").folded == 0
 
 
 def test_a_base_is_folded_again(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     ledger.commit([intent("t9")], [rows_file(tmp_path / "9.parquet", ["a", "z"], spec="one", status="failed")])
     before = values(ledger, "one", *SHOWN)
-    assert ledger.compact(duckdb.connect).rows == {"one": 6}
+    assert compact(ledger, duckdb.connect).rows == {"one": 6}
     assert values(ledger, "one", *SHOWN) == before
     assert before[0] == ("a", "failed", 6, None)
     assert list(ledger.control().jobs) == ["t0", "t1", "t2", "t3", "t9"]
@@ -66,21 +68,21 @@ def test_replaced_files_stay_for_readers_and_then_go(tmp_path: Path) -> None:
     ledger = grown(tmp_path, clock)
     old = files_of(tmp_path)
     reader = open_ledger(tmp_path / "ledger")
-    ledger.compact(duckdb.connect, keep_history=timedelta(hours=1))
+    compact(ledger, duckdb.connect, keep_history=timedelta(hours=1))
     assert old < files_of(tmp_path)
     assert len(values(reader, "one", "key")) == 5, "a reader of the old head is not disturbed"
     clock.at += timedelta(minutes=59)
-    assert ledger.compact(duckdb.connect, keep_history=timedelta(hours=1)).removed == 0
+    assert compact(ledger, duckdb.connect, keep_history=timedelta(hours=1)).removed == 0
     clock.at += timedelta(minutes=1)
-    assert ledger.compact(duckdb.connect, keep_history=timedelta(hours=1)).removed == 12
+    assert compact(ledger, duckdb.connect, keep_history=timedelta(hours=1)).removed == 12
     assert not old & files_of(tmp_path)
     assert ledger.head is not None
     assert len(ledger.head.retired) == 12, "named until another compaction, so that no slow writer commits one"
     ledger.commit([intent("t9")])
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     assert len(ledger.head.retired) == 2
     with duckdb.connect() as con:
-        assert ledger.verify(con) == [] or not [f for f in ledger.verify(con) if f.severity == "error"]
+        assert verify(ledger, con) == [] or not [f for f in verify(ledger, con) if f.severity == "error"]
 
 
 def test_segments_of_killed_commits_go_after_a_day(tmp_path: Path) -> None:
@@ -88,10 +90,10 @@ def test_segments_of_killed_commits_go_after_a_day(tmp_path: Path) -> None:
     ledger = grown(tmp_path, clock, commits=1)
     ledger.log.draft("segments/events-20260301T110000Z-0123456789ab.jsonl", b"", kind="events")
     ledger.blobs.write_new("segments/notes.txt", b"not ours")
-    assert ledger.compact(duckdb.connect).folded == 0
+    assert compact(ledger, duckdb.connect).folded == 0
     assert ledger.serial == 1
     clock.at += timedelta(days=1)
-    ledger.compact(duckdb.connect, keep_history=timedelta(0))
+    compact(ledger, duckdb.connect, keep_history=timedelta(0))
     assert "segments/notes.txt" in files_of(tmp_path)
     assert len(files_of(tmp_path)) == 4
 
@@ -120,7 +122,7 @@ def test_killed_at_any_write_the_ledger_reads_the_same(tmp_path: Path, step: int
     blobs.left = step
     finished = True
     try:
-        ledger.compact(duckdb.connect, keep_history=timedelta(0))
+        compact(ledger, duckdb.connect, keep_history=timedelta(0))
     except KeyboardInterrupt:
         finished = False
     assert finished == (step >= 16), "3 segments, 1 swap, 12 deletions"
@@ -128,11 +130,11 @@ def test_killed_at_any_write_the_ledger_reads_the_same(tmp_path: Path, step: int
     assert [values(again, spec, *SHOWN) for spec in ("one", "two")] == shown
     assert again.control().jobs == jobs
     with duckdb.connect() as con:
-        assert not [f for f in again.verify(con) if f.severity == "error"]
+        assert not [f for f in verify(again, con) if f.severity == "error"]
     late = HandClock()
     late.at += timedelta(days=2)
     cleaner = open_ledger(tmp_path / "ledger", clock=late)
-    cleaner.compact(duckdb.connect, keep_history=timedelta(0))
+    compact(cleaner, duckdb.connect, keep_history=timedelta(0))
     assert len(files_of(tmp_path)) == 3
     assert [values(cleaner, spec, *SHOWN) for spec in ("one", "two")] == shown
 
@@ -146,7 +148,7 @@ def test_a_commit_in_the_middle_of_a_compaction_is_kept(tmp_path: Path) -> None:
         other.commit([intent(name)], [rows_file(tmp_path / name, ["a"], spec="one", status="failed")])
         return duckdb.connect()
 
-    report = ledger.compact(busy)
+    report = compact(ledger, busy)
     assert report.rows == {"one": 5, "two": 5}
     assert len(ledger.row_segments("one")) == 3
     assert values(ledger, "one", *SHOWN)[0] == ("a", "failed", 6, None)
@@ -158,11 +160,11 @@ def test_of_two_compactions_one_does_the_work(tmp_path: Path) -> None:
     other = open_ledger(tmp_path / "ledger")
 
     def overtaken() -> duckdb.DuckDBPyConnection:
-        other.compact(duckdb.connect)
+        compact(other, duckdb.connect)
         return duckdb.connect()
 
     shown = values(ledger, "one", *SHOWN)
-    report = ledger.compact(overtaken)
+    report = compact(ledger, overtaken)
     assert (report.folded, report.rows) == (0, {})
     assert values(ledger, "one", *SHOWN) == shown
     assert len(files_of(tmp_path)) == 12 + 3
@@ -175,7 +177,7 @@ def test_when_it_pays(tmp_path: Path) -> None:
         ledger.commit([], [rows_file(tmp_path / f"{i}.parquet", ["a"], spec="one")])
     assert ledger.should_compact("one")
     assert not ledger.should_compact("two")
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     assert not ledger.should_compact("one")
     for i in range(65):
         ledger.commit([intent(f"t{i}")])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_kit import intent, open_ledger
 
+from batchform.ledger.compact import compact
 from batchform.ledger.fold import fold
 from batchform.ledger.records import (
     Allowed,
@@ -123,7 +124,7 @@ def test_compaction_does_not_change_the_fold(history: list[list[AnyEvent] | str]
         numbered: list[tuple[int, AnyEvent]] = []
         for step in history:
             if isinstance(step, str):
-                ledger.compact(duckdb.connect)
+                compact(ledger, duckdb.connect)
                 continue
             serial = ledger.commit(step).serial
             numbered += [(serial, event) for event in step]

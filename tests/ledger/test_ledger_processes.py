@@ -14,6 +14,8 @@ import duckdb
 from ledger_kit import intent, open_ledger, rows_file, values
 
 from batchform.errors import LedgerMoved
+from batchform.ledger.compact import compact
+from batchform.ledger.verify import verify
 
 SPAWN = multiprocessing.get_context("spawn")
 WRITERS = 3
@@ -66,7 +68,7 @@ def commit_forever(root: Path, writer: int, done: Queue[tuple[int, int]]) -> Non
             ledger.commit([intent(name)], [rows_file(root / "rows.parquet", [name], tag=name)])
             acknowledged.write(name + "\n")
             if step % 7 == 6:
-                ledger.compact(duckdb.connect)
+                compact(ledger, duckdb.connect)
 
 
 def run_all(target: Any, root: Path) -> list[tuple[int, int]]:
@@ -95,7 +97,7 @@ def test_commits_of_several_processes_all_count(tmp_path: Path) -> None:
     assert len(rows) == total + 1
     assert rows[-1] == ("shared", total)
     with duckdb.connect() as con:
-        assert not [f for f in ledger.verify(con) if f.severity in ("error", "info")]
+        assert not [f for f in verify(ledger, con) if f.severity in ("error", "info")]
 
 
 def test_decisions_on_an_old_view_never_pass(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_decisions_on_an_old_view_never_pass(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     assert (ledger.serial, list(ledger.control().jobs)) == (total, [f"job {n}" for n in range(total)])
     with duckdb.connect() as con:
-        assert not [f for f in ledger.verify(con) if f.severity == "info"], "refused commits leave no segments"
+        assert not [f for f in verify(ledger, con) if f.severity == "info"], "refused commits leave no segments"
 
 
 def test_sigkill_loses_no_acknowledged_commit(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_sigkill_loses_no_acknowledged_commit(tmp_path: Path) -> None:
         assert recorded == {key for (key,) in values(ledger, "triage", "key")}, "rows and events go together"
         assert len(recorded) <= lines + kill + 1, "at most one unacknowledged commit for each kill"
     with duckdb.connect() as con:
-        assert not [f for f in ledger.verify(con) if f.severity == "error"]
+        assert not [f for f in verify(ledger, con) if f.severity == "error"]
     done.close()
     done.join_thread()
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from ledger_kit import open_ledger, rows_file, values
 
 from batchform.errors import BatchformError, LedgerCorrupt
+from batchform.ledger.compact import compact
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.row_writer import RowStateWriter
 from batchform.ledger.segments import RowsFile
+from batchform.ledger.verify import verify
 
 KEYS = st.sampled_from([f"k{i}" for i in range(8)])
 RECORD = st.tuples(st.sampled_from(["pending", "in_flight", "answered"]), st.sampled_from(["t1", "t2"]), st.booleans())
@@ -44,7 +46,7 @@ def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
         ledger, model = open_ledger(Path(folder) / "ledger"), {}
         for step, commit in enumerate(history):
             if commit == "compact":
-                ledger.compact(duckdb.connect, keep_history=timedelta(0))
+                compact(ledger, duckdb.connect, keep_history=timedelta(0))
                 continue
             files = []
             for piece in range(pieces):
@@ -65,7 +67,7 @@ def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
         with duckdb.connect() as con:
             tagged = ledger.tag_rows(con, "triage", "t1")
             found = con.execute(f"SELECT {', '.join(SHOWN)} FROM {tagged} ORDER BY key").fetchall()
-            assert not [f for f in ledger.verify(con) if f.severity == "error" and "wait for job" not in f.message]
+            assert not [f for f in verify(ledger, con) if f.severity == "error" and "wait for job" not in f.message]
         assert found == [row for row in expected if row[2] == "t1"]
 
 
@@ -74,7 +76,7 @@ def test_a_record_may_carry_an_older_answer(tmp_path: Path) -> None:
     ledger.commit([], [rows_file(tmp_path / "1.parquet", ["a"], status="answered", answer_fp=b"1")])
     ledger.commit([], [rows_file(tmp_path / "2.parquet", ["a"], status="pending", answer_fp=b"1", answer_serial=1)])
     assert values(ledger, "triage", "status", "changed_serial", "answer_serial") == [("pending", 2, 1)]
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     assert values(ledger, "triage", "status", "changed_serial", "answer_serial") == [("pending", 2, 1)]
 
 
@@ -116,7 +118,7 @@ def test_one_segment_is_a_plain_scan(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     for i in range(3):
         ledger.commit([], [rows_file(tmp_path / f"{i}.parquet", ["a", f"b{i}"])])
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     with duckdb.connect() as con:
         plan = str(con.execute(f"EXPLAIN SELECT key_hash FROM {ledger.rows_relation(con, 'triage')}").fetchall())
     assert "JOIN" not in plan
@@ -131,7 +133,7 @@ def test_any_folder_name_will_do(tmp_path: Path, folder: str) -> None:
     ledger = open_ledger(root / "ledger")
     for i in range(3):
         ledger.commit([], [rows_file(root / f"{i}.parquet", ["a", f"b{i}"])])
-    ledger.compact(duckdb.connect)
+    compact(ledger, duckdb.connect)
     assert [key for (key,) in values(ledger, "triage", "key")] == ["a", "b0", "b1", "b2"]
     with duckdb.connect() as con:
         assert ledger.export(con, root / "out", format="jsonl").rows == 4
@@ -196,7 +198,7 @@ def test_a_segment_that_is_no_parquet_is_named_as_corrupt(tmp_path: Path) -> Non
     with duckdb.connect() as con, pytest.raises(LedgerCorrupt):
         ledger.rows_relation(con, "triage")
     with duckdb.connect() as con:
-        (finding,) = ledger.verify(con)
+        (finding,) = verify(ledger, con)
     assert path.name in finding.message
     assert "altered" in finding.message
 

@@ -17,8 +17,10 @@ from ledger_kit import HandClock, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
+from batchform.ledger.compact import compact
 from batchform.ledger.records import Allowed, Collected, StateSeen, Submitted
 from batchform.ledger.store import Ledger
+from batchform.ledger.verify import verify
 
 AT = "2026-03-01T12:00:00Z"
 
@@ -30,8 +32,8 @@ def test_an_absent_ledger_is_an_empty_view(tmp_path: Path) -> None:
     assert (view.serial, view.lineage, view.jobs) == (0, "", {})
     assert not ledger.should_compact("triage")
     with duckdb.connect() as con:
-        assert ledger.verify(con) == []
-    assert ledger.compact(duckdb.connect).folded == 0
+        assert verify(ledger, con) == []
+    assert compact(ledger, duckdb.connect).folded == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -165,7 +167,7 @@ def test_so_it_does_when_another_has_written_since(
 
     def overtake() -> None:
         open_ledger(tmp_path / "ledger").commit([intent("theirs")])
-        open_ledger(tmp_path / "ledger").compact(duckdb.connect)
+        compact(open_ledger(tmp_path / "ledger"), duckdb.connect)
         raise answer
 
     blobs.after = overtake
@@ -216,17 +218,17 @@ def test_a_writer_slower_than_compaction_is_refused(
         clock = HandClock()
         clock.at += timedelta(days=3)
         other = open_ledger(tmp_path / "ledger", clock=clock)
-        other.compact(duckdb.connect, keep_history=keep)
+        compact(other, duckdb.connect, keep_history=keep)
         if forgotten:
             other.commit([intent("theirs")])
-            other.compact(duckdb.connect, keep_history=keep)
+            compact(other, duckdb.connect, keep_history=keep)
 
     blobs.before = days_pass
     with pytest.raises(LedgerMoved, match="cleaned away"):
         ledger.commit([intent("mine")])
     assert "mine" not in ledger.control().jobs
     with duckdb.connect() as con:
-        assert ledger.verify(con) == []
+        assert verify(ledger, con) == []
 
 
 # --- damage ------------------------------------------------------------------------------------------------------
@@ -337,7 +339,7 @@ def test_another_ledger_in_its_place_is_noticed(damaged: Path) -> None:
 
 def test_a_reader_of_an_old_head_is_told_to_look_again(damaged: Path) -> None:
     reader, other = open_ledger(damaged), open_ledger(damaged)
-    other.compact(duckdb.connect, keep_history=timedelta(0))
+    compact(other, duckdb.connect, keep_history=timedelta(0))
     with duckdb.connect() as con, pytest.raises(LedgerMoved, match="was compacted while"):
         reader.rows_relation(con, "triage")
     assert len(values(reader, "triage", "key")) == 2

@@ -39,16 +39,17 @@ def list_segments(common: Common) -> None:
 
 @ledger_command.command("verify")
 @common
-def verify(common: Common) -> int:
+def verify_command(common: Common) -> int:
     """Check that head, segments, archives and row states hold together. Changes nothing."""
     import json
 
     from batchform.cli.wiring import open_session
+    from batchform.ledger.verify import verify
 
     with open_session(common) as session:
         con = session.connect()
         try:
-            findings = session.ledger.verify(con)
+            findings = verify(session.ledger, con)
         finally:
             con.close()
         errors = [f for f in findings if f.severity == "error"]
@@ -69,16 +70,17 @@ def verify(common: Common) -> int:
     "--format", "output", type=click.Choice(["parquet", "jsonl", "csv"]), default="parquet", show_default=True
 )
 @common
-def export(common: Common, to: str, output: str) -> None:
+def export_command(common: Common, to: str, output: str) -> None:
     """Write the state of all rows and jobs into DIR, for other tools."""
     from batchform.cli.wiring import open_session
+    from batchform.ledger.export import export
 
     folder = Path(to).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with open_session(common) as session:
         con = session.connect(folder)
         try:
-            session.ledger.export(con, folder, format=output)
+            export(session.ledger, con, folder, format=output)
         finally:
             con.close()
         if not common.quiet:
@@ -87,12 +89,13 @@ def export(common: Common, to: str, output: str) -> None:
 
 @ledger_command.command("compact")
 @common
-def compact(common: Common) -> None:
+def compact_command(common: Common) -> None:
     """Fold many segments into few, so that plans read less. Safe to interrupt."""
     from batchform.cli.wiring import open_session
+    from batchform.ledger.compact import compact
 
     with open_session(common) as session:
-        report = session.ledger.compact(session.connect, scratch=session.scratch)
+        report = compact(session.ledger, session.connect, scratch=session.scratch)
         if not common.quiet:
             folded, rows = report.folded, sum(report.rows.values())
             click.echo(f"Folded {folded} segments ({rows:,} rows); removed {report.removed}. Serial {report.serial}.")

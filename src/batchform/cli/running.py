@@ -229,9 +229,11 @@ def _record_allowed(session: Session, plan: Plan) -> None:
 
 
 def _compact(session: Session) -> None:
+    from batchform.ledger.compact import compact
+
     for name in session.ledger.specs():
         if session.ledger.should_compact(name):
-            session.ledger.compact(session.connect, spec=name, scratch=session.scratch)
+            compact(session.ledger, session.connect, spec=name, scratch=session.scratch)
 
 
 def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool) -> int:

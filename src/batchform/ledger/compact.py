@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
 
 ABANDONED_AFTER: Final = timedelta(days=1)
+KEEP_HISTORY: Final = timedelta(hours=1)
 """Age at which a segment that no head names is taken for one of a commit that was killed."""
 
 
@@ -50,11 +51,12 @@ def compact(
     ledger: Ledger,
     con_factory: Callable[[], DuckDBPyConnection],
     *,
-    spec: str | None,
-    keep_history: timedelta,
-    scratch: Path | None,
+    spec: str | None = None,
+    keep_history: timedelta = KEEP_HISTORY,
+    scratch: Path | None = None,
 ) -> CompactReport:
-    """Fold what has more than one segment, then delete what was replaced long enough ago.
+    """Fold the row segments of a spec (None: of all) into one each, and all events into one; then delete what was
+    replaced longer ago than keep_history.
 
     scratch: a folder that the connections may write; None: the system's.
     """

@@ -63,7 +63,7 @@ class Exported:
     files: tuple[Path, ...]
 
 
-def export(ledger: Ledger, con: DuckDBPyConnection, to: Path, *, format: str) -> Exported:  # noqa: A002
+def export(ledger: Ledger, con: DuckDBPyConnection, to: Path, *, format: str = "parquet") -> Exported:  # noqa: A002
     """Write `rows.<format>` and `jobs.<format>` into the folder `to`, each replaced atomically.
 
     Fingerprints are hex text. Raises UsageError for an unknown format, DestinationError when `to` cannot be written.

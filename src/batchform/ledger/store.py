@@ -7,9 +7,8 @@ decides on what the ledger says passes the serial it looked at as `expect`, and 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,14 +28,10 @@ from batchform.rows.sql import literal
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from batchform.ledger.compact import CompactReport
-    from batchform.ledger.export import Exported
     from batchform.ledger.lease import Lease
-    from batchform.ledger.verify import Finding
 
 __all__ = ["Ledger", "RowsFile"]
 
-KEEP_HISTORY: Final = timedelta(hours=1)
 """How long compaction keeps segments that it replaced: readers may hold a head that names them."""
 
 _MANY_SEGMENTS: Final = 16
@@ -208,31 +203,6 @@ class Ledger:
         oldest = sum(s.rows for s in found if s.serial == found[0].serial)
         newer = sum(s.rows for s in found) - oldest
         return len(found) > _MANY_SEGMENTS or (newer > _SMALL and newer > oldest / 10)
-
-    def compact(
-        self,
-        con_factory: Callable[[], DuckDBPyConnection],
-        *,
-        spec: str | None = None,
-        keep_history: timedelta = KEEP_HISTORY,
-        scratch: Path | None = None,
-    ) -> CompactReport:
-        """Fold the row segments of a spec (None: of all) into one each, all events into one. See ledger/compact.py."""
-        from batchform.ledger.compact import compact
-
-        return compact(self, con_factory, spec=spec, keep_history=keep_history, scratch=scratch)
-
-    def verify(self, con: DuckDBPyConnection) -> list[Finding]:
-        """Everything that does not hold together, worst first. Reads all bytes. See ledger/verify.py."""
-        from batchform.ledger.verify import verify
-
-        return verify(self, con)
-
-    def export(self, con: DuckDBPyConnection, to: Path, *, format: str = "parquet") -> Exported:  # noqa: A002
-        """Write all specs' latest rows and all jobs as files for people. See ledger/export.py."""
-        from batchform.ledger.export import export
-
-        return export(self, con, to, format=format)
 
     def lease(self, ttl: float) -> AbstractContextManager[Lease]:
         """Say for `ttl` seconds who is at work; LedgerMoved if another is. A courtesy. See ledger/lease.py."""

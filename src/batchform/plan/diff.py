@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchform.canon import FINGERPRINT_VERSION
+from batchform.errors import SourceError
 from batchform.ledger.records import RerunRequested
 from batchform.rows.keyed import NARROW, WIDE, KeyedRows
 from batchform.rows.sql import literal
@@ -118,6 +119,8 @@ def _materialise_candidates(con: DuckDBPyConnection, recorded: Recorded) -> None
 
 def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, RerunRequested]]) -> None:
     """Temp table bf_reruns(key_hash, serial): rows that a person asked for, with the serial that asked last."""
+    import duckdb
+
     con.execute("CREATE OR REPLACE TEMP TABLE bf_reruns (key_hash UUID, serial BIGINT)")
     for serial, request in reruns:
         conditions = []
@@ -125,10 +128,17 @@ def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, RerunReque
             conditions.append(f"bf_key IN ({', '.join(literal(k) for k in request.keys)})")
         if request.where:
             conditions.append(f"({request.where})")
-        con.execute(
-            f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} "
-            f"WHERE {' AND '.join(conditions) or 'true'}"
-        )
+        try:
+            con.execute(
+                f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} "
+                f"WHERE {' AND '.join(conditions) or 'true'}"
+            )
+        except duckdb.Error as exc:
+            raise SourceError(
+                f"rerun --where {request.where!r}, recorded at {request.at}, does not fit the source any more: "
+                f"{str(exc).splitlines()[0]}",
+                hint="Bring the column back, or record the rows by --key and compact the ledger.",
+            ) from exc
 
 
 def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:

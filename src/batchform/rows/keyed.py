@@ -89,14 +89,26 @@ def prepare(
     recorded_fp_columns: the distinct fp_columns of the spec's ledger rows; empty on a first plan, when nothing needs
     comparing and the narrow table holds keys only.
     """
+    import duckdb
+
     relation = source.open(con)
+    try:
+        return _keyed(con, spec, source, relation, recorded_fp_columns)
+    except duckdb.Error as exc:
+        what = str(exc).splitlines()[0]
+        raise SourceError(f"{relation.described} cannot be read: {what}", place=spec.place) from exc
+
+
+def _keyed(
+    con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, relation: Relation, recorded: Sequence[str]
+) -> KeyedRows:
     _check_columns(spec, relation.columns)
     key, rows_from = _key_sql(con, spec, relation)
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT *, CAST(left(sha256(bf_key), 32) AS UUID) AS bf_key_hash "
         f"FROM (SELECT {key} AS bf_key, s.* FROM {rows_from})"
     )
-    fingerprints = _fingerprints(recorded_fp_columns, relation.columns)
+    fingerprints = _fingerprints(recorded, relation.columns)
     _build_narrow(con, fingerprints)
     notes = _check_keys(con, spec, source)
     if notes:

