@@ -22,6 +22,9 @@ BatchformError                1    anything below that has no code of its own
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +196,30 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.exit_code
     return 1
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error says that a disk, a quota or a file is full, whichever library raised it.
+
+    DuckDB and Arrow tell it in words only, SQLite in words of its own.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _NO_ROOM
+    text = str(error)
+    return "database or disk is full" in text or any(os.strerror(code) in text for code in _NO_ROOM)
+
+
+def disk_full(error: BaseException) -> BatchformError:
+    """What a user is told then, with the file that could not be written when the error names it."""
+    named = re.search(r'file \\?"([^"\\]+)', str(error))
+    place = getattr(error, "filename", None) or (named[1] if named else "")
+    return BatchformError(
+        f"the disk is full{f': {place} could not be written' if place else ''}",
+        hint="Free some space and run the same command again; nothing recorded was lost.",
+    )
 
 
 def relative_to(path: Path, root: Path) -> str:

@@ -17,7 +17,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     import click
 
     from batchform.cli.app import app
-    from batchform.errors import BatchformError, Interrupted, UsageError, exit_code
+    from batchform.errors import BatchformError, Interrupted, UsageError, disk_full, exit_code, no_room
 
     try:
         result = app.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
@@ -40,9 +40,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as exc:
-        _complain(_system_error(exc))
+        _complain(disk_full(exc).render() if no_room(exc) else _system_error(exc))
         return 1
     except Exception as exc:
+        if no_room(exc):
+            _complain(disk_full(exc).render())
+            return 1
         if os.environ.get("BATCHFORM_DEBUG"):
             raise
         _complain(
@@ -56,9 +59,5 @@ def _complain(text: str) -> None:
 
 
 def _system_error(exc: OSError) -> str:
-    import errno
-
     where = f" ({exc.filename})" if exc.filename else ""
-    if exc.errno == errno.ENOSPC:
-        return f"the disk is full{where}\n  Free some space and run the same command again; nothing recorded was lost."
     return f"{exc.strerror or exc}{where}"

@@ -35,7 +35,7 @@ def find_project(start: Path) -> Path:
             return file
     raise UsageError(
         f"there is no {PROJECT_FILE} in {shown(start, 200)} or in a folder above it",
-        hint="Change to your project's folder, name it with --project, or make one with: batchform init",
+        hint="Change to your project's folder, name it with -C DIR, or make one with: batchform init",
     )
 
 

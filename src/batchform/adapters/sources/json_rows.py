@@ -92,6 +92,7 @@ class JsonSource:
             marked = stream.read(3) == b"\xef\xbb\xbf"
         path = file.path
         size = rows = 0
+        end = b""
         if marked or is_compressed(file):
             path = temp_path(con, ".jsonl")
             cleanup.callback(path.unlink, missing_ok=True)
@@ -101,8 +102,11 @@ class JsonSource:
         for chunk in utf8_chunks(file) if path == file.path else _bytes(path):
             size += len(chunk)
             rows += chunk.count(b"\n") if self._lines else chunk.count(b"{")
+            end = chunk.rstrip()[-1:] or end
         if not size:
             raise SourceError(f"{file.name} is empty.", hint=f"It must hold {self._expected()}.")
+        if not self._lines and end != b"]":  # DuckDB takes an array that is cut off behind a comma
+            raise self._explain([file], ValueError(f"the array has no end: the last byte is {end!r}"))
         return _Plain(file, path, size, max(rows, 1))
 
     def _expected(self) -> str:
@@ -243,11 +247,16 @@ def _check_array(file: SourceFile) -> None:
 
 def _parsed(text: str, place: Place, *, one_line: bool = False) -> Any:
     try:
-        return json.loads(text, parse_constant=_constant, object_pairs_hook=_pairs)
+        value = json.loads(text, parse_constant=_constant, object_pairs_hook=_pairs)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         line = place.line if one_line else error.lineno
         at = Place(place.path, line, error.colno)
         raise SourceError(f"not valid JSON: {error.msg}.", place=at) from error
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise SourceError(f"{half} is half of a surrogate pair, and no character.", place=place) from error
     except ValueError as error:
         raise SourceError(f"not valid JSON: {error}.", place=place) from error
     except RecursionError as error:

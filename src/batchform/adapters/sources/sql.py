@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from batchform.errors import SourceError
+from batchform.errors import SourceError, disk_full, no_room
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -110,7 +110,12 @@ def short_message(error: Exception) -> str:
 
 
 def source_error(error: Exception, what: str) -> SourceError:
-    """The SourceError for a duckdb.Error that came up while reading `what` ("data/a.parquet", "source.where")."""
+    """The SourceError for a duckdb.Error that came up while reading `what` ("data/a.parquet", "source.where").
+
+    Raises BatchformError when it was the disk: sources are read into the scratch folder.
+    """
+    if no_room(error):
+        raise disk_full(error) from error
     kind = type(error).__name__
     if kind == "OutOfMemoryException":
         return SourceError(

@@ -113,10 +113,11 @@ def _recoded(raw: Iterator[bytes], file: SourceFile, encoding: str) -> Iterator[
         at_end = not chunk
         try:
             text = decoder.decode(chunk, final=at_end)
-        except UnicodeDecodeError as error:
-            number += error.object[: error.start].decode(encoding, errors="ignore").count("\n")
+        except UnicodeError as error:  # UTF-16 without a byte order mark is no UnicodeDecodeError
+            if isinstance(error, UnicodeDecodeError):
+                number += error.object[: error.start].decode(encoding, errors="ignore").count("\n")
             raise SourceError(
-                f"the text is not {encoding}: {error.reason}.",
+                f"the text is not {encoding}: {getattr(error, 'reason', error)}.",
                 hint="Set source.encoding to what the file is written in.",
                 place=Place(file.name, number),
             ) from error
