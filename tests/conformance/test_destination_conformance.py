@@ -2,118 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import os
-import resource
-import signal
-import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import pyarrow.parquet as pq
 import pytest
+from destination_kit import FILES, KINDS, ROWS, Place, execute, row
 
-from batchform.adapters.destinations import make_destination
-from batchform.adapters.destinations.databases import DuckDBTable, SqliteTable
 from batchform.adapters.destinations.staging import SUFFIX
-from batchform.adapters.sources import connect
 from batchform.errors import DestinationError
-from batchform.ports import Delivered, Delivery, Destination
-from batchform.spec.model import DatabaseDestination, FileDestination
+from batchform.ports import Delivery, Destination
 
-FILES = ["jsonl", "csv", "parquet"]
-TABLES = ["sqlite", "duckdb"]
-KINDS = FILES + TABLES
-Row = tuple[Any, ...]
-ROWS: list[Row] = [("a|b", 1, '{"x":[1,null]}', None, 0.5, True), ("c", 2, None, "", -1.0, False)]
-
-
-class Place:
-    """A project folder with one destination of a kind."""
-
-    def __init__(self, root: Path, kind: str) -> None:
-        self.root = root
-        self.kind = kind
-        suffix = {"sqlite": "db"}.get(kind, kind)
-        self.file = root / "out" / f"answers.{suffix}"
-        self.shown = f"out/answers.{suffix}"
-
-    def destination(self, *, folder: bool = False, path: str | None = None) -> Destination:
-        shown = path or ("out/" if folder else self.shown)
-        if self.kind in TABLES:
-            made: Any = DatabaseDestination(type=self.kind, path=shown, table="answers")  # type: ignore[arg-type]
-        else:
-            made = FileDestination(type=self.kind, path=shown)  # type: ignore[arg-type]
-        return make_destination(made, root=self.root, allow=())
-
-    def deliver(
-        self,
-        rows: list[Row],
-        *,
-        to: Destination | None = None,
-        columns: str = "",
-        changed: list[Row] | None = None,
-        name: str = "triage-00000000.aaaa.1",
-        previous: tuple[str, ...] = (),
-        spec: str = "triage",
-        full: bool = True,
-    ) -> Delivered:
-        with closing(self.connect()) as con:
-            for view, some in (("everything", rows), ("news", rows if changed is None else changed)):
-                types = "key VARCHAR, n BIGINT, doc JSON, note VARCHAR, score DOUBLE, ok BOOLEAN"
-                con.execute(f"CREATE TEMP TABLE t_{view} ({types})")
-                if some:
-                    con.executemany(f"INSERT INTO t_{view} VALUES (?, ?, ?, ?, ?, ?)", some)
-                at = "TIMESTAMPTZ '2026-11-21 13:30:00.25+01' AS at"
-                chosen = columns or f"*, {at}"
-                con.execute(f"CREATE TEMP VIEW {view} AS SELECT {chosen} FROM t_{view} ORDER BY key")
-            delivery = Delivery(spec, name, "everything", "news", ("key",), full, previous, name.partition(".")[0])
-            return (to or self.destination()).deliver(con, delivery)
-
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        return connect(self.root / ".batchform" / "tmp", memory_limit="256MB", threads=2, allowed=[self.root])
-
-    def read(self, path: Path | None = None) -> list[Row]:
-        """The rows, read with tools that are not batchform's."""
-        path = path or self.file
-        match self.kind:
-            case "jsonl":
-                return [tuple(json.loads(line).values()) for line in path.read_text().split("\n")[:-1]]
-            case "csv":
-                with path.open(newline="") as file:
-                    return [tuple(row) for row in csv.reader(file)][1:]
-            case "parquet":
-                return [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
-            case "sqlite":
-                with closing(sqlite3.connect(path)) as db:
-                    return db.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
-        with duckdb.connect(str(path), read_only=True) as con:
-            return [tuple(r.values()) for r in con.sql("SELECT * FROM answers").to_arrow_table().to_pylist()]
-
-    def keys(self) -> list[str]:
-        if self.kind != "duckdb":
-            return [row[0] for row in self.read()]
-        with duckdb.connect(str(self.file), read_only=True) as con:
-            return [key for (key,) in con.execute("SELECT key FROM answers ORDER BY rowid").fetchall()]
-
-    def identity(self) -> tuple[int, int, bytes]:
-        """What changes when the destination is written."""
-        found = self.file.stat()
-        return found.st_ino, found.st_mtime_ns, self.file.read_bytes()
-
-    def leftovers(self) -> list[str]:
-        return [p.name for p in (self.root / "out").glob("*") if p.name != self.file.name]
+KIT = str(Path(__file__).with_name("destination_kit.py"))
 
 
 @pytest.fixture(params=KINDS)
@@ -124,15 +32,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture(params=FILES)
 def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(tmp_path, request.param)
-
-
-@pytest.fixture(params=TABLES)
-def table(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(tmp_path, request.param)
-
-
-def row(key: str, n: int = 0) -> Row:
-    return (key, n, "{}", "note", 0.0, True)
 
 
 # --- the same for all --------------------------------------------------------------------------------------------
@@ -299,7 +198,7 @@ def test_a_full_disk_leaves_the_old_content(place: Place, note: str, first: bool
         place.deliver([row("a")])
     rows = [(f"k{n}", n, "{}", os.urandom(400).hex() if note == "random" else "x" * 800, 0.0, True) for n in range(500)]
     done = subprocess.run(
-        [sys.executable, __file__, str(place.root), place.kind], input=json.dumps(rows), text=True, capture_output=True
+        [sys.executable, KIT, str(place.root), place.kind], input=json.dumps(rows), text=True, capture_output=True
     )
     if place.kind == "parquet" and note == "repeated":
         assert done.stdout == ""  # it fits
@@ -319,7 +218,7 @@ def test_an_unwritable_folder_is_refused_before_anything_is_written() -> None:
             root = Path(name)
             root.chmod(0o755)
             (root / "out").mkdir(mode=0o555)
-            done = subprocess.run([sys.executable, __file__, name, kind, "check"], text=True, capture_output=True)
+            done = subprocess.run([sys.executable, KIT, name, kind, "check"], text=True, capture_output=True)
             assert (done.stdout.strip(), done.stderr) == ("refused", ""), kind
             assert list((root / "out").iterdir()) == []
 
@@ -384,150 +283,6 @@ def test_a_file_where_parts_should_be(parts: Place) -> None:
         parts.destination(folder=True).check()
 
 
-# --- tables --------------------------------------------------------------------------------------------------------
-
-
-def execute(place: Place, *statements: str) -> list[Row]:
-    """Run SQL in the destination's database as its owner would."""
-    opened: Any = sqlite3.connect(place.file) if place.kind == "sqlite" else duckdb.connect(str(place.file))
-    with closing(opened) as db:
-        found: list[Row] = []
-        for statement in statements:
-            found = db.execute(statement).fetchall()
-        if place.kind == "sqlite":
-            db.commit()
-    return found
-
-
-def test_a_foreign_table_is_refused(table: Place) -> None:
-    table.file.parent.mkdir()
-    execute(table, "CREATE TABLE Answers (mine INTEGER)", "INSERT INTO Answers VALUES (1)")
-    before = table.identity()
-    for act in (table.destination().check, lambda: table.deliver(ROWS)):
-        with pytest.raises(DestinationError, match="batchform did not make it"):
-            act()
-    assert not table.destination().exists()
-    assert table.identity() == before
-
-
-def test_a_foreign_view_is_refused(table: Place) -> None:
-    table.file.parent.mkdir()
-    execute(table, "CREATE VIEW answers AS SELECT 1 AS mine")
-    with pytest.raises(DestinationError, match="batchform did not make it"):
-        table.deliver(ROWS)
-
-
-def test_a_table_of_another_spec_is_refused(table: Place) -> None:
-    table.deliver([row("a")])
-    with pytest.raises(DestinationError, match="belongs to the spec triage"):
-        table.deliver([row("b")], spec="other", name="other-0.a.1")
-    assert table.keys() == ["a"]
-
-
-def test_a_bookkeeping_table_of_someone_else_is_refused(table: Place) -> None:
-    table.file.parent.mkdir()
-    execute(table, "CREATE TABLE _batchform (x INTEGER)")
-    with pytest.raises(DestinationError, match="_batchform that batchform did not make"):
-        table.deliver(ROWS)
-
-
-@pytest.mark.parametrize("name", ["_batchform", "_BatchForm", "sqlite_master", " "])
-def test_reserved_table_names_are_refused(table: Place, name: str) -> None:
-    kind = SqliteTable if table.kind == "sqlite" else DuckDBTable
-    with pytest.raises(DestinationError, match="cannot have this name"):
-        kind(table.file, table=name, shown="x").check()
-
-
-def test_other_tables_and_views_stay(table: Place) -> None:
-    table.file.parent.mkdir()
-    execute(table, "CREATE TABLE mine (x INTEGER)", "INSERT INTO mine VALUES (7)")
-    table.deliver([row("a", 1)])
-    execute(table, "CREATE VIEW sums AS SELECT sum(n) AS n FROM answers")
-    table.deliver([row("a", 1), row("b", 2)])
-    assert execute(table, "SELECT x FROM mine") == [(7,)]
-    assert execute(table, "SELECT n FROM sums") == [(3,)]
-
-
-def test_a_dropped_table_is_written_again(table: Place) -> None:
-    table.deliver([row("a")])
-    execute(table, "DROP TABLE answers")
-    assert not table.destination().exists()
-    table.deliver([row("a")])
-    assert table.keys() == ["a"]
-
-
-def test_not_a_database(table: Place) -> None:
-    table.file.parent.mkdir()
-    table.file.write_bytes(b"this is a text file, and long enough to have a header " * 100)
-    before = table.identity()
-    with pytest.raises(DestinationError, match="cannot be written"):
-        table.deliver(ROWS)
-    assert table.identity() == before
-
-
-def test_sqlite_has_the_key_as_primary_key_and_keeps_indexes(tmp_path: Path) -> None:
-    place = Place(tmp_path, "sqlite")
-    place.deliver([row("a")])
-    execute(place, "CREATE INDEX mine ON answers (n)")
-    place.deliver([row("a"), row("b")])
-    listed = execute(place, "SELECT name FROM pragma_index_list('answers') ORDER BY name")
-    assert listed == [("mine",), ("sqlite_autoindex_answers_1",)]
-
-
-def test_sqlite_readers_keep_their_snapshot_or_wait(tmp_path: Path) -> None:
-    place = Place(tmp_path, "sqlite")
-    place.deliver([row("a")])
-    execute(place, "PRAGMA journal_mode = WAL")
-    with closing(sqlite3.connect(place.file, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        assert reader.execute("SELECT key FROM answers").fetchall() == [("a",)]
-        place.deliver([row("b")])
-        assert reader.execute("SELECT key FROM answers").fetchall() == [("a",)]
-        reader.execute("COMMIT")
-        assert reader.execute("SELECT key FROM answers").fetchall() == [("b",)]
-
-
-def test_a_locked_sqlite_is_refused_in_time(tmp_path: Path) -> None:
-    place = Place(tmp_path, "sqlite")
-    place.deliver([row("a")])
-    impatient = SqliteTable(place.file, table="answers", shown=place.shown, lock_seconds=0.05)
-    with closing(sqlite3.connect(place.file, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert impatient.exists()
-        with pytest.raises(DestinationError, match=r"kept it locked for 0\.05 seconds"):
-            place.deliver([row("b")], to=impatient)
-        other.execute("ROLLBACK")
-    assert place.keys() == ["a"]
-
-
-def test_a_sqlite_lock_that_ends_is_waited_for(tmp_path: Path) -> None:
-    place = Place(tmp_path, "sqlite")
-    place.deliver([row("a")])
-    other = sqlite3.connect(place.file, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
-    timer = threading.Timer(0.2, lambda: other.execute("ROLLBACK"))
-    timer.start()
-    place.deliver([row("b")])
-    timer.join()
-    other.close()
-    assert place.keys() == ["b"]
-
-
-def test_a_duckdb_that_another_process_holds_is_refused(tmp_path: Path) -> None:
-    place = Place(tmp_path, "duckdb")
-    place.deliver([row("a")])
-    holder = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", holder, str(place.file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None and other.stdout.readline() == "open\n"
-        assert place.destination().exists()
-        with pytest.raises(DestinationError, match="another connection has it open"):
-            place.deliver([row("b")])
-        other.communicate()
-    assert place.keys() == ["a"]
-
-
 def test_wide_numbers_stay_exact(place: Place) -> None:
     with closing(place.connect()) as con:
         con.execute("CREATE TEMP VIEW v AS SELECT 'a' AS key, 170141183460469231731687303715884105727::HUGEINT AS n")
@@ -542,25 +297,3 @@ def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
     place = Place(tmp_path, "jsonl")
     place.deliver([("a", 1, None, None, float("nan"), None), ("b", 1, None, None, float("inf"), None)])
     assert [r[4] for r in place.read()] == [None, None]
-
-
-def _child() -> None:
-    """What the subprocesses of this file do: deliver under a small file size limit, or only check."""
-    place = Place(Path(sys.argv[1]), sys.argv[2])
-    try:
-        if sys.argv[3:] == ["check"]:
-            destination = place.destination()
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            destination.check()
-        else:
-            rows = [tuple(r) for r in json.load(sys.stdin)]
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
-            place.deliver(rows)
-    except DestinationError as error:
-        print("refused" if "cannot be written" in error.render() else error.render())  # noqa: T201
-
-
-if __name__ == "__main__":
-    _child()

@@ -433,8 +433,7 @@ def test_sqlite_table(world: World) -> None:
         assert db.execute("SELECT table_name, spec FROM _batchform").fetchall() == [("triage", "triage")]
 
 
-def test_duckdb_table_beside_a_source_in_the_same_file(world: World) -> None:
-    """The confined connection may hold the file attached, as a source does, while the table is written."""
+def test_duckdb_table_beside_others(world: World) -> None:
     path = world.root / "app.duckdb"
     with duckdb.connect(str(path)) as db:
         db.execute("CREATE TABLE tickets AS SELECT '1' AS id, 'Hi' AS subject")

@@ -94,7 +94,7 @@ def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], co
     """
     source_columns = _source_columns(con, context.source)
     for column in columns:
-        _check_row_column(column, source_columns)
+        _check_row_column(column, source_columns, context.spec)
     rendered = [c for c in columns if isinstance(c.expression, Rendered)]
     joins = f"LEFT JOIN {context.source} s ON s.key_hash = a.key_hash " if context.source else ""
     if rendered:
@@ -141,11 +141,11 @@ def _source_columns(con: DuckDBPyConnection, source: str | None) -> dict[str, st
     return {name: kind for name, kind, *_ in described if name != "key_hash"}
 
 
-def _check_row_column(column: OutputColumn, known: Mapping[str, str]) -> None:
+def _check_row_column(column: OutputColumn, known: Mapping[str, str], spec: str) -> None:
     expression = column.expression
     if isinstance(expression, RowColumn) and expression.name not in known:
         raise DestinationError(
-            f"destination.columns.{column.name}: the source has no column `{expression.name}`"
+            f"destination.columns.{column.name} of {spec}: the source has no column `{expression.name}`"
             f"{near(expression.name, known)}",
             hint=f"Its columns are: {', '.join(known)}.",
         )

@@ -1,0 +1,153 @@
+"""What both kinds of database table must do beyond that, and each by itself."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from destination_kit import ROWS, TABLES, Place, execute, row
+
+from batchform.adapters.destinations.databases import DuckDBTable, SqliteTable
+from batchform.errors import DestinationError
+
+
+@pytest.fixture(params=TABLES)
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(tmp_path, request.param)
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def test_a_foreign_table_is_refused(table: Place) -> None:
+    table.file.parent.mkdir()
+    execute(table, "CREATE TABLE Answers (mine INTEGER)", "INSERT INTO Answers VALUES (1)")
+    before = table.identity()
+    for act in (table.destination().check, lambda: table.deliver(ROWS)):
+        with pytest.raises(DestinationError, match="batchform did not make it"):
+            act()
+    assert not table.destination().exists()
+    assert table.identity() == before
+
+
+def test_a_foreign_view_is_refused(table: Place) -> None:
+    table.file.parent.mkdir()
+    execute(table, "CREATE VIEW answers AS SELECT 1 AS mine")
+    with pytest.raises(DestinationError, match="batchform did not make it"):
+        table.deliver(ROWS)
+
+
+def test_a_table_of_another_spec_is_refused(table: Place) -> None:
+    table.deliver([row("a")])
+    with pytest.raises(DestinationError, match="belongs to the spec triage"):
+        table.deliver([row("b")], spec="other", name="other-0.a.1")
+    assert table.keys() == ["a"]
+
+
+def test_a_bookkeeping_table_of_someone_else_is_refused(table: Place) -> None:
+    table.file.parent.mkdir()
+    execute(table, "CREATE TABLE _batchform (x INTEGER)")
+    with pytest.raises(DestinationError, match="_batchform that batchform did not make"):
+        table.deliver(ROWS)
+
+
+@pytest.mark.parametrize("name", ["_batchform", "_BatchForm", "sqlite_master", " "])
+def test_reserved_table_names_are_refused(table: Place, name: str) -> None:
+    kind = SqliteTable if table.kind == "sqlite" else DuckDBTable
+    with pytest.raises(DestinationError, match="cannot have this name"):
+        kind(table.file, table=name, shown="x").check()
+
+
+def test_other_tables_and_views_stay(table: Place) -> None:
+    table.file.parent.mkdir()
+    execute(table, "CREATE TABLE mine (x INTEGER)", "INSERT INTO mine VALUES (7)")
+    table.deliver([row("a", 1)])
+    execute(table, "CREATE VIEW sums AS SELECT sum(n) AS n FROM answers")
+    table.deliver([row("a", 1), row("b", 2)])
+    assert execute(table, "SELECT x FROM mine") == [(7,)]
+    assert execute(table, "SELECT n FROM sums") == [(3,)]
+
+
+def test_a_dropped_table_is_written_again(table: Place) -> None:
+    table.deliver([row("a")])
+    execute(table, "DROP TABLE answers")
+    assert not table.destination().exists()
+    table.deliver([row("a")])
+    assert table.keys() == ["a"]
+
+
+def test_not_a_database(table: Place) -> None:
+    table.file.parent.mkdir()
+    table.file.write_bytes(b"this is a text file, and long enough to have a header " * 100)
+    before = table.identity()
+    with pytest.raises(DestinationError, match="cannot be written"):
+        table.deliver(ROWS)
+    assert table.identity() == before
+
+
+def test_sqlite_has_the_key_as_primary_key_and_keeps_indexes(tmp_path: Path) -> None:
+    place = Place(tmp_path, "sqlite")
+    place.deliver([row("a")])
+    execute(place, "CREATE INDEX mine ON answers (n)")
+    place.deliver([row("a"), row("b")])
+    listed = execute(place, "SELECT name FROM pragma_index_list('answers') ORDER BY name")
+    assert listed == [("mine",), ("sqlite_autoindex_answers_1",)]
+
+
+def test_sqlite_readers_keep_their_snapshot_or_wait(tmp_path: Path) -> None:
+    place = Place(tmp_path, "sqlite")
+    place.deliver([row("a")])
+    execute(place, "PRAGMA journal_mode = WAL")
+    with closing(sqlite3.connect(place.file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT key FROM answers").fetchall() == [("a",)]
+        place.deliver([row("b")])
+        assert reader.execute("SELECT key FROM answers").fetchall() == [("a",)]
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT key FROM answers").fetchall() == [("b",)]
+
+
+def test_a_locked_sqlite_is_refused_in_time(tmp_path: Path) -> None:
+    place = Place(tmp_path, "sqlite")
+    place.deliver([row("a")])
+    impatient = SqliteTable(place.file, table="answers", shown=place.shown, lock_seconds=0.05)
+    with closing(sqlite3.connect(place.file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert impatient.exists()
+        with pytest.raises(DestinationError, match=r"kept it locked for 0\.05 seconds"):
+            place.deliver([row("b")], to=impatient)
+        other.execute("ROLLBACK")
+    assert place.keys() == ["a"]
+
+
+def test_a_sqlite_lock_that_ends_is_waited_for(tmp_path: Path) -> None:
+    place = Place(tmp_path, "sqlite")
+    place.deliver([row("a")])
+    other = sqlite3.connect(place.file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.2, lambda: other.execute("ROLLBACK"))
+    timer.start()
+    place.deliver([row("b")])
+    timer.join()
+    other.close()
+    assert place.keys() == ["b"]
+
+
+def test_a_duckdb_that_another_process_holds_is_refused(tmp_path: Path) -> None:
+    place = Place(tmp_path, "duckdb")
+    place.deliver([row("a")])
+    holder = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(place.file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
+        assert place.destination().exists()
+        with pytest.raises(DestinationError, match="another connection has it open"):
+            place.deliver([row("b")])
+        other.communicate()
+    assert place.keys() == ["a"]
