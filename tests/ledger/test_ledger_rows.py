@@ -16,6 +16,7 @@ from ledger_kit import open_ledger, rows_file, values
 
 from batchform.errors import BatchformError, LedgerCorrupt
 from batchform.ledger.compact import compact
+from batchform.ledger.export import export
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.row_writer import RowStateWriter
 from batchform.ledger.segments import RowsFile
@@ -136,7 +137,7 @@ def test_any_folder_name_will_do(tmp_path: Path, folder: str) -> None:
     compact(ledger, duckdb.connect)
     assert [key for (key,) in values(ledger, "triage", "key")] == ["a", "b0", "b1", "b2"]
     with duckdb.connect() as con:
-        assert ledger.export(con, root / "out", format="jsonl").rows == 4
+        assert export(ledger, con, root / "out", format="jsonl").rows == 4
 
 
 def wrong_files(folder: Path) -> dict[str, tuple[RowsFile, ...]]:
