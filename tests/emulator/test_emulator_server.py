@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -215,3 +217,19 @@ def test_the_plugin_is_registered_and_loads_nothing_heavy() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == ["batchform", "batchform.emulator", "batchform.emulator.pytest_plugin"]
+
+
+def test_state_that_cannot_be_written_is_told_and_leaves_no_transaction_open(
+    raw: httpx2.Client, state_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(state_dir / "emulator.sqlite")) as db:
+        db.execute("CREATE TRIGGER full BEFORE UPDATE ON offset BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        db.commit()
+    said = raw.post("/emulator/clock", json={"advance": 1})
+    assert (said.status_code, said.json()["error"]["status"]) == (500, "INTERNAL")
+    assert "disk is full" in said.json()["error"]["message"]
+    with contextlib.closing(sqlite3.connect(state_dir / "emulator.sqlite")) as db:
+        db.execute("DROP TRIGGER full")
+        db.commit()
+    assert raw.post("/emulator/clock", json={"advance": 1}).status_code == 200
+    assert "Traceback" not in capfd.readouterr().err

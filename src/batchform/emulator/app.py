@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sqlite3
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
@@ -39,6 +40,9 @@ class App:
         except Refusal as e:
             await _drain(request)
             response = json_response(e.body(), status=e.status)
+        except (OSError, sqlite3.Error) as e:  # a full disk, or a state folder that was damaged
+            refusal = Refusal(500, f"The emulator's state cannot be read or written: {e}.")
+            response = json_response(refusal.body(), status=refusal.status)
         except ClientDisconnect:
             return
         await response(scope, receive, send)

@@ -104,10 +104,11 @@ class Store:
             db.execute("SAVEPOINT start")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
         finally:
             self._idle.put(db)
 
