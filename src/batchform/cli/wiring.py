@@ -77,12 +77,9 @@ class Session:
     def scratch(self) -> Path:
         """A private folder that is removed at the end; on the ledger's disk when that can be written."""
         if self._scratch is None:
-            parent = self.ledger_path / "tmp"
-            if self.ledger_path.is_dir() and os.access(self.ledger_path, os.W_OK):
-                parent.mkdir(exist_ok=True)
-                self._scratch = Path(tempfile.mkdtemp(dir=parent))
-            else:
-                self._scratch = Path(tempfile.mkdtemp(prefix="batchform-"))
+            writable = self.ledger_path.is_dir() and os.access(self.ledger_path, os.W_OK)
+            parent = self.ledger_path if writable else None
+            self._scratch = Path(tempfile.mkdtemp(prefix="tmp-" if writable else "batchform-", dir=parent))
         return self._scratch
 
     def close(self) -> None:
