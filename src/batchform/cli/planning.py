@@ -106,18 +106,6 @@ def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, all
     return plan
 
 
-def source_paths(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, tuple[Path, ...]]:
-    """The files that each spec's source reads now."""
-    found = {}
-    for spec in specs:
-        con = session.connect()
-        try:
-            found[spec.name] = session.source(spec).open(con).paths
-        finally:
-            con.close()
-    return found
-
-
 def echo_plan(plan: Plan, output: str) -> None:
     """Print a plan in one of FORMATS."""
     if output == "json":
