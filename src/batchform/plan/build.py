@@ -123,7 +123,7 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
         findings = registry.check(spec.model, now=now, realm=realm_of(spec.backend))
         findings += registry.check_config(spec.model, config)
-        found += [finding.at(spec.place) for finding in findings if finding.severity == "error"]
+        found += [finding.at(spec.at("model")) for finding in findings if finding.severity == "error"]
     if found:
         raise InvalidProject(found)
 
@@ -243,7 +243,7 @@ def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
     if rows.rows == 0 and not source.where and not source.query:
         raise SourceError(
             f"the source of {spec.name} has no rows: {rows.relation.described}",
-            place=spec.place,
+            place=spec.at("source.path"),
             hint="Nothing was planned or forgotten. Check the path, or leave the spec out with --select.",
         )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform.canon import digest_of, file_digest
-from batchform.errors import SourceError
+from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
@@ -91,12 +91,24 @@ def prepare(
     """
     import duckdb
 
-    relation = source.open(con)
+    try:
+        relation = source.open(con)
+    except SourceError as exc:
+        exc.place = exc.place or spec.at(_field(exc))
+        raise
     try:
         return _keyed(con, spec, source, relation, recorded_fp_columns)
     except duckdb.Error as exc:
+        if no_room(exc):
+            raise disk_full(exc) from exc
         what = str(exc).splitlines()[0]
-        raise SourceError(f"{relation.described} cannot be read: {what}", place=spec.place) from exc
+        raise SourceError(f"{relation.described} cannot be read: {what}", place=spec.at("source.path")) from exc
+
+
+def _field(error: SourceError) -> str:
+    """The field of the spec that an error about the source is about."""
+    named = ("source.where", "source.query")
+    return next((name for name in named if error.message.startswith(name)), "source.path")
 
 
 def _keyed(
@@ -212,19 +224,21 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
 
 def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
     """Every column that the key or a template names must be there."""
-    wanted: dict[str, str] = dict.fromkeys(spec.key_columns, "idempotency.key")
-    templates = [*(t.template for t in spec.turns), *([spec.system] if spec.system else [])]
-    if spec.key_template is not None:
-        templates.append(spec.key_template)
-    for template in templates:
+    from batchform.spec.wording import suggestion
+
+    key = "idempotency.key"
+    keyed = [*spec.key_columns, *((spec.key_template.columns or ()) if spec.key_template else ())]
+    wanted: dict[str, str] = dict.fromkeys(keyed, key)
+    for template in [*(t.template for t in spec.turns), *([spec.system] if spec.system else [])]:
         for column in template.columns or ():
             wanted.setdefault(column, template.name)
-    missing = [f"`{c}` (read by {by})" for c, by in sorted(wanted.items()) if c not in columns]
+    missing = {c: by for c, by in sorted(wanted.items()) if c not in columns}
     if missing:
+        named = ", ".join(f"`{c}` (read by {by})" for c, by in missing.items())
         raise SourceError(
-            f"the source of {spec.name} has no column {', '.join(missing)}",
-            place=spec.place,
-            hint=f"Its columns are: {', '.join(columns)}.",
+            f"the source of {spec.name} has no column {named}",
+            place=spec.at(key if key in missing.values() else "source.path"),
+            hint=suggestion(next(iter(missing)), list(columns), noun="Its columns"),
         )
 
 
@@ -246,7 +260,7 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
             places = source.locate(con, [r[0] for r in rows])
             raise SourceError(
                 f"{count:,} of {total:,} rows of {spec.name} have {what}: {_listed(places, count)}",
-                place=spec.place,
+                place=spec.at("idempotency.key"),
                 hint="Fill the key's columns, choose others in idempotency.key, or leave them out with source.where.",
             )
     if distinct == total:
@@ -270,7 +284,7 @@ def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, 
         shown.append(f"{key!r} at {', '.join(places[o] for o in found)}{more}")
     return SourceError(
         f"{extra:,} of {total:,} rows of {spec.name} repeat a key: {'; '.join(shown)}",
-        place=spec.place,
+        place=spec.at("idempotency.key"),
         hint="Make idempotency.key unique, or set idempotency.duplicates to first or last.",
     )
 

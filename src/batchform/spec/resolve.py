@@ -24,6 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 _JSON_MIME = "application/json"
+_PLACED = ("model", "source.path", "source.where", "source.query", "idempotency.key", "destination.path")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def resolve_spec(
         output_format=request.output_format,
         **digests,
         spec_digest=_spec_digest(spec, model, backend_name, backend, retry, limits, digests),
+        places={name: document.place(*name.split(".")) for name in _PLACED},
     ), problems
 
 

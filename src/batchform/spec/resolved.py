@@ -43,7 +43,8 @@ class ResolvedSpec:
     safetySettings, … (`request:` is kept apart in `request_overlay`, merged last);
     response_schema: JSON Schema of answers that was sent, None if free text; output_schema: what answers are validated
     against; output_format: "json" or "text"; the digests are the components of the request that a plan compares;
-    parse_digest: of everything that decides how an answer is read, nothing that is sent.
+    parse_digest: of everything that decides how an answer is read, nothing that is sent;
+    places: where fields stand in the spec's file, by dotted name, for errors that show up later.
     """
 
     spec: Spec
@@ -68,6 +69,11 @@ class ResolvedSpec:
     schema_digest: str
     parse_digest: str
     spec_digest: str  # of everything in the spec that can matter to a plan; comments and order do not
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+    def at(self, name: str) -> Place:
+        """Where a field stands, such as `idempotency.key`; the top of the file if that is not known."""
+        return self.places.get(name, self.place)
 
     @property
     def key_columns(self) -> tuple[str, ...]:
