@@ -78,14 +78,18 @@ def make_plan(
 
     where = folder or session.scratch / "plan"
     where.mkdir(parents=True, exist_ok=True)
-    return build_plan(
-        session.project,
-        session.work(specs, where.resolve()),
-        session.ledger,
-        session.settings(specs, allow=allow, purpose=purpose),
-        folder=where.resolve(),
-        save=Saving(shards=folder is not None, source=saved),
-    )
+    try:
+        return build_plan(
+            session.project,
+            session.work(specs, where.resolve()),
+            session.ledger,
+            session.settings(specs, allow=allow, purpose=purpose),
+            folder=where.resolve(),
+            save=Saving(shards=folder is not None, source=saved),
+        )
+    except OSError as exc:
+        exc.filename = exc.filename or str(where)  # a write does not say to which file
+        raise
 
 
 def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, allow: Sequence[str]) -> Plan:

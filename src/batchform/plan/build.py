@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform.canon import digest_of
-from batchform.errors import InvalidProject, SourceError
+from batchform.errors import DestinationError, InvalidProject, SourceError
 from batchform.ledger.records import ROW_COLUMNS, ControlView
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
@@ -188,9 +188,21 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
             draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
-        return draft
+        return _with_destination_note(draft, work.destination)
     finally:
         con.close()
+
+
+def _with_destination_note(draft: Draft, destination: Destination) -> Draft:
+    """What apply will refuse is said where it is reviewed. No error: plans may be made where nothing can be written."""
+    if not draft.plan.delivers:
+        return draft
+    try:
+        destination.check()
+    except DestinationError as exc:
+        note = f"apply will refuse: {exc.message}"
+        return replace(draft, plan=replace(draft.plan, notes=(*draft.plan.notes, note)))
+    return draft
 
 
 def render_candidates(

@@ -173,6 +173,12 @@ class SpecPlan:
     waiting: int = 0  # rows that take the answer of another row's request once that is there
     source_digest: str = ""  # of the source's files; only in saved plans
 
+    @property
+    def delivers(self) -> bool:
+        """Whether its destination would be written, now or when the answers are there."""
+        written = (Action.RUN, Action.RERUN, Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.REMOVE)
+        return any(self.actions.get(a) for a in written)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
