@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from batchform.plan.draft import Before, Draft, Outcome, draft_spec
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import PROJECT, Figures, check_allow, holds, judge
 from batchform.plan.price import History, history_sql
-from batchform.plan.recorded import attempts, recorded
+from batchform.plan.recorded import attempts, reading, recorded
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
@@ -160,8 +161,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
     spec = work.spec
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
-    con = work.connect()
-    try:
+    with closing(work.connect()) as con, reading(ledger, spec):
         past = recorded(con, ledger, spec, destination=work.destination)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
         _refuse_empty(spec, rows)
@@ -189,8 +189,6 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         if save.source:
             draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
         return _with_destination_note(draft, work.destination)
-    finally:
-        con.close()
 
 
 def _with_destination_note(draft: Draft, destination: Destination) -> Draft:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batchform.errors import BatchformError, LedgerCorrupt, disk_full, no_room
 from batchform.ledger.records import ControlView, answers_name
+from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.plan.diff import Recorded
 from batchform.ports import Destination
@@ -40,6 +44,26 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple(control.reruns.get(spec.name, ())),
     )
+
+
+@contextmanager
+def reading(ledger: Ledger, spec: ResolvedSpec) -> Iterator[None]:
+    """Tell what DuckDB says of the ledger's files: LedgerCorrupt, or a BatchformError when disk or memory is short."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as exc:
+        raise BatchformError(
+            f"the plan of {spec.name} needs more memory than DuckDB may use: {str(exc).splitlines()[0]}",
+            hint="Plan fewer rows at once with source.where.",
+        ) from exc
+    except duckdb.Error as exc:
+        if no_room(exc):
+            raise disk_full(exc) from exc
+        raise LedgerCorrupt(
+            f"what {ledger.place} has recorded of {spec.name} cannot be read: {str(exc).splitlines()[0]}", hint=RESTORE
+        ) from exc
 
 
 def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
