@@ -14,6 +14,8 @@ import duckdb
 import pytest
 from tests_e2e_kit import SPEC, Workspace
 
+from batchform.canon import file_digest
+
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"type": "string", "enum": ["a", "b"]}, "score": {"type": "integer"}},
@@ -365,6 +367,32 @@ def test_saved_plan_is_shown_applied_and_then_stale(workspace: Workspace, tmp_pa
     assert len(workspace.billed()) == 6
 
 
+@pytest.mark.parametrize("altered", ["shard", "rows", "extra", "gone"])
+def test_an_altered_bundle_is_refused_even_if_its_list_of_files_agrees(
+    workspace: Workspace, tmp_path: Path, altered: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    workspace.ok("plan", "--out", str(bundle))
+    shard, rows = next(bundle.rglob("*.jsonl")), next(bundle.rglob("*.rows.parquet"))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    if altered == "shard":
+        shard.write_bytes(shard.read_bytes().replace(b"ticket 1", b"ticket 9"))
+    elif altered == "rows":
+        con = duckdb.connect()
+        con.execute(f"CREATE TABLE r AS SELECT * REPLACE (unhex('00') AS request_fp) FROM read_parquet('{rows}')")
+        con.execute(f"COPY r TO '{rows}' (FORMAT parquet)")
+        con.close()
+    elif altered == "extra":
+        (shard.parent / "extra.jsonl").write_bytes(shard.read_bytes())
+    else:
+        shard.unlink()
+    listed = (p for p in bundle.rglob("*") if p.is_file() and p.parent != bundle)
+    manifest["files"] = {p.relative_to(bundle).as_posix(): file_digest(p) for p in listed}
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    refused = workspace.run("apply", str(bundle))
+    assert (refused.code, workspace.billed()) == (4, []), refused.err
+
+
 @pytest.mark.parametrize("moved", ["spec", "template", "source", "bundle"])
 def test_a_plan_that_moved_is_refused(workspace: Workspace, tmp_path: Path, moved: str) -> None:
     bundle = tmp_path / "bundle"
@@ -434,3 +462,78 @@ def test_nested_json_columns_reach_templates_as_values(workspace: Workspace) -> 
     assert text == 'n2 2 3 {"name":"n2","tags":["x",2]}'
     workspace.apply()
     assert [r["id"] for r in workspace.delivered()] == [1, 2]
+
+
+def test_answers_that_a_stricter_reading_refuses_are_failed_and_sent_again(workspace: Workspace) -> None:
+    config = {"max_output_tokens": 64, "response_schema": SCHEMA}
+    workspace.spec(generation_config=config)
+    workspace.apply()
+    before = workspace.delivered()
+    workspace.spec(generation_config=config, output={"schema": {"type": "object", "required": ["zzz"]}})
+    assert workspace.actions() == {"reparse": 6}
+    refused = workspace.run("apply", "--yes", "--json")
+    assert (refused.code, refused.json["reread"]) == (6, {"triage": {"invalid_output": 6}})
+    plan = workspace.plan()
+    assert (plan["actions"]["rerun"], plan["reasons"]) == (6, {"previous_failed": 6})
+    assert [r["text"] for r in workspace.delivered()] == [r["text"] for r in before]
+    workspace.spec(generation_config=config)
+    assert workspace.actions() == {"reparse": 6}, "the answers that were paid for are good again"
+    workspace.apply()
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
+
+
+@pytest.mark.parametrize("kind", ["file", "foreign"])
+def test_a_destination_that_cannot_be_written_is_refused_before_paying(workspace: Workspace, kind: str) -> None:
+    if kind == "file":
+        workspace.write("results", "in the way")
+    else:
+        import sqlite3
+
+        con = sqlite3.connect(workspace.root / "mine.db")
+        con.execute("CREATE TABLE triage (id TEXT)")
+        con.close()
+        workspace.spec(destination={"type": "sqlite", "path": "mine.db", "table": "triage"})
+    refused = workspace.run("apply", "--yes")
+    assert (refused.code, workspace.billed()) == (1, [])
+    assert not (workspace.root / ".batchform/head.json").exists()
+
+
+def test_rerun_settles_its_rows_when_it_is_asked(workspace: Workspace) -> None:
+    rows = [workspace.row(i, tenant="open" if i == 1 else "closed") for i in range(1, 4)]
+    workspace.rows(rows)
+    workspace.apply()
+    workspace.ok("rerun", "triage", "--where", "tenant = 'open'")
+    rows[0]["tenant"], rows[1]["tenant"] = "closed", "open"
+    workspace.rows(rows)
+    workspace.apply()
+    assert workspace.actions() == {"keep": 3}
+    rows[2]["tenant"] = "open"
+    workspace.rows(rows)
+    assert workspace.actions() == {"keep": 3}
+    assert len(workspace.billed()) == 4
+
+
+def test_rerun_leaves_rows_in_flight_alone_and_says_so(workspace: Workspace) -> None:
+    workspace.project(backends={"local": {"type": "emulator", "job_seconds": 0.3, "poll": "10ms"}})
+    workspace.ok("apply", "--yes", "--detach")
+    assert "1 of these rows are in flight" in workspace.ok("rerun", "triage", "--key", "T-1").err
+    workspace.ok("sync", "--wait")
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
+
+
+def test_a_refused_request_is_not_paid_again_by_editing_back_and_forth(workspace: Workspace) -> None:
+    refused = workspace.row(1, body="[[emulator:blocked]]")
+    for row in (refused, workspace.row(1), refused, workspace.row(1), refused):
+        workspace.rows([row])
+        workspace.run("apply", "--yes")
+    assert workspace.actions() == {"held": 1}
+    assert len(workspace.billed()) == 2
+
+
+def test_a_refused_request_is_not_paid_again_under_another_key(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(i, title="same", body="[[emulator:blocked]]") for i in range(1, 5)])
+    workspace.spec(idempotency={"key": ["id"], "reuse_identical": True})
+    for _ in range(3):
+        workspace.run("apply", "--yes")
+    assert workspace.actions() == {"held": 4}
+    assert len(workspace.billed()) == 1

@@ -33,43 +33,84 @@ def rerun_command(common: Common, spec: str, keys: Sequence[str], where: str | N
         raise UsageError("name the rows with --key or --where", hint='All of them: --where "true"')
     with open_session(common) as session:
         resolved = session.spec(spec)
-        count = _matching(session, resolved, keys, where)
-        event = RerunRequested(
-            at=session.clock.now().isoformat(), by=session.who, spec=spec, keys=tuple(keys), where=where, reason=reason
-        )
-        session.ledger.commit([event])
-        if not common.quiet:
-            click.echo(
-                f"Recorded: {count:,} rows of {spec} are to be sent again. Review them with: batchform plan -s {spec}"
+        name, rows, in_flight = _choose(session, resolved, keys, where)
+        if rows:
+            event = RerunRequested(
+                at=session.clock.now().isoformat(),
+                by=session.who,
+                spec=spec,
+                chosen=name,
+                rows=rows,
+                keys=tuple(keys),
+                where=where,
+                reason=reason,
             )
+            session.ledger.commit([event])
+        if in_flight:
+            click.echo(
+                f"{in_flight:,} of these rows are in flight and left out: ask again once they are back.", err=True
+            )
+        if not common.quiet:
+            noun = "row is" if rows == 1 else "rows are"
+            click.echo(f"Recorded: {rows:,} {noun} to be sent again. Review with: batchform plan -s {spec}")
 
 
-def _matching(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: str | None) -> int:
-    """How many source rows are meant. Raises UsageError for keys that are not there, SourceError for bad SQL."""
+def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: str | None) -> tuple[str, int, int]:
+    """Settle now which rows are meant: (blob of their key hashes, how many, how many more are in flight).
+
+    Raises UsageError for keys that are not there, SourceError for bad SQL.
+    """
+    import secrets
+
     import duckdb
 
-    from batchform.errors import SourceError, UsageError
+    from batchform.errors import SourceError
+    from batchform.ledger.records import rerun_name
     from batchform.rows.keyed import WIDE
     from batchform.rows.sql import literal
 
     con, _ = _opened(session, spec)
     try:
+        conditions = ["true"]
         if keys:
-            listed = ", ".join(literal(k) for k in keys)
-            found = {r[0] for r in con.execute(f"SELECT bf_key FROM {WIDE} WHERE bf_key IN ({listed})").fetchall()}
-            missing = [k for k in keys if k not in found]
-            if missing:
-                raise UsageError(
-                    f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}", hint="Nothing was recorded."
-                )
-        conditions = [f"bf_key IN ({', '.join(literal(k) for k in keys)})"] if keys else []
-        conditions += [f"({where})"] if where else []
-        rows = con.execute(f"SELECT count(*) FROM {WIDE} WHERE {' AND '.join(conditions)}").fetchall()
-        return int(rows[0][0])
+            conditions.append(f"bf_key IN ({', '.join(literal(k) for k in keys)})")
+            _refuse_missing(con, spec, keys)
+        if where:
+            conditions.append(f"({where})")
+        con.execute(
+            f"CREATE TEMP TABLE bf_asked AS SELECT bf_key_hash AS key_hash FROM {WIDE} WHERE {' AND '.join(conditions)}"
+        )
+        in_flight = 0
+        if spec.name in session.ledger.specs():
+            rows = session.ledger.rows_relation(con, spec.name)
+            waiting = f"SELECT key_hash FROM {rows} WHERE status = 'in_flight'"
+            in_flight = con.execute(f"SELECT count(*) FROM bf_asked WHERE key_hash IN ({waiting})").fetchall()[0][0]
+            con.execute(f"DELETE FROM bf_asked WHERE key_hash IN ({waiting})")
+        path = session.scratch / "rerun.parquet"
+        con.execute(f"COPY (SELECT key_hash FROM bf_asked ORDER BY key_hash) TO {literal(str(path))} (FORMAT parquet)")
+        count = con.execute("SELECT count(*) FROM bf_asked").fetchall()[0][0]
     except duckdb.Error as exc:
         raise SourceError(f"--where {where!r}: {str(exc).splitlines()[0]}", hint="Nothing was recorded.") from exc
     finally:
         con.close()
+    name = rerun_name(secrets.token_hex(6))
+    if count:
+        session.ledger.put_blob(name, path)
+    return name, count, in_flight
+
+
+def _refuse_missing(con: DuckDBPyConnection, spec: ResolvedSpec, keys: Sequence[str]) -> None:
+    from batchform.errors import UsageError
+    from batchform.rows.keyed import WIDE
+    from batchform.rows.sql import literal
+
+    listed = ", ".join(literal(k) for k in keys)
+    found = {r[0] for r in con.execute(f"SELECT bf_key FROM {WIDE} WHERE bf_key IN ({listed})").fetchall()}
+    missing = [k for k in keys if k not in found]
+    if missing:
+        raise UsageError(
+            f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}", hint="Nothing was recorded."
+        )
 
 
 def _opened(session: Session, spec: ResolvedSpec) -> tuple[DuckDBPyConnection, KeyedRows]:

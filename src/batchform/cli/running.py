@@ -36,6 +36,7 @@ def apply_command(
     """
     from batchform.cli.wiring import open_session
     from batchform.errors import LedgerMoved, StalePlan, UsageError
+    from batchform.plan.model import Action
     from batchform.run.reconcile import apply_plan
 
     if plan and (select or allow):
@@ -51,6 +52,7 @@ def apply_command(
             _show(chosen, common)
         if any(not v.ok for v in chosen.all_verdicts):
             raise _held(chosen)
+        _check_destinations(session, chosen)
         if not plan:
             _confirm(chosen, yes)
         _record_allowed(session, chosen)
@@ -65,7 +67,8 @@ def apply_command(
             if not detach and not outcome.interrupted:
                 _settle(session, ctx, outcome, chosen)
         _compact(session)
-        return _finish(session, outcome, common, detached=detach)
+        held = sum(s.actions.get(Action.HELD, 0) for s in chosen.specs)
+        return _finish(session, outcome, common, detached=detach, held=held)
 
 
 @click.command("sync", short_help="One step: recover, look at jobs, collect, retry, deliver.")
@@ -108,7 +111,11 @@ def _saved(session: Session, bundle: Path) -> Plan:
     manifest = load_bundle(bundle)
     names = {s.name for s in manifest.plan.specs}
     specs = [s for s in session.project.specs if s.name in names]
-    check_files(bundle, manifest)
+    con = session.connect(bundle)
+    try:
+        check_files(bundle, manifest, con)
+    finally:
+        con.close()
     check_fresh(manifest, session.project, session.ledger, _source_paths(session, specs))
     return manifest.plan
 
@@ -213,6 +220,16 @@ def _confirm(plan: Plan, yes: bool) -> None:
     click.confirm(f"Send {plan.rows_to_send:,} rows for about ${cost.expected:,.4f}?", abort=True)
 
 
+def _check_destinations(session: Session, plan: Plan) -> None:
+    """Refuse before anything is paid for if the answers could not be written. Raises DestinationError."""
+    from batchform.plan.recorded import check_destination
+
+    for planned in plan.specs:
+        if planned.delivers:
+            spec = session.spec(planned.name)
+            check_destination(session.ledger.control(), spec, session.destination(spec))
+
+
 def _record_allowed(session: Session, plan: Plan) -> None:
     from batchform.ledger.records import Allowed
 
@@ -236,7 +253,7 @@ def _compact(session: Session) -> None:
             compact(session.ledger, session.connect, spec=name, scratch=session.scratch)
 
 
-def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool) -> int:
+def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool, held: int = 0) -> int:
     """Say what was done; the exit code comes from the outcome's error, if it has one."""
     import json
 
@@ -247,7 +264,7 @@ def _finish(session: Session, outcome: Outcome, common: Common, *, detached: boo
         click.echo(json.dumps(outcome_json(outcome, error)))
         return error.exit_code if error else 0
     if not common.quiet:
-        for line in outcome_lines(outcome, detached=detached):
+        for line in outcome_lines(outcome, detached=detached, held=held):
             click.echo(line)
     if error:
         print(f"error: {error.render()}", file=sys.stderr)  # noqa: T201

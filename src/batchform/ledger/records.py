@@ -30,6 +30,7 @@ ROW_COLUMNS: Final[dict[str, str]] = {
     "request_bytes": "BIGINT",  # canonical bytes of request_fp: what input tokens are estimated from
     "failure": "VARCHAR",  # failure class when failed or pending after a failure
     "failure_message": "VARCHAR",
+    "failure_parse": "VARCHAR",  # of invalid_output: how the refused answer was read; another reading may take it
     # the last answer, which may be to an earlier request than request_fp:
     "answer_fp": "BLOB",
     "answer_tag": "VARCHAR",  # job whose archive holds it
@@ -77,6 +78,11 @@ ANSWER_COLUMNS: Final[dict[str, str]] = {
 def archive_name(tag: str) -> str:
     """Blob name of a job's raw results: gzip JSON lines, as the service sent them."""
     return f"archive/{tag}.jsonl.gz"
+
+
+def rerun_name(token: str) -> str:
+    """Blob name of the key hashes that a person wants sent again: Parquet with one column, key_hash."""
+    return f"archive/rerun-{token}.parquet"
 
 
 def answers_name(tag: str, parse_digest: str) -> str:
@@ -182,9 +188,14 @@ class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
 
 
 class RerunRequested(Event, frozen=True, kw_only=True, tag=True):
-    """Rows that a person wants sent again: answers older than this event's serial are rerun. keys or where, or both."""
+    """Rows that a person wants sent again: answers older than this event's serial are rerun.
+
+    chosen: blob with the key hashes, settled when it was asked; keys, where: how they were named, for people.
+    """
 
     spec: str
+    chosen: str
+    rows: int
     keys: tuple[str, ...] = ()
     where: str | None = None
     reason: str = ""

@@ -133,6 +133,7 @@ def _free_states(spec: ResolvedSpec, recorded: Recorded, path: Path, *, realm: s
         "tag": f"CASE WHEN {own} THEN l.answer_tag ELSE f.source_tag END",
         "failure": "NULL",
         "failure_message": "NULL",
+        "failure_parse": "NULL",
         "answer_fp": "f.request_fp",
         "answer_tag": "coalesce(f.source_tag, l.answer_tag)",
         "answer_key_hash": "coalesce(CAST(f.source_key_hash AS UUID), l.answer_key_hash)",

@@ -23,7 +23,7 @@ from batchform.plan.draft import Before, Draft, Outcome, draft_spec
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import PROJECT, Figures, check_allow, holds, judge
 from batchform.plan.price import History, history_sql
-from batchform.plan.recorded import attempts, reading, recorded
+from batchform.plan.recorded import attempts, check_destination, reading, recorded
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
@@ -188,15 +188,15 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
             draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
-        return _with_destination_note(draft, work.destination)
+        return _with_destination_note(draft, control, work)
 
 
-def _with_destination_note(draft: Draft, destination: Destination) -> Draft:
+def _with_destination_note(draft: Draft, control: ControlView, work: Work) -> Draft:
     """What apply will refuse is said where it is reviewed. No error: plans may be made where nothing can be written."""
     if not draft.plan.delivers:
         return draft
     try:
-        destination.check()
+        check_destination(control, work.spec, work.destination)
     except DestinationError as exc:
         note = f"apply will refuse: {exc.message}"
         return replace(draft, plan=replace(draft.plan, notes=(*draft.plan.notes, note)))

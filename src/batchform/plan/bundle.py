@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from batchform.canon import file_digest
+from batchform.canon import RequestHasher, ShardHasher, file_digest
 from batchform.errors import StalePlan, UsageError
 from batchform.ledger.store import Ledger
 from batchform.plan.build import plan_digest
-from batchform.plan.model import Plan
+from batchform.plan.model import Plan, Shard, SpecPlan
+from batchform.plan.shard import split_line
 from batchform.rows.keyed import source_digest
+from batchform.rows.sql import literal
+from batchform.rows.stream import stream
 from batchform.spec.resolved import ResolvedProject
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 MANIFEST: Final = "bundle.json"
 BUNDLE_FORMAT: Final = 1
@@ -83,16 +89,45 @@ def load_bundle(folder: Path) -> Manifest:
         ) from exc
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Refuse a bundle whose files are not, byte for byte, the ones that were planned."""
+def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> None:
+    """Refuse a bundle whose files are not, byte for byte, the ones that were planned.
+
+    Shards and their row states are held against the shard digests that the plan's own digest covers: what is sent is
+    what was reviewed, even if the list of files was changed with them.
+    """
     if plan_digest(manifest.plan) != manifest.plan.digest:
         raise StalePlan(f"{folder / MANIFEST} was changed after it was made", hint="Plan again.")
     present = {p.relative_to(folder).as_posix() for p in _files(folder)}
+    specs = manifest.plan.specs
+    planned = {p for s in specs for shard in s.shards for p in (shard.path, shard.rows_path)}
+    planned |= {s.bookkeeping for s in specs if s.bookkeeping}
+    for name in sorted(present ^ planned | set(manifest.files) ^ planned):
+        what = "is not part of the saved plan" if name not in planned else "is missing from the saved plan"
+        raise StalePlan(f"{folder / name} {what}", hint="Plan again.")
     for name, digest in manifest.files.items():
-        if name not in present:
-            raise StalePlan(f"{folder / name} is missing from the saved plan", hint="Plan again.")
         if file_digest(folder / name) != digest:
             raise StalePlan(f"{folder / name} was changed after it was planned", hint="Plan again.")
+    for spec in specs:
+        for shard in spec.shards:
+            _check_shard(folder, spec, shard, con)
+
+
+def _check_shard(folder: Path, spec: SpecPlan, shard: Shard, con: DuckDBPyConnection) -> None:
+    """Hold a shard's lines and its row states against its digest."""
+    hasher, fingerprint = ShardHasher(), RequestHasher(model=spec.model, realm=spec.realm).fingerprint
+    with (folder / shard.path).open("rb") as lines:
+        for line in lines:
+            key, request = split_line(line)
+            hasher.update(key + fingerprint(request))
+    if hasher.digest() != shard.digest:
+        raise StalePlan(f"{folder / shard.path} does not hold the requests that were planned", hint="Plan again.")
+    rows = ShardHasher()
+    sql = f"SELECT CAST(key_hash AS VARCHAR), request_fp FROM read_parquet({literal(str(folder / shard.rows_path))})"
+    for batch in stream(con, sql):
+        for key_hash, request_fp in batch:
+            rows.update(bytes.fromhex(key_hash.replace("-", "")) + request_fp)
+    if rows.digest() != shard.digest:
+        raise StalePlan(f"{folder / shard.rows_path} does not hold the rows that were planned", hint="Plan again.")
 
 
 def check_fresh(

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchform.canon import FINGERPRINT_VERSION
-from batchform.errors import SourceError
-from batchform.ledger.records import RerunRequested
-from batchform.rows.keyed import NARROW, WIDE, KeyedRows
+from batchform.rows.keyed import NARROW, KeyedRows
 from batchform.rows.sql import literal
 from batchform.spec.resolved import ResolvedSpec
 
@@ -47,19 +45,19 @@ class Recorded:
     """What the ledger says about one spec, as a plan needs it.
 
     relation: FROM-able row states (ROW_COLUMNS), None if the spec has none; fp_columns: distinct recorded sets;
-    answered: FROM-able (key_hash, request_fp, tag, parse_digest) of every answer ever archived, None if there is none;
-    unknown_tags: tags of intents without a job; parsed_otherwise: tags of collected jobs whose answers were never
-    parsed as the spec says now; delivered_through: ledger serial up to which the present destination
-    holds all answers, None if it does not exist or its definition changed; reruns: (serial, request) of a person.
+    archived: FROM-able (key_hash, request_fp, tag, parse_digest, class) of every result ever archived, answers and
+    failures, None if there is none;
+    unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
+    holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
+    hashes) that a person asked for.
     """
 
     relation: str | None
     fp_columns: tuple[str, ...] = ()
-    answered: str | None = None
+    archived: str | None = None
     unknown_tags: tuple[str, ...] = ()
-    parsed_otherwise: tuple[str, ...] = ()
     delivered_through: int | None = None
-    reruns: tuple[tuple[int, RerunRequested], ...] = ()
+    reruns: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,38 +105,30 @@ def _materialise_candidates(con: DuckDBPyConnection, recorded: Recorded) -> None
         f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM bf_classed "
         f"WHERE class IN ({names})"
     )
-    if recorded.answered is None:
+    if recorded.archived is None:
         con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN past VARCHAR[]")
+        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN spent VARCHAR[]")
         return
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT c.*, p.past FROM {CANDIDATES} c LEFT JOIN ("
-        f"SELECT key_hash, list(hex(request_fp) || ' ' || tag || ' ' || parse_digest) AS past FROM {recorded.answered} "
-        f"WHERE key_hash IN (SELECT key_hash FROM {CANDIDATES}) GROUP BY key_hash) p USING (key_hash)"
+        f"CREATE OR REPLACE TEMP TABLE bf_past AS SELECT key_hash, request_fp, "
+        "arg_max(tag || ' ' || parse_digest, tag) FILTER (class = 'answered') AS answer, "
+        "count(*) FILTER (class <> 'answered') AS failures, "
+        f"arg_max(class, tag) FILTER (class <> 'answered') AS failure FROM {recorded.archived} "
+        f"WHERE key_hash IN (SELECT key_hash FROM {CANDIDATES}) GROUP BY key_hash, request_fp"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT c.*, p.past, p.spent FROM {CANDIDATES} c LEFT JOIN ("
+        "SELECT key_hash, list(hex(request_fp) || ' ' || answer) FILTER (answer IS NOT NULL) AS past, "
+        "list(hex(request_fp) || ' ' || failures || ' ' || failure) FILTER (failures > 0) AS spent "
+        "FROM bf_past GROUP BY key_hash) p USING (key_hash)"
     )
 
 
-def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, RerunRequested]]) -> None:
-    """Temp table bf_reruns(key_hash, serial): rows that a person asked for, with the serial that asked last."""
-    import duckdb
-
+def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, str]]) -> None:
+    """Temp table bf_reruns(key_hash, serial): rows that a person asked for, with the serials that asked."""
     con.execute("CREATE OR REPLACE TEMP TABLE bf_reruns (key_hash UUID, serial BIGINT)")
-    for serial, request in reruns:
-        conditions = []
-        if request.keys:
-            conditions.append(f"bf_key IN ({', '.join(literal(k) for k in request.keys)})")
-        if request.where:
-            conditions.append(f"({request.where})")
-        try:
-            con.execute(
-                f"INSERT INTO bf_reruns SELECT bf_key_hash, {int(serial)} FROM {WIDE} "
-                f"WHERE {' AND '.join(conditions) or 'true'}"
-            )
-        except duckdb.Error as exc:
-            raise SourceError(
-                f"rerun --where {request.where!r}, recorded at {request.at}, does not fit the source any more: "
-                f"{str(exc).splitlines()[0]}",
-                hint="Bring the column back, or record the rows by --key and compact the ledger.",
-            ) from exc
+    for serial, path in reruns:
+        con.execute(f"INSERT INTO bf_reruns SELECT key_hash, {int(serial)} FROM read_parquet({literal(path)})")
 
 
 def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
@@ -156,7 +146,7 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
     joined = (
         f"SELECT n.rowid AS ordinal, coalesce(n.key_hash, l.key_hash) AS key_hash, l.key_hash IS NOT NULL AS known, "
         f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.attempt, l.failure, "
-        f"l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
+        f"l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
         f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
     )
     rerun = ""
@@ -164,7 +154,11 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
     if recorded.reruns:
         last = "SELECT key_hash, max(serial) AS asked_serial FROM bf_reruns GROUP BY key_hash"
         rerun = f" LEFT JOIN ({last}) r USING (key_hash)"
-        asked = "coalesce(r.asked_serial > coalesce(j.changed_serial, -1), false)"
+        # Newer than the row's answer, or than its failure: bookkeeping in between does not settle what was asked.
+        asked = (
+            "coalesce(r.asked_serial > coalesce(CASE WHEN j.status = 'failed' THEN j.changed_serial "
+            "ELSE j.answer_serial END, -1), false)"
+        )
     return f"SELECT j.*, {_class(spec, recorded, asked)} AS class FROM ({joined}) j{rerun}"
 
 
@@ -172,7 +166,6 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     """The decision table, first match wins."""
     idempotency, destination = spec.spec.idempotency, spec.spec.destination
     unknown = ", ".join(literal(t) for t in recorded.unknown_tags) or "NULL"
-    otherwise = ", ".join(literal(t) for t in recorded.parsed_otherwise) or "NULL"
     spec_same = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
     kept = ["false"]
     if idempotency.on_prompt_change == "keep":
@@ -194,8 +187,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
         WHEN {asked} THEN '{REQUESTED}'
         WHEN status = 'pending' THEN '{PENDING}'
-        WHEN status = 'failed' AND failure = 'invalid_output' AND tag IN ({otherwise}) AND {spec_same} AND row_same
-            THEN '{REPARSE}'
+        WHEN status = 'failed' AND failure = 'invalid_output' AND {spec_same} AND row_same
+            AND failure_parse IS DISTINCT FROM {literal(spec.parse_digest)} THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
             CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}'
             ELSE '{EXHAUSTED}' END

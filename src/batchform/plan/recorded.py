@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from posixpath import normpath
 from typing import TYPE_CHECKING
 
 from batchform.errors import BatchformError, LedgerCorrupt, disk_full, no_room
-from batchform.ledger.records import ControlView, answers_name
+from batchform.ledger.records import ControlView
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.plan.diff import Recorded
 from batchform.ports import Destination
 from batchform.rows.sql import literal
-from batchform.spec.delivery import destination_digest
+from batchform.spec.delivery import destination_digest, output_columns
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -38,12 +39,22 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
-        answered=_answered(ledger, control, spec.name),
+        archived=_archived(ledger, control, spec.name),
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
-        parsed_otherwise=_parsed_otherwise(ledger, control, spec),
         delivered_through=delivery.through if current and delivery is not None else None,
-        reruns=tuple(control.reruns.get(spec.name, ())),
+        reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
     )
+
+
+def check_destination(control: ControlView, spec: ResolvedSpec, destination: Destination) -> None:
+    """Refuse what could not be delivered, and a file that is not ours. Raises DestinationError. Reads only.
+
+    A file is ours when the last delivery went there. Where nothing is recorded, because a delivery was killed, the
+    ledger is another environment's or was deleted, it is ours when it has the very columns that would be written.
+    """
+    last = control.deliveries.get(spec.name)
+    ours = last is not None and normpath(last.location) == normpath(spec.spec.destination.path)
+    destination.check(None if ours else [c.name for c in output_columns(spec)])
 
 
 @contextmanager
@@ -72,14 +83,9 @@ def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
     return ledger.rows_relation(con, name)
 
 
-def _parsed_otherwise(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> tuple[str, ...]:
-    """Tags of collected jobs whose archived results were never parsed as the spec says now."""
-    tags = [j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.collected and j.collected.answers]
-    return tuple(t for t in tags if not ledger.has_blob(answers_name(t, spec.parse_digest)))
-
-
-def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:
-    """Every answer that was ever archived for the spec, by key and request, so that none is paid for again."""
+def _archived(ledger: Ledger, control: ControlView, name: str) -> str | None:
+    """Every result that was ever archived for the spec, by key and request, so that no answer is paid for again and no
+    failed request is sent more often than it may be."""
     names = [
         j.collected.answers
         for j in control.jobs.values()
@@ -89,7 +95,7 @@ def _answered(ledger: Ledger, control: ControlView, name: str) -> str | None:
     if not paths:
         return None
     files = ", ".join(literal(p) for p in paths)
-    return f"(SELECT key_hash, request_fp, tag, parse_digest FROM read_parquet([{files}]) WHERE class = 'answered')"
+    return f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]))"
 
 
 def attempts(control: ControlView, spec: str, shard_digest: str) -> int:

@@ -18,6 +18,7 @@ from batchform.plan.model import Action, Reason
 from batchform.plan.shard import ShardCutter
 from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
 from batchform.rows.request import RequestRenderer
+from batchform.rows.sql import literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.resolved import ResolvedSpec
 
@@ -34,7 +35,7 @@ PAYING = {
 """Purpose of a plan → classes of candidates that may be sent."""
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same",
-    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "tag",
+    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "tag",
 )  # fmt: skip
 
 
@@ -169,27 +170,40 @@ class CandidateRenderer:
         shared = row[3 + len(_STATE)]
         request = self._render(key, row[4 + len(_STATE) :])
         fp = self._fingerprint(request)
-        asked = state["class"] == first.REQUESTED
-        if not asked and state["answer_fp"] == fp:
+        # A request that failed last time is owed a new answer, even if it was answered before that.
+        owed = state["class"] == first.REQUESTED or (state["status"] == "failed" and state["request_fp"] == fp)
+        if not owed and self._free(key, key_hex, row_fp, fp, state, shared):
+            return
+        self._pay(key, key_hex, row_fp, request, fp, state, cutter)
+
+    def _free(self, key: str, key_hex: str, row_fp: str, fp: bytes, state: dict[str, Any], shared: str | None) -> bool:
+        """Whether the request needs no sending: it is answered, or another row's request is this one."""
+        if state["answer_fp"] == fp:
             self.out.count(Action.KEEP, None)
             self._free_rows.add(key, key_hex, row_fp, fp)
-            return
-        past = None if asked else _past_answer(fp, state["past"])
+            return True
+        past = _of_request(fp, state["past"])
         if past is not None:
             self.out.count(Action.REUSE, _reason(state))
             self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
-            return
-        if shared is None or asked:
-            self._pay(key, key_hex, row_fp, request, fp, state, cutter)
-            return
-        # Another row's request is this one: answered (use it), in flight, or to be sent by this plan (wait for it).
+            return True
+        if shared is None:
+            return False
         kind, _, rest = shared.partition(" ")
+        if kind == "refused":
+            self._hold(f"an identical request failed: {rest}")
+            return True
         self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, _reason(state))
         if kind == "answered":
             tag, source_hex, parse = rest.split(" ")
             self._free_rows.add(key, key_hex, row_fp, fp, (tag, source_hex, parse))
         else:
             self.out.waiting += 1
+        return True
+
+    def _hold(self, why: str) -> None:
+        self.out.count(Action.HELD, None)
+        self.out.held[why] = self.out.held.get(why, 0) + 1
 
     def _pay(
         self,
@@ -201,19 +215,14 @@ class CandidateRenderer:
         state: dict[str, Any],
         cutter: ShardCutter,
     ) -> None:
-        same_request = state["request_fp"] == fp
-        again = same_request and state["status"] == "failed" and state["class"] != first.REQUESTED
-        if again and not self._may_retry(state):
-            self.out.count(Action.HELD, None)
-            why = f"failed: {state['failure']} (same request; retry allows no more)"
-            self.out.held[why] = self.out.held.get(why, 0) + 1
+        attempts, failure = self._spent(fp, state)
+        if failure and state["class"] != first.REQUESTED and not self._may_retry(failure, attempts):
+            self._hold(f"failed: {failure} (same request; retry allows no more)")
             return
         if state["class"] not in self._paying:
-            self.out.count(Action.HELD, None)
-            self.out.held[LEFT_TO_APPLY] = self.out.held.get(LEFT_TO_APPLY, 0) + 1
+            self._hold(LEFT_TO_APPLY)
             return
-        counted = same_request and state["class"] in (first.RETRY, first.PENDING, first.CHANGED)
-        attempt = int(state["attempt"] or 0) + 1 if counted else 1
+        attempt = 1 if state["class"] == first.REQUESTED else attempts + 1
         reason = _reason(state)
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)
@@ -222,9 +231,17 @@ class CandidateRenderer:
         cutter.add(key, key_hex, row_fp, request, fp, attempt)
         self._consider(key, key_hex, action, reason, request, _changed(state), state["tag"])
 
-    def _may_retry(self, state: dict[str, Any]) -> bool:
+    def _spent(self, fp: bytes, state: dict[str, Any]) -> tuple[int, str | None]:
+        """(attempts, failure class) of this very request under this key; a row that was edited and edited back has not
+        won new attempts."""
+        if state["request_fp"] == fp and state["status"] in ("failed", "pending"):
+            return int(state["attempt"] or 0), state["failure"] if state["status"] == "failed" else None
+        spent = _of_request(fp, state["spent"])
+        return (int(spent[0]), spent[1]) if spent else (0, None)
+
+    def _may_retry(self, failure: str, attempts: int) -> bool:
         retry = self._spec.retry
-        return state["failure"] in retry.on and int(state["attempt"] or 0) < retry.max_attempts
+        return failure in retry.on and attempts < retry.max_attempts
 
     def _consider(
         self,
@@ -274,7 +291,7 @@ class CandidateRenderer:
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
 
     def _shared_sql(self) -> str:
-        """(key_hash, shared): "answered TAG KEYHASH PARSE" before "in_flight" before "planned"."""
+        """(key_hash, shared): "answered TAG KEYHASH PARSE", "refused CLASS", "in_flight" or "planned"; first wins."""
         kinds = [
             (
                 "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
@@ -286,23 +303,29 @@ class CandidateRenderer:
                 "SELECT p.key_hash, 2, 'in_flight' FROM bf_prints p SEMI JOIN (SELECT request_fp FROM "
                 f"{self._recorded.relation} WHERE status = 'in_flight') f ON p.request_fp = f.request_fp"
             )
-        if self._recorded.answered is not None:
+            retryable = ", ".join(literal(c) for c in self._spec.retry.on) or "NULL"
             kinds.append(
-                "SELECT p.key_hash, 1, 'answered ' || a.tag || ' ' || replace(CAST(a.key_hash AS VARCHAR), '-', '') "
-                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.answered} a "
-                "ON p.request_fp = a.request_fp"
+                "SELECT p.key_hash, 1, 'refused ' || f.failure FROM bf_prints p JOIN (SELECT request_fp, failure FROM "
+                f"{self._recorded.relation} WHERE status = 'failed' AND (failure NOT IN ({retryable}) "
+                f"OR attempt >= {self._spec.retry.max_attempts})) f ON p.request_fp = f.request_fp"
+            )
+        if self._recorded.archived is not None:
+            kinds.append(
+                "SELECT p.key_hash, 0, 'answered ' || a.tag || ' ' || replace(CAST(a.key_hash AS VARCHAR), '-', '') "
+                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.archived} a "
+                "ON p.request_fp = a.request_fp WHERE a.class = 'answered'"
             )
         found = " UNION ALL ".join(kinds)
         return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({found}) GROUP BY key_hash"
 
 
-def _past_answer(fp: bytes, past: Sequence[str] | None) -> tuple[str, str] | None:
-    """(tag, parse digest) of an earlier answer to this very request under this key."""
+def _of_request(fp: bytes, found: Sequence[str] | None) -> tuple[str, str] | None:
+    """The two words recorded for this request among `HEX word word` entries; None if there are none."""
     wanted = fp.hex().upper()
-    for found in past or ():
-        hexed, tag, parse = found.split(" ")
+    for entry in found or ():
+        hexed, one, other = entry.split(" ")
         if hexed == wanted:
-            return tag, parse
+            return one, other
     return None
 
 

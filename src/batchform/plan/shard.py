@@ -22,6 +22,25 @@ _LINE_OVERHEAD = 55
 """Bytes of a line around its request: `{"key":"k<32 hex>","request":…}` and a newline."""
 
 
+_KEY_AT = slice(9, 41)
+_REQUEST_AT = slice(53, -2)
+
+
+def shard_line(key_hex: str, request: bytes) -> bytes:
+    """One line of a shard: the wire key (a letter and the key hash in hex) and the canonical request."""
+    return b'{"key":"k' + key_hex.encode() + b'","request":' + request + b"}\n"
+
+
+def split_line(line: bytes) -> tuple[bytes, bytes]:
+    """(key hash, canonical request) of a shard's line. What is no such line gives a key hash of no row."""
+    try:
+        key = bytes.fromhex(line[_KEY_AT].decode("ascii"))
+    except ValueError:
+        return b"", line
+    request = line[_REQUEST_AT]
+    return (key, request) if shard_line(key.hex(), request) == line else (b"", line)
+
+
 @dataclass(frozen=True, slots=True)
 class DraftShard:
     """A shard before it is priced. Paths are relative to the bundle, empty when nothing is written."""
@@ -103,7 +122,7 @@ class ShardCutter:
         self._request_fps.append(fingerprint)
         self._hashes.append(key_hash)
         if self._folder is not None:
-            self._lines.append(b'{"key":"k' + key_hex.encode() + b'","request":' + request + b"}\n")
+            self._lines.append(shard_line(key_hex, request))
             self._keys.append(key)
             self._row_fps.append(bytes.fromhex(row_fp_hex))
             self._attempts.append(attempt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batchform.ledger.records import ANSWER_COLUMNS
 from batchform.plan.price import TIER_TOKENS, Rates
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from batchform.run.parse import Parsed
+
+
+_ROW_GROUP: Final = 8192
+"""Rows of a row group. Answers are wide: DuckDB's default of 122,880 would make every reader hold 128 MB at once."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def write_answers(
     con.execute(
         f"COPY (SELECT {columns} FROM {lines} a JOIN bf_picked p ON a.line = p.line "
         "LEFT JOIN bf_requests r ON a.key_hash = r.key_hash) "
-        f"TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)"
+        f"TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
     )
     anomalies = _anomalies(con, known, parsed)
     con.execute("DROP TABLE bf_picked; DROP TABLE bf_requests")

@@ -216,6 +216,7 @@ def _row_states(
         "failure": f"CASE WHEN a.class = 'answered' THEN NULL ELSE coalesce(a.class, {literal(rest.cls)}) END",
         "failure_message": "CASE WHEN a.class = 'answered' THEN NULL "
         f"WHEN a.class IS NULL THEN {literal(rest.message)} ELSE a.message END",
+        "failure_parse": "CASE WHEN a.class = 'invalid_output' THEN a.parse_digest END",
         **answered_values(
             answer_fp="r.request_fp",
             tag=literal(tag),

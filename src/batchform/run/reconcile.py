@@ -43,8 +43,8 @@ Retry = Callable[[], tuple[Plan, Path] | None]
 class Outcome:
     """What a run did.
 
-    created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; running: jobs that go
-    on; not_sent: shards that found no room.
+    created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; reread: likewise,
+    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that found no room.
     """
 
     created: list[str] = field(default_factory=list)
@@ -52,6 +52,7 @@ class Outcome:
     returned: list[str] = field(default_factory=list)
     collected: list[str] = field(default_factory=list)
     rows: dict[str, Counter[str]] = field(default_factory=dict)
+    reread: dict[str, Counter[str]] = field(default_factory=dict)
     usd: float = 0.0
     delivered: dict[str, Delivered] = field(default_factory=dict)
     running: list[str] = field(default_factory=list)
@@ -92,7 +93,8 @@ class Outcome:
 
     def _failed_rows(self, tolerated: Mapping[str, float]) -> BatchformError | None:
         above = []
-        for spec, classes in self.rows.items():
+        for spec in dict.fromkeys((*self.rows, *self.reread)):
+            classes = self.rows.get(spec, Counter()) + self.reread.get(spec, Counter())
             total = sum(classes.values())
             failed = total - classes["answered"]
             if total and failed / total > tolerated.get(spec, 0.0):
@@ -166,7 +168,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
         if lease.takeover:
             ctx.progress.note(lease.takeover)
         for planned in plan.specs:
-            _apply_free(ctx, planned, bundle, since=plan.serial)
+            _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
 
         def on_full(tracker: Tracker) -> None:
             lease.renew()
@@ -179,7 +181,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             _note_submitted(outcome, submitter.done)
 
 
-def _apply_free(ctx: RunContext, planned: SpecPlan, bundle: Path, *, since: int) -> None:
+def _apply_free(ctx: RunContext, outcome: Outcome, planned: SpecPlan, bundle: Path, *, since: int) -> None:
     """What costs nothing: row states that the plan worked out, and archived answers read anew."""
     if planned.bookkeeping is not None:
         path = bundle / planned.bookkeeping
@@ -190,8 +192,8 @@ def _apply_free(ctx: RunContext, planned: SpecPlan, bundle: Path, *, since: int)
         refuse_changed(ctx, planned.name, path, since=since)
         ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
     spec = ctx.spec(planned.name)
-    if spec is not None and planned.actions.get(Action.REPARSE):
-        reparse(ctx, spec)
+    if spec is not None and planned.actions.get(Action.REPARSE) and (reread := reparse(ctx, spec)):
+        outcome.reread.setdefault(planned.name, Counter()).update(reread.rows)
 
 
 def _rows_in(path: Path) -> int:

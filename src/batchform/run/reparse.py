@@ -63,17 +63,15 @@ def _parse_again(
     rows = ctx.ledger.rows_relation(con, spec.name)
     stale = (
         f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {literal(spec.parse_digest)}) "
-        "OR (r.status = 'failed' AND r.failure = 'invalid_output'))"
+        "OR (r.status = 'failed' AND r.failure = 'invalid_output' "
+        f"AND r.failure_parse IS DISTINCT FROM {literal(spec.parse_digest)}))"
     )
     found = con.execute(f"SELECT DISTINCT {_HOLDER} FROM {rows} r WHERE {stale} ORDER BY 1").fetchall()
     files = [path for (tag,) in found if tag and (path := _answers_of(ctx, con, spec, str(tag), folder))]
     if not files:
         return None
     parts = ", ".join(literal(str(path)) for path in files)
-    source = (
-        f"{rows} r JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} "
-        f"WHERE {stale} AND (r.status = 'answered' OR a.class = 'answered')"
-    )
+    source = f"{rows} r JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} WHERE {stale}"
     to = folder / "rows.parquet"
     count = write_states(con, _values(ctx, spec), source, to)
     if not count:
@@ -132,6 +130,7 @@ def _values(ctx: RunContext, spec: ResolvedSpec) -> dict[str, str]:
         "ELSE 'answered' END",
         "failure": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.class END",
         "failure_message": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.message END",
+        "failure_parse": "CASE WHEN a.class = 'invalid_output' THEN a.parse_digest END",
         "answer_serial": "CASE WHEN a.class = 'answered' THEN NULL ELSE r.answer_serial END",
         "parse_digest": "CASE WHEN a.class = 'answered' THEN a.parse_digest ELSE r.parse_digest END",
         "at": literal(ctx.now()),

@@ -10,10 +10,13 @@ from batchform.run.reconcile import Outcome
 from batchform.view.text import counted, money
 
 
-def outcome_lines(outcome: Outcome, *, detached: bool) -> Iterator[str]:
-    """A few plain lines: jobs, rows, money, destinations, and how to go on."""
-    if not (outcome.created or outcome.adopted or outcome.collected or outcome.delivered or outcome.running):
-        yield "Nothing to do: every row is up to date."
+def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterator[str]:
+    """A few plain lines: jobs, rows, money, destinations, and how to go on. held: rows that the plan did not send."""
+    if held:
+        yield f"{counted(held, 'row')} held: `batchform plan` says why."
+    did = (outcome.created, outcome.adopted, outcome.collected, outcome.reread, outcome.delivered, outcome.running)
+    if not any(did):
+        yield "Nothing to do." if held else "Nothing to do: every row is up to date."
         return
     if outcome.created or outcome.adopted:
         adopted = f", {counted(len(outcome.adopted), 'job')} adopted" if outcome.adopted else ""
@@ -21,6 +24,9 @@ def outcome_lines(outcome: Outcome, *, detached: bool) -> Iterator[str]:
     for spec, classes in sorted(outcome.rows.items()):
         failed = ", ".join(f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered")
         yield f"{spec}: {classes['answered']:,} answered" + (f", {failed}" if failed else "") + "."
+    for spec, classes in sorted(outcome.reread.items()):
+        failed = ", ".join(f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered")
+        yield f"{spec}: {classes['answered']:,} archived answers read anew" + (f", {failed}" if failed else "") + "."
     if outcome.collected:
         yield f"Cost of what was collected: {money(outcome.usd)}."
     for spec, delivered in sorted(outcome.delivered.items()):
@@ -39,6 +45,7 @@ def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, An
         "unknown": outcome.unknown,
         "not_sent": outcome.not_sent,
         "rows": {spec: dict(classes) for spec, classes in outcome.rows.items()},
+        "reread": {spec: dict(classes) for spec, classes in outcome.reread.items()},
         "usd": outcome.usd,
         "delivered": {s: {"rows": d.rows, "location": d.location} for s, d in outcome.delivered.items()},
         "exit_code": error.exit_code if error else 0,

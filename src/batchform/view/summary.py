@@ -18,7 +18,7 @@ ORDER: Final = (
 """What costs money first, what stays as it is last."""
 
 _MEANING: Final[Mapping[Action, str]] = {
-    Action.REUSE: "the same request is already answered",
+    Action.REUSE: "an identical request answers it",
     Action.REPARSE: "archived answers are read anew",
     Action.REDELIVER: "archived answers are delivered again",
     Action.IN_FLIGHT: "sent, not back yet",
