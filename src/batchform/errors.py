@@ -26,17 +26,21 @@ import errno
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: 1-based line and column in a file the user wrote. Zero means unknown."""
+    """Where something stands: 1-based line and column in a file the user wrote. Zero means unknown.
+
+    text: the line itself, as it may be shown; no part of the place's identity.
+    """
 
     path: str
     line: int = 0
     column: int = 0
+    text: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         if not self.line:
@@ -48,8 +52,7 @@ class Place:
 class Diagnostic:
     """One complaint about what the user wrote.
 
-    rule: stable kebab-case name ("unknown-field"); severity: "error" or "warning";
-    source_line: the text of the offending line, shown with a caret under `place.column`.
+    rule: stable kebab-case name ("unknown-field"); severity: "error" or "warning".
     """
 
     rule: str
@@ -57,20 +60,24 @@ class Diagnostic:
     place: Place
     hint: str = ""
     severity: str = "error"
-    source_line: str = ""
 
     def render(self) -> str:
         """`place: severity: message [rule]`, the line with a caret, the hint."""
-        lines = [f"{self.place}: {self.severity}: {self.message} [{self.rule}]"]
-        if self.source_line:
-            shown = self.source_line.rstrip("\n").expandtabs(1)
-            gutter = f"  {self.place.line} | "
-            lines.append(gutter + shown)
-            if self.place.column:
-                lines.append(" " * (len(gutter) + self.place.column - 1) + "^")
-        if self.hint:
-            lines.append(f"  {self.hint}")
-        return "\n".join(lines)
+        head = f"{self.place}: {self.severity}: {self.message} [{self.rule}]"
+        return _rendered(head, self.place, self.hint)
+
+
+def _rendered(head: str, place: Place | None, hint: str) -> str:
+    """The sentence, the line it is about with a caret under the column, the hint: each on a line of its own."""
+    lines = [head]
+    if place is not None and place.line and place.text:
+        gutter = f"  {place.line} | "
+        lines.append(gutter + place.text.rstrip("\n").expandtabs(1))
+        if place.column:
+            lines.append(" " * (len(gutter) + place.column - 1) + "^")
+    if hint:
+        lines.append(f"  {hint}")
+    return "\n".join(lines)
 
 
 class BatchformError(Exception):
@@ -85,9 +92,9 @@ class BatchformError(Exception):
         self.place = place
 
     def render(self) -> str:
-        """The error as a person reads it: `place: message`, then the hint."""
+        """The error as a person reads it: `place: message`, the line with a caret, then the hint."""
         head = f"{self.place}: {self.message}" if self.place else self.message
-        return f"{head}\n  {self.hint}" if self.hint else head
+        return _rendered(head, self.place, self.hint)
 
 
 class UsageError(BatchformError):

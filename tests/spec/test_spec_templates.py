@@ -345,13 +345,14 @@ def test_an_undefined_column_names_line_key_and_nearest_column(templates: Templa
     error = explain_render_error(template, caught.value, "t-1")
     assert error.render() == (
         "templates/b.j2:3: the template cannot be rendered for the row with key 't-1': `subjct` is undefined\n"
+        "  3 | {{ subjct }}\n"
         "  Did you mean `subject`? Columns: subject, body."
     )
 
 
 def test_a_missing_field_of_row(templates: Templates) -> None:
     said = templates.failure("{{ row.subjct }}", {"subject": 1})
-    assert said.splitlines()[1] == "  Did you mean `subject`? Columns: subject."
+    assert said.splitlines()[1:] == ["  4 | {{ row.subjct }}", "  Did you mean `subject`? Columns: subject."]
 
 
 def test_messages_do_not_break_lines_or_show_escapes(templates: Templates) -> None:
@@ -360,7 +361,7 @@ def test_messages_do_not_break_lines_or_show_escapes(templates: Templates) -> No
         template.render({"a": "y"})
     text = explain_render_error(template, caught.value, "k\x1b[31m\n1").render()
     assert "\x1b" not in text
-    assert len(text.splitlines()) == 1
+    assert text.splitlines()[1:] == ["  4 | {{ 1 + a }}"]
 
 
 def test_inline_text_in_quotes_is_placed_at_its_start(templates: Templates) -> None:
@@ -368,3 +369,17 @@ def test_inline_text_in_quotes_is_placed_at_its_start(templates: Templates) -> N
     with pytest.raises(Exception, match="undefined") as caught:
         template.render({})
     assert str(explain_render_error(template, caught.value, "k").place) == "specs/a.yaml:3:9"
+
+
+def test_where_a_column_is_read(templates: Templates) -> None:
+    templates.write(a="{{ x }}\n{% include 'b.j2' %}\n{{ row['z'] }}", b="\n  {{ row.y }} {{ x }}")
+    template = templates.file("a")
+    found = {column: template.where(column) for column in ("x", "y", "z", "w")}
+    assert {column: str(place) for column, place in found.items()} == {
+        "x": "templates/a.j2:1:4",
+        "y": "templates/b.j2:2:10",
+        "z": "templates/a.j2:3:9",
+        "w": "templates/a.j2",
+    }
+    assert found["y"].text == "  {{ row.y }} {{ x }}"
+    assert str(templates.inline("one\n{{ x }}").where("x")) == "specs/a.yaml:5"

@@ -12,6 +12,7 @@ from their text and columns apart from each other. It is a hint: equal means "do
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,9 @@ def prepare(
 
 
 def _field(error: SourceError) -> str:
-    """The field of the spec that an error about the source is about."""
-    named = ("source.where", "source.query")
-    return next((name for name in named if error.message.startswith(name)), "source.path")
+    """The field of the spec that an error of a source is about: the one its sentence begins with, or else the path."""
+    named = re.match(r"source\.[a-z_]+", error.message)
+    return named[0] if named else "source.path"
 
 
 def _keyed(
@@ -228,52 +229,67 @@ def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
 
     key = "idempotency.key"
     keyed = [*spec.key_columns, *((spec.key_template.columns or ()) if spec.key_template else ())]
-    wanted: dict[str, str] = dict.fromkeys(keyed, key)
-    for template in [*(t.template for t in spec.turns), *([spec.system] if spec.system else [])]:
-        for column in template.columns or ():
-            wanted.setdefault(column, template.name)
-    missing = {c: by for c, by in sorted(wanted.items()) if c not in columns}
+    missing = {column: spec.at(key) for column in keyed if column not in columns}
+    for template in [*([spec.system] if spec.system else []), *(t.template for t in spec.turns)]:
+        for column in sorted(template.columns or ()):
+            if column not in columns and column not in missing:
+                missing[column] = template.where(column)
     if missing:
-        named = ", ".join(f"`{c}` (read by {by})" for c, by in missing.items())
+        first, place = next(iter(missing.items()))
+        named = [f"`{c}`" if at == place else f"`{c}` (read at {at})" for c, at in missing.items()]
         raise SourceError(
-            f"the source of {spec.name} has no column {named}",
-            place=spec.at(key if key in missing.values() else "source.path"),
-            hint=suggestion(next(iter(missing)), list(columns), noun="Its columns"),
+            f"the source of {spec.name} has no column {', '.join(named)}",
+            place=place,
+            hint=suggestion(first, list(columns), noun="Its columns"),
         )
 
 
 def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> tuple[str, ...]:
-    """Refuse NULL and empty keys; refuse or resolve duplicates. Shows the first five offenders and where they stand."""
-    total, nulls, empties, distinct = _row(
+    """Refuse NULL, empty and duplicate keys, all in one error, or resolve duplicates as the spec says."""
+    total, nulls, empties, repeated = _row(
         con,
-        f"SELECT count(*), count(*) FILTER (key IS NULL), count(*) FILTER (key = ''), count(DISTINCT key_hash) "
+        "SELECT count(*), count(*) FILTER (key IS NULL), count(*) FILTER (key = ''), "
+        "count(*) FILTER (key <> '') - count(DISTINCT key_hash) FILTER (key <> '') "
         f"FROM {NARROW}",
     )
+    mode = spec.spec.idempotency.duplicates
+    found, ways_out = [], []
     for count, what, condition in (
         (nulls, "no key (NULL)", "key IS NULL"),
         (empties, "an empty key", "key = ''"),
     ):
         if count:
-            rows = con.execute(
-                f"SELECT rowid FROM {NARROW} WHERE {condition} ORDER BY rowid LIMIT {_OFFENDERS_SHOWN}"
-            ).fetchall()
-            places = source.locate(con, [r[0] for r in rows])
-            raise SourceError(
-                f"{count:,} of {total:,} rows of {spec.name} have {what}: {_listed(places, count)}",
-                place=spec.at("idempotency.key"),
-                hint="Fill the key's columns, choose others in idempotency.key, or leave them out with source.where.",
-            )
-    if distinct == total:
-        return ()
-    mode = spec.spec.idempotency.duplicates
-    if mode == "error":
-        raise _duplicates(con, spec, source, extra=total - distinct, total=total)
-    return (_keep_one(con, mode=mode, extra=total - distinct),)
+            verb = "has" if count == 1 else "have"
+            found.append(f"{count:,} {verb} {what}: {_offenders(con, source, condition, count)}")
+    if found:
+        ways_out.append("Fill the key's columns, choose others, or leave such rows out with source.where.")
+    if repeated and mode == "error":
+        verb = "repeats" if repeated == 1 else "repeat"
+        found.append(f"{repeated:,} {verb} a key: {_repeated(con, source)}")
+        ways_out.append("Make the key unique, or set idempotency.duplicates to first or last.")
+    if found:
+        raise SourceError(
+            f"of {total:,} rows of {spec.name}, {'; '.join(found)}",
+            place=spec.at("idempotency.key"),
+            hint=" ".join(ways_out),
+        )
+    return (_keep_one(con, mode=mode, extra=repeated),) if repeated else ()
 
 
-def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, extra: int, total: int) -> SourceError:
+def _offenders(con: DuckDBPyConnection, source: Source, condition: str, count: int) -> str:
+    """Where the first rows with this condition stand."""
+    rows = con.execute(
+        f"SELECT rowid FROM {NARROW} WHERE {condition} ORDER BY rowid LIMIT {_OFFENDERS_SHOWN}"
+    ).fetchall()
+    places = source.locate(con, [r[0] for r in rows])
+    more = f" and {count - len(places):,} more" if count > len(places) else ""
+    return ", ".join(places) + more
+
+
+def _repeated(con: DuckDBPyConnection, source: Source) -> str:
+    """The first keys that several rows have, and where those stand."""
     groups = con.execute(
-        f"SELECT any_value(key), list(rowid ORDER BY rowid)[1:4], count(*) FROM {NARROW} "
+        f"SELECT any_value(key), list(rowid ORDER BY rowid)[1:4], count(*) FROM {NARROW} WHERE key <> '' "
         f"GROUP BY key_hash HAVING count(*) > 1 ORDER BY min(rowid) LIMIT {_OFFENDERS_SHOWN}"
     ).fetchall()
     ordinals = [o for _, found, _ in groups for o in found]
@@ -282,11 +298,7 @@ def _duplicates(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, *, 
     for key, found, count in groups:
         more = f" and {count - len(found)} more" if count > len(found) else ""
         shown.append(f"{key!r} at {', '.join(places[o] for o in found)}{more}")
-    return SourceError(
-        f"{extra:,} of {total:,} rows of {spec.name} repeat a key: {'; '.join(shown)}",
-        place=spec.at("idempotency.key"),
-        hint="Make idempotency.key unique, or set idempotency.duplicates to first or last.",
-    )
+    return ", ".join(shown)
 
 
 def _keep_one(con: DuckDBPyConnection, *, mode: str, extra: int) -> str:
@@ -300,11 +312,6 @@ def _keep_one(con: DuckDBPyConnection, *, mode: str, extra: int) -> str:
         f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT * FROM bf_rows WHERE rowid IN (SELECT ordinal FROM bf_kept)"
     )
     return f"{extra:,} rows with a repeated key were left out (duplicates: {mode})"
-
-
-def _listed(places: Sequence[str], count: int) -> str:
-    more = f" and {count - len(places):,} more" if count > len(places) else ""
-    return ", ".join(places) + more
 
 
 def _kind(duckdb_type: str) -> str:

@@ -26,6 +26,13 @@ from batchform.spec.resolved import ResolvedSpec
 _DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
 
 
+Complaint = tuple[tuple[str, ...], str]
+"""The path of the field that is wrong, and a sentence on it."""
+
+_COLUMNS = ("destination", "columns")
+_FLATTEN = ("destination", "flatten")
+
+
 @dataclass(frozen=True, slots=True)
 class OutputColumn:
     """One column of the destination."""
@@ -38,12 +45,13 @@ def output_columns(spec: ResolvedSpec) -> tuple[OutputColumn, ...]:
     """The destination's columns, in order. Raises DestinationError with all complaints."""
     columns, complaints = _columns(spec)
     if complaints:
-        raise DestinationError("; ".join(complaints), place=spec.place)
+        words = "; ".join(sentence for _, sentence in complaints)
+        raise DestinationError(words, place=spec.at(".".join(complaints[0][0])))
     return columns
 
 
-def check_columns(spec: ResolvedSpec) -> list[str]:
-    """What is wrong with the destination's `columns` and `flatten`, as sentences; empty when they are fine."""
+def check_columns(spec: ResolvedSpec) -> list[Complaint]:
+    """What is wrong with the destination's `columns` and `flatten`; empty when they are fine."""
     return _columns(spec)[1]
 
 
@@ -76,7 +84,7 @@ def _parts(expression: Expression) -> Iterator[object]:
             return
 
 
-def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
+def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complaint]]:
     if spec.spec.destination.columns is not None:
         return _mapped(spec)
     columns = [OutputColumn(c, KeyColumn(c)) for c in spec.key_columns] or [OutputColumn("key", Key())]
@@ -93,8 +101,9 @@ def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
     return _named(columns, [(f, Field(f)) for f in fields], flat), []
 
 
-def _flatten_needs(what: str) -> list[str]:
-    return [f"destination.flatten needs {what}; leave it out, or map single columns in destination.columns"]
+def _flatten_needs(what: str) -> list[Complaint]:
+    words = f"destination.flatten needs {what}; leave it out, or map single columns in destination.columns"
+    return [(_FLATTEN, words)]
 
 
 def _named(
@@ -114,22 +123,27 @@ def _named(
     return (*key, *(OutputColumn(free(name), expression) for name, expression in flat), *rest)
 
 
-def _mapped(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
+def _mapped(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complaint]]:
     """The columns of `destination.columns`, after those columns of the key that the mapping leaves out."""
     mapping = spec.spec.destination.columns or {}
-    complaints = [] if mapping else ["destination.columns names no column; leave it out to have all of them"]
-    if mapping and spec.spec.destination.flatten:
-        complaints.append("destination.flatten has no effect beside destination.columns: leave one of them out")
+    complaints: list[Complaint] = []
+    if not mapping:
+        complaints.append((_COLUMNS, "destination.columns names no column; leave it out to have all of them"))
+    elif spec.spec.destination.flatten:
+        words = "destination.flatten has no effect beside destination.columns: leave one of them out"
+        complaints.append((_FLATTEN, words))
     columns, names = [], set()
     for name, text in mapping.items():
+        at = (*_COLUMNS, name)
         try:
             columns.append(OutputColumn(name, parse(text, spec)))
         except ExpressionError as exc:
-            complaints.append(f"destination.columns.{name}: {text!r}: {exc}")
+            complaints.append((at, f"destination.columns.{name}: {text!r}: {exc}"))
         if not name.strip():
-            complaints.append("destination.columns has a column without a name")
+            complaints.append((at, "destination.columns has a column without a name"))
         if name.casefold() in names:
-            complaints.append(f"destination.columns.{name} is there twice: upper and lower case are one to a database")
+            words = f"destination.columns.{name} is there twice: upper and lower case are one to a database"
+            complaints.append((at, words))
         names.add(name.casefold())
     expressions = [c.expression for c in columns]
     if Key() in expressions:
@@ -138,10 +152,13 @@ def _mapped(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[str]]:
     keys = [OutputColumn(c, KeyColumn(c)) for c in missing]
     if not spec.key_columns:
         keys = [OutputColumn("key", Key())]
-    complaints += [
-        f"destination.columns.{c.name}: the key's own column `{c.name}` is written too; give this one another name, "
-        f"or map the key under a name of your choice ({c.name}_key: {'key.' if spec.key_columns else ''}{c.name})"
-        for c in keys
-        if c.name.casefold() in names
-    ]
+    for c in keys:
+        if c.name.casefold() not in names:
+            continue
+        taken = next(name for name in mapping if name.casefold() == c.name.casefold())
+        words = (
+            f"destination.columns.{taken}: the key's own column `{c.name}` is written too; give this one another name, "
+            f"or map the key under a name of your choice ({c.name}_key: {'key.' if spec.key_columns else ''}{c.name})"
+        )
+        complaints.append(((*_COLUMNS, taken), words))
     return (*keys, *columns), complaints

@@ -11,7 +11,7 @@ from batchform.errors import Diagnostic, InvalidProject, UsageError, relative_to
 from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
-from batchform.spec.lint import destination_identity, lint_project, lint_spec
+from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
 from batchform.spec.model import Backend, EmulatorBackend, GeminiBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
 from batchform.spec.resolve import ProjectParts, compile_prompt, request_parts, resolve_spec
@@ -151,6 +151,7 @@ def _load_specs(
 ) -> tuple[ResolvedSpec, ...]:
     names: dict[str, str] = {}
     targets: dict[str, str] = {}
+    loaded: list[tuple[Document, Spec]] = []
     resolved = []
     for file in files:
         document, found = read_yaml(file.path, file.shown)
@@ -163,14 +164,17 @@ def _load_specs(
         if spec is None:
             problems += _check_pieces(document, parts)
             continue
+        loaded.append((document, spec))
         problems += lint_spec(document, spec, parts.root, config)
         problems += _check_unique(spec, document, parts.root, names, targets)
         result, found = resolve_spec(spec, document, file.path, parts)
         problems += found
         if result is not None:
-            at: NodePath = ("destination", "columns")
-            problems += [document.diagnostic("output-columns", text, at) for text in check_columns(result)]
+            problems += [document.diagnostic("output-columns", text, at) for at, text in check_columns(result)]
             resolved.append(result)
+    entries = config.specs if config is not None else ()
+    own = ProjectFiles(parts.root, parts.root / PROJECT_FILE, entries, [f.path for f in files])
+    problems += lint_destinations(loaded, own)
     return tuple(sorted(resolved, key=lambda s: s.name))
 
 

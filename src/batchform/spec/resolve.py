@@ -24,7 +24,6 @@ M = TypeVar("M", bound=BaseModel)
 
 _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 _JSON_MIME = "application/json"
-_PLACED = ("model", "source.path", "source.where", "source.query", "idempotency.key", "destination.path")
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def resolve_spec(
         output_format=request.output_format,
         **digests,
         spec_digest=_spec_digest(spec, model, backend_name, backend, retry, limits, digests),
-        places={name: document.place(*name.split(".")) for name in _PLACED},
+        places=_places(document, spec, parts),
     ), problems
 
 
@@ -127,8 +126,7 @@ def _template(
             exact = document.style(*at) == "|"
             template = templates.inline(ref.text, place=document.place(*at), exact_lines=exact)
         else:
-            named = document.diagnostic("", "", at)
-            template = templates.file(ref, place=named.place, line=named.source_line)
+            template = templates.file(ref, place=document.place(*at))
     except InvalidProject as exc:
         problems.extend(exc.diagnostics)
         return None
@@ -311,6 +309,15 @@ def canonical_model(name: str) -> str | None:
     kept = bare.removeprefix("tunedModels/")
     fits = kept and kept[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "._-@") for c in kept)
     return bare if fits and ".." not in kept else None
+
+
+def _places(document: Document, spec: Spec, parts: ProjectParts) -> dict[str, Place]:
+    """Where each field of a spec stands, by dotted name; model and backend perhaps in batchform.yaml."""
+    places = {".".join(map(str, path)): document.place(*path) for path in document.values if path}
+    for name in ("model", "backend"):
+        if getattr(spec, name) is None and parts.document.get("defaults", name) is not None:
+            places[name] = parts.document.place("defaults", name)
+    return places
 
 
 def _laid_over(own: M | None, default: M | None, kind: type[M]) -> M:

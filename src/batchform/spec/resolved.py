@@ -26,6 +26,14 @@ class Template(Protocol):
         """Text for one row. Raises jinja2 errors; rows/ turns them into a SourceError with the row's key."""
         ...
 
+    def where(self, column: str) -> Place:
+        """Where the template, or one that it includes, reads a column."""
+        ...
+
+    def place(self, jinja_name: str | None, line: int) -> Place:
+        """Where a line of one of the closure's templates stands in the files that the user wrote."""
+        ...
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -44,7 +52,7 @@ class ResolvedSpec:
     response_schema: JSON Schema of answers that was sent, None if free text; output_schema: what answers are validated
     against; output_format: "json" or "text"; the digests are the components of the request that a plan compares;
     parse_digest: of everything that decides how an answer is read, nothing that is sent;
-    places: where fields stand in the spec's file, by dotted name, for errors that show up later.
+    places: where fields stand in the user's files, by dotted name, for errors that show up later.
     """
 
     spec: Spec
@@ -72,7 +80,9 @@ class ResolvedSpec:
     places: Mapping[str, Place] = field(default_factory=dict)
 
     def at(self, name: str) -> Place:
-        """Where a field stands, such as `idempotency.key`; the top of the file if that is not known."""
+        """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""
+        while name not in self.places and "." in name:
+            name = name.rpartition(".")[0]
         return self.places.get(name, self.place)
 
     @property

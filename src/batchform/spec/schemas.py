@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from batchform.errors import Diagnostic, Place
-from batchform.spec.wording import one_of, shown, suggestion
+from batchform.spec.wording import one_of, shown, source_line, suggestion
 from batchform.spec.yaml_source import Document, NodePath, parse_yaml, read_text
 
 SUPPORTED: Final = frozenset(
@@ -104,14 +104,19 @@ def _read_file(file: Path, shown_path: str) -> tuple[SchemaSource | None, list[D
         document, problems = parse_yaml(text, shown_path)
         return (None, problems) if problems or document is None else (SchemaSource(document.value, document, ()), [])
     try:
-        schema = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        schema = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as exc:
-        return None, [Diagnostic("schema", f"bad JSON: {exc.msg}", Place(shown_path, exc.lineno, exc.colno))]
+        line = source_line(text.split("\n")[exc.lineno - 1], exc.colno)
+        place = Place(shown_path, exc.lineno, exc.colno, line)
+        return None, [Diagnostic("schema", f"bad JSON: {exc.msg}", place)]
     except (ValueError, RecursionError) as exc:
         message = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         return None, [Diagnostic("schema", f"bad JSON: {shown(message)}", Place(shown_path))]
     if not isinstance(schema, dict):
         return None, [Diagnostic("schema", "a schema file holds one JSON object", Place(shown_path, 1, 1))]
+    if _repeats_a_key(text):
+        found = [p for p in _as_yaml(text, shown_path)[1] if p.rule == "duplicate-key"]
+        return None, found or [Diagnostic("duplicate-key", "a key is given twice", Place(shown_path))]
     return SchemaSource(schema, _Positions(shown_path, schema, text), ()), []
 
 
@@ -123,19 +128,28 @@ class _Positions(Document):
         object.__setattr__(self, "_text", text)
 
     def diagnostic(self, rule: str, message: str, path: NodePath, **options: Any) -> Diagnostic:
-        document, _ = parse_yaml(self._text.replace("\t", " "), self.path)  # type: ignore[attr-defined]
+        document, _ = _as_yaml(self._text, self.path)  # type: ignore[attr-defined]
         found = document or Document(self.path, self.value)
         options["on_key"] = path in found.keys
         return found.diagnostic(rule, message, path, **options)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} is given twice")
-        result[key] = value
-    return result
+def _as_yaml(text: str, shown_path: str) -> tuple[Document | None, list[Diagnostic]]:
+    """A JSON text read by the YAML reader, which knows where things stand. JSON is YAML, but for its tabs."""
+    return parse_yaml(text.replace("\t", " "), shown_path)
+
+
+def _repeats_a_key(text: str) -> bool:
+    repeated = False
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        result = dict(pairs)
+        repeated = repeated or len(result) < len(pairs)
+        return result
+
+    json.loads(text, object_pairs_hook=check)
+    return repeated
 
 
 def _no_constant(name: str) -> Any:

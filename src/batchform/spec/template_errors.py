@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import SecurityError, UndefinedError
 
-from batchform.errors import Place, SourceError
+from batchform.errors import SourceError
 from batchform.spec.wording import shown, suggestion
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def explain_render_error(
 ) -> SourceError:
     """The error of one row, ready to be shown. columns: of the source, for suggestions; else those it was given."""
     name, line, values = _innermost(exc.__traceback__)
-    place_of = getattr(template, "place", None)
-    place = place_of(name, line) if place_of is not None else Place(template.name, line)
+    place = template.place(name, line)
     reason, hint = _reason(exc, columns or tuple(values))
     row = f" for the row with key {shown(key)!r}" if key else ""
     return SourceError(f"the template cannot be rendered{row}: {reason}", hint=hint, place=place)

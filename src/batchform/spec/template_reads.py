@@ -34,7 +34,14 @@ def references(tree: nodes.Template) -> Iterator[tuple[str, int, bool]]:
             yield name, node.lineno, optional
 
 
-class _AnyColumn(Exception):  # noqa: N818  (an answer, not an error)
+def line_reading(column: str, tree: nodes.Template) -> int:
+    """The first line on which a template reads a column, by its name or from `row`; 0 if it does not."""
+    lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == column]
+    lines += [owner.lineno for owner, name in _accesses(tree) if name == column and _is_row(owner)]
+    return min(lines, default=0)
+
+
+class _AnyColumn(Exception):  # an answer, not an error
     """What is read depends on the path that rendering takes."""
 
 
@@ -151,12 +158,8 @@ def _row_fields(tree: nodes.Template) -> set[str] | None:
     """Columns read as `row.name` or `row['name']`; None when `row` is used in any other way."""
     fields: set[str] = set()
     plain = 0
-    accesses: list[tuple[nodes.Expr, object]] = [(n.node, n.attr) for n in tree.find_all(nodes.Getattr)]
-    accesses += [
-        (n.node, n.arg.value if isinstance(n.arg, nodes.Const) else None) for n in tree.find_all(nodes.Getitem)
-    ]
-    for owner, name in accesses:
-        if not (isinstance(owner, nodes.Name) and owner.name == ROW):
+    for owner, name in _accesses(tree):
+        if not _is_row(owner):
             continue
         if not isinstance(name, str) or name in _ROW_METHODS or name.startswith("_"):
             return None
@@ -164,3 +167,15 @@ def _row_fields(tree: nodes.Template) -> set[str] | None:
         plain += 1
     uses = sum(1 for node in tree.find_all(nodes.Name) if node.name == ROW)
     return fields if uses == plain else None
+
+
+def _accesses(tree: nodes.Template) -> Iterator[tuple[nodes.Expr, object]]:
+    """(what is asked, for which name) of every `x.name` and `x['name']`; None when no name is written out."""
+    for dot in tree.find_all(nodes.Getattr):
+        yield dot.node, dot.attr
+    for item in tree.find_all(nodes.Getitem):
+        yield item.node, item.arg.value if isinstance(item.arg, nodes.Const) else None
+
+
+def _is_row(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Name) and node.name == ROW

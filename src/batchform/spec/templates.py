@@ -7,8 +7,10 @@ templates are written out, so the digest of the closure and the columns that it 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from batchform.spec.environment import has_reference
 from batchform.spec.resolved import Template
 from batchform.spec.template_env import GLOBALS, FlatContext, Row, RowContext, TemplateEnvironment
 from batchform.spec.template_errors import explain_render_error
-from batchform.spec.template_reads import ROW, DynamicReferenceError, columns_read, references
+from batchform.spec.template_reads import ROW, DynamicReferenceError, columns_read, line_reading, references
 from batchform.spec.wording import shown, source_line, suggestion
 from batchform.spec.yaml_source import read_text
 
@@ -92,9 +94,19 @@ class CompiledTemplate:
     def place(self, jinja_name: str | None, line: int) -> Place:
         """Where a line of one of the closure's templates stands in the files that the user wrote."""
         start = self.places.get(jinja_name or "", Place(self.name))
-        if start.column:  # inline text that is not written line by line
-            return start
-        return Place(start.path, start.line + line if line else start.line)
+        return _at(start, line, self.sources.get(jinja_name or "", ""))
+
+    def where(self, column: str) -> Place:
+        """Where the template, or one that it includes, reads a column: the first place, or else the template."""
+        for name, text in self.sources.items():
+            line = line_reading(column, self._compiled.environment.parse(text, name))
+            if not line:
+                continue
+            place = self.place(name, line)
+            found = re.search(rf"\b{re.escape(column)}\b", place.text)
+            whole = place.column == 0 and self.places[name].line == 0  # shown as the user wrote it, indentation and all
+            return replace(place, column=found.start() + 1) if found and whole else place
+        return Place(self.name)
 
 
 class TemplateSet:
@@ -108,13 +120,13 @@ class TemplateSet:
         self._files: dict[str, CompiledTemplate] = {}
         self._env = TemplateEnvironment(_Loader(self._read))
 
-    def file(self, name: str, *, place: Place | None = None, line: str = "") -> CompiledTemplate:
-        """Compile a file of the template folder. place, line: where its name is written. Raises InvalidProject."""
+    def file(self, name: str, *, place: Place | None = None) -> CompiledTemplate:
+        """Compile a file of the template folder. place: where its name is written. Raises InvalidProject."""
         if name not in self._files:
             try:
                 self._read(name)
             except _Unreadable as exc:
-                raise InvalidProject([exc.diagnostic(place, line)]) from None
+                raise InvalidProject([exc.diagnostic(place)]) from None
             self._files[name] = self._compile(name, self._texts[name], self._shown(name), self._places(name))
         return self._files[name]
 
@@ -123,7 +135,7 @@ class TemplateSet:
 
         place: of the text's node; exact_lines: its first line is the one after `place.line` (a `|` block).
         """
-        start = Place(place.path, place.line) if exact_lines else Place(place.path, place.line, place.column or 1)
+        start = Place(place.path, place.line) if exact_lines else replace(place, column=place.column or 1)
         return self._compile(INLINE, text, INLINE, {INLINE: start})
 
     def names(self) -> list[str]:
@@ -261,8 +273,7 @@ class TemplateSet:
                     if optional and exc.rule == "template-not-found":
                         absent.add(other)
                         continue
-                    at = _problem("", "", place, line, source)
-                    raise InvalidProject([exc.diagnostic(at.place, at.source_line)]) from None
+                    raise InvalidProject([exc.diagnostic(_at(place, line, source))]) from None
                 places[other] = Place(self._shown(other))
             self._collect(other, sources, trees, absent, places, (*above, name))
 
@@ -286,10 +297,9 @@ class _Unreadable(TemplateNotFound):
         super().__init__(None, message)
         self.rule, self.hint, self.place = rule, hint, place
 
-    def diagnostic(self, place: Place | None, line: str) -> Diagnostic:
+    def diagnostic(self, place: Place | None) -> Diagnostic:
         """The complaint: in the file itself if the trouble is there, or else where its name is written."""
-        where = self.place or place or Place("templates")
-        return Diagnostic(self.rule, self.message or "", where, self.hint, source_line="" if self.place else line)
+        return Diagnostic(self.rule, self.message or "", self.place or place or Place("templates"), self.hint)
 
 
 class _Loader(BaseLoader):
@@ -304,10 +314,16 @@ class _Loader(BaseLoader):
 
 def _problem(rule: str, message: str, start: Place, line: int, source: str, hint: str = "") -> Diagnostic:
     """A complaint about a line of a template that begins at `start`."""
-    place = start if start.column or not line else Place(start.path, start.line + line)
+    return Diagnostic(rule, message, _at(start, line, source), hint)
+
+
+def _at(start: Place, line: int, source: str) -> Place:
+    """Where a line of a template that begins at `start` stands; inline text not written line by line has one place."""
+    if start.column or not line:
+        return start
     lines = source.splitlines()
-    text = lines[line - 1] if 0 < line <= len(lines) else ""
-    return Diagnostic(rule, message, place, hint, source_line="" if start.column else source_line(text, 1))
+    text = lines[line - 1] if line <= len(lines) else ""
+    return Place(start.path, start.line + line, text=source_line(text, 1))
 
 
 def simple_parts(template: Template) -> list[tuple[str, str]] | None:

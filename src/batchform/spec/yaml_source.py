@@ -58,7 +58,10 @@ class Document:
     def place(self, *path: str | int, on_key: bool = False) -> Place:
         """Where the node stands, or else the nearest one above it."""
         spot = self._spot(path, on_key=on_key)
-        return Place(self.path, spot.line, spot.column) if spot else Place(self.path)
+        if spot is None:
+            return Place(self.path)
+        text = self.lines[spot.line - 1] if 0 < spot.line <= len(self.lines) else ""
+        return Place(self.path, spot.line, spot.column, source_line(text, spot.column))
 
     def style(self, *path: str | int) -> str:
         """How the scalar at this path is written."""
@@ -76,9 +79,7 @@ class Document:
         severity: str = "error",
     ) -> Diagnostic:
         """A complaint about the node at `path`."""
-        place = self.place(*path, on_key=on_key)
-        text = self.lines[place.line - 1] if 0 < place.line <= len(self.lines) else ""
-        return Diagnostic(rule, message, place, hint, severity, source_line(text, place.column))
+        return Diagnostic(rule, message, self.place(*path, on_key=on_key), hint, severity)
 
     def get(self, *path: str | int) -> Any:
         """The value at this path, None if there is none."""
@@ -296,8 +297,8 @@ class _Reader:
             self.broken.add(at)
         spot = _spot(node)
         line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
-        place = Place(self._path, spot.line, spot.column)
-        self.problems.append(Diagnostic(rule, message, place, hint, source_line=source_line(line, spot.column)))
+        place = Place(self._path, spot.line, spot.column, source_line(line, spot.column))
+        self.problems.append(Diagnostic(rule, message, place, hint))
 
 
 def _spot(node: yaml.Node) -> Spot:
@@ -322,4 +323,4 @@ def _syntax_error(exc: yaml.MarkedYAMLError, path: str, lines: tuple[str, ...]) 
         message += f" ({shown(exc.context)}"
         message += f" that starts on line {exc.context_mark.line + 1})" if exc.context_mark else ")"
     text = lines[line - 1] if 0 < line <= len(lines) else ""
-    return Diagnostic(rule, message, Place(path, line, column), hint, source_line=source_line(text, column))
+    return Diagnostic(rule, message, Place(path, line, column, source_line(text, column)), hint)
