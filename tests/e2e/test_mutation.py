@@ -141,7 +141,7 @@ def test_a_change_sends_exactly_the_affected_rows(project: Workspace, case: Case
 
 
 @pytest.fixture(scope="module")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def many_specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The project above, applied once."""
     root = tmp_path_factory.mktemp("mutation") / "project"
     workspace = Workspace(root, lambda: ("", ""))
@@ -171,9 +171,8 @@ def _sqlite(path: Path, rows: list[tuple[str, str, str]]) -> None:
 
 
 @pytest.fixture
-def project(applied: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def project(many_specs: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy of the applied project, where commands are run."""
-    workspace.root = workspace.root.with_name("copy")
-    shutil.copytree(applied, workspace.root, ignore=shutil.ignore_patterns("emulator", "results"))
+    workspace.become_copy_of(many_specs)
     monkeypatch.chdir(workspace.root)
     return workspace

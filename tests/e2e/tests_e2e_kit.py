@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,11 @@ class Workspace:
         self.spec()
         self.rows([self.row(i) for i in range(1, 7)])
 
+    def become_copy_of(self, root: Path) -> None:
+        """Go on in a copy of another project; the working directory is the caller's to change."""
+        self.root = self.root.with_name("copy")
+        shutil.copytree(root, self.root)
+
     @staticmethod
     def row(number: int, **changes: str) -> dict[str, str]:
         return {"id": f"T-{number}", "tenant": "acme", "title": f"ticket {number}", "body": f"text {number}", **changes}
@@ -103,6 +109,16 @@ class Workspace:
 
     def apply(self, *arguments: str) -> Result:
         return self.ok("apply", "--yes", "--json", *arguments)
+
+    def snapshot(self) -> dict[str, bytes | None]:
+        """Every file and folder of the ledger and of the results, byte for byte; not the emulator's own state."""
+        found: dict[str, bytes | None] = {}
+        for folder in (".batchform", "results"):
+            for path in sorted((self.root / folder).rglob("*")):
+                name = path.relative_to(self.root).as_posix()
+                if not name.startswith(".batchform/emulator"):
+                    found[name] = path.read_bytes() if path.is_file() else None
+        return found
 
     def billed(self) -> list[str]:
         """Digests of the requests that the emulator charged, in order."""
