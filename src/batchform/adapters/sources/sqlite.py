@@ -16,7 +16,7 @@ from urllib.parse import quote
 from batchform.adapters.sources.databases import check_spec, no_such_table, the_file
 from batchform.adapters.sources.paths import SourceFile
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, write_batches
-from batchform.adapters.sources.sql import quote_name
+from batchform.adapters.sources.sql import quote_name, unsteady_error
 from batchform.errors import SourceError
 from batchform.ports import Relation
 from batchform.spec.model import DatabaseSource
@@ -29,6 +29,8 @@ _BUSY_SECONDS = 5.0
 _FIRST_BATCH_ROWS = 16  # rows may be wide; the next batches grow by what the first ones weigh
 _BATCH_ROWS = 61_440
 _BATCH_BYTES = 16 << 20
+_UNSTEADY = frozenset({"random", "randomblob"})
+_REFUSED = "not authorized to use function: "
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
 
 
@@ -141,6 +143,8 @@ class SqliteSource:
                 f"{file.name} cannot be opened for reading: {error}.",
                 hint="A database in WAL mode needs a folder that can be written, or a copy without it.",
             )
+        if str(error).startswith(_REFUSED):
+            return unsteady_error(f"{str(error).removeprefix(_REFUSED).lower()}()", f"source.{self._field}")
         if name.startswith("SQLITE_AUTH"):
             return SourceError(f"source.{self._field} may only read: {error}.")
         if "one statement" in str(error):
@@ -162,8 +166,9 @@ def _connect(file: SourceFile) -> sqlite3.Connection:
     return db
 
 
-def _authorize(action: int, *_: Any) -> int:
-    return sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
+def _authorize(action: int, _: str | None, function: str | None, *__: str | None) -> int:
+    unsteady = action == sqlite3.SQLITE_FUNCTION and (function or "").lower() in _UNSTEADY
+    return sqlite3.SQLITE_OK if action in _READS and not unsteady else sqlite3.SQLITE_DENY
 
 
 def _order(db: sqlite3.Connection, table: str) -> str:
