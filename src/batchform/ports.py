@@ -101,8 +101,12 @@ class Destination(Protocol):
         """Whether what was delivered before is still there, with all of its parts if it has any."""
         ...
 
-    def check(self) -> None:
-        """Raise DestinationError if a delivery could not succeed (unwritable folder, foreign table). Writes nothing."""
+    def check(self, columns: Sequence[str] | None = None) -> None:
+        """Raise DestinationError if a delivery could not succeed (unwritable folder, foreign table). Writes nothing.
+
+        columns: names of the output columns, where nothing says that what is already there is ours: a file with other
+        columns, or of another format, is then refused. None: it was delivered, so it is ours whatever it holds.
+        """
         ...
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:

@@ -297,3 +297,63 @@ def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
     place = Place(tmp_path, "jsonl")
     place.deliver([("a", 1, None, None, float("nan"), None), ("b", 1, None, None, float("inf"), None)])
     assert [r[4] for r in place.read()] == [None, None]
+
+
+# --- whose file is it ----------------------------------------------------------------------------------------------
+
+COLUMNS = ("key", "n", "doc", "note", "score", "ok", "at")
+
+
+def test_what_was_delivered_is_known_by_its_columns(place: Place) -> None:
+    place.destination().check(COLUMNS)
+    place.deliver(ROWS)
+    place.destination().check(COLUMNS)
+    place.deliver([])
+    place.destination().check(COLUMNS)
+
+
+def test_odd_column_names_are_known_again(parts: Place) -> None:
+    parts.deliver(ROWS, columns="""key, n AS "a ""b"", c\r\nü", note AS " " """)
+    parts.destination().check(["key", 'a "b", c\r\nü', " "])
+
+
+@pytest.mark.parametrize("columns", [COLUMNS[:-1], (*COLUMNS, "more"), ("n", "key", *COLUMNS[2:]), ()])
+def test_a_file_with_other_columns_is_not_ours(parts: Place, columns: tuple[str, ...]) -> None:
+    parts.deliver(ROWS)
+    with pytest.raises(DestinationError, match=r"out/answers\.\w+ is already there, and batchform did not make it"):
+        parts.destination().check(columns)
+    parts.destination().check()  # recorded as delivered: whatever it holds
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"my precious\n", b"\n", b"\0\xff\xfe", b"[1]\n", b'{"key": ', b'"', b"PAR1", b"[" * 100_000, b"x" * 3_000_000],
+    ids=["prose", "blank", "binary", "array", "cut", "quote", "magic", "deep", "long"],
+)
+def test_a_file_that_is_not_of_the_format_is_not_ours(parts: Place, content: bytes) -> None:
+    parts.file.parent.mkdir()
+    parts.file.write_bytes(content)
+    with pytest.raises(DestinationError, match="batchform did not make it") as refused:
+        parts.destination().check(COLUMNS)
+    assert refused.value.hint == "Move it away, or choose another path."
+    assert parts.file.read_bytes() == content
+
+
+def test_an_empty_file_may_be_filled(parts: Place) -> None:
+    parts.file.parent.mkdir()
+    parts.file.touch()
+    parts.destination().check(COLUMNS)
+
+
+def test_what_is_no_file_is_refused(parts: Place) -> None:
+    parts.file.parent.mkdir()
+    os.mkfifo(parts.file)
+    for columns in (None, COLUMNS):
+        with pytest.raises(DestinationError, match="is not a regular file"):
+            parts.destination().check(columns)
+
+
+def test_strangers_in_a_folder_of_parts_do_not_matter(parts: Place) -> None:
+    parts.file.parent.mkdir()
+    parts.file.write_bytes(b"mine")
+    parts.destination(folder=True).check(COLUMNS)

@@ -482,6 +482,56 @@ def test_answers_that_a_stricter_reading_refuses_are_failed_and_sent_again(works
     assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
 
 
+FOREIGN: dict[str, tuple[str, bytes]] = {
+    "prose": ("jsonl", b"my precious\n"),
+    "other keys": ("jsonl", b'{"mine": 1}\n'),
+    "binary": ("csv", b"\xff\xfe\0\0"),
+    "other columns": ("csv", b"id,mine\n1,2\n"),
+    "not parquet": ("parquet", b"PAR1 it is not"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_batchform_did_not_make_is_refused_before_paying(workspace: Workspace, kind: str) -> None:
+    form, content = FOREIGN[kind]
+    path = workspace.write("results/mine.file", content)
+    workspace.spec(destination={"type": form, "path": "results/mine.file"})
+    planned = workspace.run("plan")
+    assert "apply will refuse: results/mine.file is already there, and batchform did not make it" in planned.out
+    for detach in ((), ("--detach",)):
+        refused = workspace.run("apply", "--yes", *detach)
+        assert (refused.code, workspace.billed()) == (1, [])
+        assert "results/mine.file is already there, and batchform did not make it" in refused.err
+        assert "Move it away, or choose another path." in refused.err
+    assert path.read_bytes() == content
+    path.unlink()
+    workspace.apply()
+    assert workspace.actions() == {"keep": 6}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_destination_moved_onto_a_foreign_file_is_refused_by_every_command(workspace: Workspace, form: str) -> None:
+    workspace.apply()
+    mine = workspace.write("results/mine.file", b"my precious")
+    workspace.spec(destination={"type": form, "path": "results/mine.file"})
+    for command in (("apply", "--yes"), ("sync",)):
+        refused = workspace.run(*command)
+        assert (refused.code, "batchform did not make it" in refused.out + refused.err) == (1, True)
+    assert mine.read_bytes() == b"my precious"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_deleted_ledger_leaves_the_destination_ours(workspace: Workspace, form: str) -> None:
+    to = {"type": form, "path": "results/all.file"}
+    workspace.spec(destination=to)
+    workspace.apply()
+    workspace.spec(destination={**to, "columns": {"said": "text"}})
+    workspace.apply()  # another mapping: recorded, so it is ours whatever its columns
+    shutil.rmtree(workspace.root / ".batchform")
+    workspace.apply()
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
+
+
 @pytest.mark.parametrize("kind", ["file", "foreign"])
 def test_a_destination_that_cannot_be_written_is_refused_before_paying(workspace: Workspace, kind: str) -> None:
     if kind == "file":

@@ -359,8 +359,8 @@ class DyingDestination:
     def exists(self, parts: tuple[str, ...] = ()) -> bool:
         return bool(self.inner.exists(parts))
 
-    def check(self) -> None:
-        self.inner.check()
+    def check(self, columns: tuple[str, ...] | None = None) -> None:
+        self.inner.check(columns)
 
     def deliver(self, con: duckdb.DuckDBPyConnection, delivery: Delivery) -> Delivered:
         self.inner.deliver(con, delivery)

@@ -18,6 +18,7 @@ from batchform.errors import DestinationError, LedgerCorrupt
 from batchform.ledger.records import ControlView, DeliveredTo, answers_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
+from batchform.plan.recorded import check_destination
 from batchform.ports import Clock, Delivered, Delivery, Destination
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import ANSWERS, Context, key_types, output_relation
@@ -97,7 +98,7 @@ def deliver_spec(
         need = needs_delivery(con, rows, last, digest=digest, exists=exists)
         if not need.any:
             return None
-        destination.check()
+        check_destination(control, spec, destination)
         _make_answers(con, ledger, control, rows, expected=need.rows)
         key = key_types(con, spec.key_columns, _recorded_types(control, spec), ROWS)
         context = Context(spec.name, key, _source(con, spec, source_rows), Path(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,16 @@ from batchform.spec.yaml_source import Document, NodePath
 _GLOB = re.compile(r"[*?\[]")
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FREE_FORM = ("generation_config", "request", "safety_settings", "output", "description")
+
+
+@dataclass(frozen=True)
+class ProjectFiles:
+    """The project's own files. spec_entries: as listed in `specs:`, relative to the root; spec_files: found in them."""
+
+    root: Path
+    file: Path
+    spec_entries: Sequence[str]
+    spec_files: Sequence[Path]
 
 
 def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None) -> list[Diagnostic]:
@@ -143,6 +154,42 @@ def destination_identity(spec: Spec, root: Path) -> str:
     return f"{where}\0{table.casefold()}"
 
 
+def lint_destinations(specs: Sequence[tuple[Document, Spec]], project: ProjectFiles) -> Iterator[Diagnostic]:
+    """Complaints about destinations that would write over the project's own files, or over another spec's source."""
+    for document, spec in specs:
+        target = _resolved(_written_file(spec, project.root))
+        written = f"the destination `{shown(spec.destination.path)}`"
+        if kept := _own_file(target, project):
+            message, hint = f"{written} {kept}", "Answers are no part of the project: write them to results/."
+            yield document.diagnostic("destination-in-project", message, ("destination", "path"), hint=hint)
+        for other, reading in specs:
+            patterns = [_resolved(project.root / path) for _, path in source_paths(reading)]
+            if other is not document and any(glob_matches(pattern, target) for pattern in patterns):
+                message = f"{written} is one of the files that {other.path} reads"
+                hint = "What a source holds is never written over: write elsewhere, and let that spec read a copy."
+                yield document.diagnostic("destination-is-source", message, ("destination", "path"), hint=hint)
+                break
+
+
+def _own_file(target: str, project: ProjectFiles) -> str:
+    """What the file of this path is to the project; "" if nothing."""
+    if target == _resolved(project.file):
+        return "is the project's file"
+    if target in {_resolved(file) for file in project.spec_files}:
+        return "is a spec"
+    for name in [*project.spec_entries, "templates", "schemas"]:
+        folder = project.root / name
+        if folder.is_dir() and _inside(Path(target), folder):
+            return f"is inside {shown(name.rstrip('/'))}/, which holds the project's own files"
+    return ""
+
+
+def _written_file(spec: Spec, root: Path) -> Path:
+    """The file that a delivery writes; of a folder of parts, some file in it."""
+    target = root / spec.destination.path
+    return target / f"part.{spec.destination.type}" if spec.destination.path.endswith("/") else target
+
+
 def _paths(
     document: Document, spec: Spec, root: Path, folders: Sequence[Path], config: Project | None
 ) -> Iterator[Diagnostic]:
@@ -151,12 +198,10 @@ def _paths(
         problem = _path_problem(path, root, folders)
         if problem:
             yield _path_diagnostic(document, at, problem)
-    target = root / spec.destination.path
-    if spec.destination.path.endswith("/"):
-        target = target / f"part.{spec.destination.type}"
-        if isinstance(spec.destination, DatabaseDestination):
-            message = f"a {spec.destination.type} destination is a file, not a folder"
-            yield document.diagnostic("wrong-value", message, ("destination", "path"))
+    target = _written_file(spec, root)
+    if spec.destination.path.endswith("/") and isinstance(spec.destination, DatabaseDestination):
+        message = f"a {spec.destination.type} destination is a file, not a folder"
+        yield document.diagnostic("wrong-value", message, ("destination", "path"))
     for _, path in sources:
         if glob_matches(_resolved(root / path), _resolved(target)):
             message = f"the destination `{shown(spec.destination.path)}` is one of the files that the source reads"
@@ -223,4 +268,13 @@ def glob_matches(pattern: str, path: str) -> bool:
         return pattern == path
 
 
-__all__ = ["FilesSource", "destination_identity", "glob_matches", "lint_project", "lint_spec", "source_paths"]
+__all__ = [
+    "FilesSource",
+    "ProjectFiles",
+    "destination_identity",
+    "glob_matches",
+    "lint_destinations",
+    "lint_project",
+    "lint_spec",
+    "source_paths",
+]

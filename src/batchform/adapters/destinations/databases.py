@@ -54,7 +54,7 @@ class _Table(ABC):
         except DestinationError:
             return True
 
-    def check(self) -> None:
+    def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (the database says what is ours)
         folded = self._table.casefold()
         if not folded.strip() or "\0" in folded or folded == OWNED or folded.startswith("sqlite_"):
             raise DestinationError(f"{self._shown}: a table cannot have this name.")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchform.adapters.destinations.columns_in import columns_in
 from batchform.adapters.destinations.staging import check_folder, refusing, staged, sync, write_rows
 from batchform.canon import file_digest
 from batchform.errors import DestinationError
@@ -29,12 +30,27 @@ class FileDestination:
     def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
         return self._path.is_file()
 
-    def check(self) -> None:
+    def check(self, columns: Sequence[str] | None = None) -> None:
         if self._path.is_dir():
             raise DestinationError(
                 f"{self._shown} is a folder.", hint="Name a file, or end the path with / for one part per delivery."
             )
         check_folder(self._path.parent, shown=self._shown)
+        if self._path.exists() and not self._path.is_file():
+            raise DestinationError(f"{self._shown} is not a regular file.", hint=_ELSEWHERE)
+        if columns is not None and self._path.exists() and self._path.stat().st_size:
+            self._refuse_foreign(columns)
+
+    def _refuse_foreign(self, columns: Sequence[str]) -> None:
+        """What batchform made has just the columns that it would write: it tells without a ledger."""
+        try:
+            found = columns_in(self._path, format=self._format)
+        except OSError as error:
+            raise DestinationError(
+                f"{self._shown} is already there and cannot be read: {error.strerror or error}.", hint=_ELSEWHERE
+            ) from error
+        if found != list(columns):
+            raise DestinationError(f"{self._shown} is already there, and batchform did not make it.", hint=_ELSEWHERE)
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
         self.check()
@@ -58,7 +74,7 @@ class PartFolder:
     def exists(self, parts: Sequence[str] = ()) -> bool:
         return self._path.is_dir() and all((self._path / part).is_file() for part in parts)
 
-    def check(self) -> None:
+    def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (parts bear names of our own)
         if self._path.exists() and not self._path.is_dir():
             raise DestinationError(f"{self._shown} is a file.", hint="A path that ends with / names a folder of parts.")
         check_folder(self._path, shown=self._shown)
@@ -83,6 +99,9 @@ class PartFolder:
             if stale and entry.name != keep:
                 Path(entry.path).unlink()
         sync(self._path)
+
+
+_ELSEWHERE = "Move it away, or choose another path."
 
 
 def _write(con: DuckDBPyConnection, relation: str, target: Path, *, format: str) -> int:  # noqa: A002
