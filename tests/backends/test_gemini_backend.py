@@ -425,6 +425,26 @@ def test_a_missing_key_says_where_it_was_looked_for() -> None:
         GeminiBackend(GeminiConfig(type="gemini", api_key_env="MY_KEY"), env=ENV, realm="google")
 
 
+def test_a_key_that_cannot_be_one_is_refused_without_showing_it() -> None:
+    with pytest.raises(AuthError, match="The API key in GEMINI_API_KEY holds characters") as caught:
+        GeminiBackend(GeminiConfig(type="gemini"), env={"GEMINI_API_KEY": "caf\xe9-key"}, realm="google")
+    assert "caf" not in caught.value.render()
+
+
+def test_the_emulators_name_is_no_secret() -> None:
+    body = {"error": {"code": 500, "message": "The emulator says no.", "status": "INTERNAL"}}
+    with (
+        RawServer(lambda _: Reply(500, body)) as server,
+        closing(
+            GeminiBackend(
+                EmulatorBackend(type="emulator", url=server.url), env={}, realm="emulator", sleep=lambda _: None
+            )
+        ) as backend,
+        pytest.raises(BackendError, match="The emulator says no"),
+    ):
+        backend.check_model(MODEL)
+
+
 def test_google_api_key_comes_first() -> None:
     both = {"GOOGLE_API_KEY": "one", "GEMINI_API_KEY": "two"}
     config = GeminiConfig(type="gemini")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+EMULATOR_KEY: Final = "emulator"
 BATCH_METHOD: Final = "batchGenerateContent"
 MAX_FILE_BYTES: Final = 2_000_000_000
 # A create call must stay under 20 MB, and the SDK escapes non-ASCII text, which can triple it.
@@ -71,7 +72,7 @@ class GeminiBackend:
         configured = config.url if isinstance(config, EmulatorBackend) else config.base_url
         self._base_url = (base_url or configured or GOOGLE_URL).rstrip("/")
         self._version = _api_version(config, env)
-        self._key = (api_key or find_api_key(config, env)).strip()
+        self._key = api_key or find_api_key(config, env)
         self._timeout = config.timeout
         # A create call must have ended well before another runner may take it for lost.
         self._create_timeout = max(0.001, min(config.timeout, config.settle / 2)) if config.settle else config.timeout
@@ -103,7 +104,7 @@ class GeminiBackend:
     def _redact(self) -> Redactor:
         from batchform.adapters.gemini_errors import Redactor
 
-        return Redactor(self._key)
+        return Redactor("" if self._key == EMULATOR_KEY else self._key)  # an ordinary word, and no secret
 
     @cached_property
     def _reader(self) -> RawReader:
@@ -332,11 +333,16 @@ class GeminiBackend:
 def find_api_key(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
     """The API key in the environment. Raises AuthError saying where it was looked for."""
     if isinstance(config, EmulatorBackend):
-        return "emulator"
+        return EMULATOR_KEY
     variables = (config.api_key_env,) if config.api_key_env else KEY_VARIABLES
     for variable in variables:
-        if env.get(variable, "").strip():
-            return env[variable]
+        key = env.get(variable, "").strip()
+        if key and not (key.isascii() and key.isprintable()):
+            raise AuthError(
+                f"The API key in {variable} holds characters that no key has.", hint="Export it anew, as it was given."
+            )
+        if key:
+            return key
     where = variables[0] if len(variables) == 1 else f"neither {variables[0]} nor {variables[1]}"
     raise AuthError(
         f"There is no API key: {where} is {'not ' if len(variables) == 1 else ''}set.",

@@ -107,7 +107,11 @@ class Session:
         from batchform.plan.registry import Registry
 
         prices = self.project.config.prices
-        return Registry.load(self.root / prices if prices else None)
+        if not prices:
+            return Registry.load()
+        from batchform.plan.override import lay_over
+
+        return lay_over(Registry.load(), self.root / prices, prices)
 
     def connect(self, *extra: Path) -> DuckDBPyConnection:
         """A DuckDB connection that may read the project, the ledger, the scratch folder and `extra`, and nothing else.
@@ -182,10 +186,10 @@ class Session:
             )
         if isinstance(config, GeminiBackend):
             config = with_environment(config, self.env)
-        base_url, key = None, None
+        base_url = None
         if isinstance(config, EmulatorBackend):
-            base_url, key = config.url or self._start_emulator(config), "emulator"
-        return GeminiAdapter(config, env=self.env, realm=realm_of(config), base_url=base_url, api_key=key)
+            base_url = config.url or self._start_emulator(config)
+        return GeminiAdapter(config, env=self.env, realm=realm_of(config), base_url=base_url)
 
     def _start_emulator(self, config: EmulatorBackend) -> str:
         from batchform.emulator import EmulatorServer
