@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,14 +57,6 @@ def digest(data: bytes) -> str:
 def digest_of(kind: str, value: Any) -> str:
     """Digest of a JSON value, tagged with what it is, so that equal JSON of different kinds never collides."""
     return digest(kind.encode() + b"\x00" + canonical_json(value))
-
-
-def digest_of_chunks(chunks: Iterable[bytes]) -> str:
-    """Digest of a byte stream given in pieces."""
-    h = hashlib.sha256()
-    for chunk in chunks:
-        h.update(chunk)
-    return "sha256:" + h.hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -117,23 +117,23 @@ def test_a_hash_that_is_not_its_keys(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     ledger.commit([], [rows_file(tmp_path / "1.parquet", "ab", columns={"key_hash": [key_hash("a"), key_hash("c")]})])
     (message,) = errors(ledger)
-    assert message.endswith(": 1 rows have a hash that is not their key's.")
+    assert message.endswith(": rows whose hash is not their key's: 1.")
 
 
 def test_missing_blobs(answered: Ledger) -> None:
-    answered.delete_blob("answers/t1.a.parquet")
+    answered.blobs.delete("answers/t1.a.parquet")
     (finding,) = findings(answered)
     assert finding == Finding(
         "warning",
         "answers/t1.a.parquet is missing.",
         "It is made again from archive/t1.jsonl.gz, for nothing, when it is needed.",
     )
-    answered.delete_blob("archive/t1.jsonl.gz")
+    answered.blobs.delete("archive/t1.jsonl.gz")
     assert errors(answered) == ["The answers of job t1 are gone: archive/t1.jsonl.gz is missing."]
 
 
 def test_a_missing_archive_whose_answers_are_there(answered: Ledger) -> None:
-    answered.delete_blob("archive/t1.jsonl.gz")
+    answered.blobs.delete("archive/t1.jsonl.gz")
     (finding,) = findings(answered)
     assert (finding.severity, "cannot be parsed anew" in finding.message) == ("warning", True)
 

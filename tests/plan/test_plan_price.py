@@ -157,16 +157,36 @@ def test_the_sql_expression_is_the_python_function(
     expected = usage_cost(
         model, prompt=prompt, output=output, thoughts=thoughts or 0, cached=cached or 0, registry=REGISTRY, when=NOW
     )
-    sql = usage_cost_sql(rates(model, registry=REGISTRY, when=NOW), prompt="a", output="b", thoughts="c", cached="d")
-    query = f"SELECT {sql} FROM (SELECT ?::BIGINT AS a, ?::BIGINT AS b, ?::BIGINT AS c, ?::BIGINT AS d)"
+    assert _by_sql(rates(model, registry=REGISTRY, when=NOW), prompt, output, thoughts, cached) == pytest.approx(
+        expected
+    )
+
+
+def _by_sql(known: Rates | None, *usage: int | None) -> float | None:
+    columns = ("prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens")
+    values = ", ".join(f"?::BIGINT AS {c}" for c in columns)
     with duckdb.connect() as con:
-        (found,) = con.execute(query, [prompt, output, thoughts, cached]).fetchall()[0]
-    assert found == pytest.approx(expected)
+        (found,) = con.execute(f"SELECT {usage_cost_sql(known, 'a')} FROM (SELECT {values}) a", usage).fetchall()[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ((100, 10, None, None), 100 * 1.0 + 10 * 2.0),
+        ((100, 10, 5, 40), 60 * 1.0 + 40 * 0.1 + 15 * 2.0),
+        ((100, None, None, 500), 100 * 0.1),
+        ((200_001, 0, 0, 0), 200_001 * 3.0),
+        ((None, 10, 0, 0), None),
+    ],
+)
+def test_cost_of_odd_usage(usage: tuple[int | None, ...], expected: float | None) -> None:
+    known = Rates(input=1.0, output=2.0, cached=0.1, above=Rates(input=3.0, output=4.0, cached=0.3))
+    assert _by_sql(known, *usage) == pytest.approx(expected)
 
 
 def test_an_unknown_price_is_null_in_sql() -> None:
-    with duckdb.connect() as con:
-        assert con.execute(f"SELECT {usage_cost_sql(None)}").fetchall() == [(None,)]
+    assert _by_sql(None, 1, 1, 1, 1) is None
 
 
 @pytest.fixture

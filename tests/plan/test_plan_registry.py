@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchform.errors import InvalidProject, Place
+from batchform.plan.override import lay_over
 from batchform.plan.registry import DATA, ModelInfo, PriceEntry, Registry
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
@@ -30,7 +31,7 @@ def rules(registry: Registry, model: str, now: dt.datetime = NOW, realm: str = "
 def overlay(tmp_path: Path, text: str, name: str = "prices.yaml") -> Registry:
     path = tmp_path / name
     path.write_text(text)
-    return Registry.load(path, shown=name)
+    return lay_over(Registry.load(), path, name)
 
 
 def test_every_fact_names_a_source_that_exists() -> None:
@@ -210,4 +211,4 @@ def test_an_override_that_is_no_mapping_is_one_clear_error(tmp_path: Path, text:
 
 def test_a_missing_override_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidProject, match="1 error"):
-        Registry.load(tmp_path / "none.yaml")
+        lay_over(Registry.load(), tmp_path / "none.yaml", "none.yaml")

@@ -238,7 +238,7 @@ def _make_shard(
         prints.append(hasher.fingerprint(canon.canonical_json(request)))
     path = folder / f"shard-{index:04d}.jsonl"
     path.write_bytes(b"".join(lines))
-    digest = canon.digest_of_chunks(lines)
+    digest = canon.digest(b"".join(lines))
     tag = f"bf-{spec}-{canon.short(digest)}-a{attempt}"
     rows_path = folder / f"shard-{index:04d}.rows.parquet"
     constants = {"status": "in_flight", "attempt": attempt, "tag": tag, "model": MODEL, "realm": "emulator"}

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchform.canon import key_hash, wire_key
-from batchform.plan.price import Rates
-from batchform.run.answers import cost_sql, write_answers
+from batchform.run.answers import write_answers
 from batchform.run.parse import Parsed, decode_line, key_hash_of, parse_file, parser_for
 
 TEXT = parser_for("text", None)
@@ -133,24 +132,6 @@ def test_shuffled_strange_and_moved_keys(tmp_path: Path) -> None:
     found, odd = answers(tmp_path, [line("c"), line("nobody"), line("a"), b"{}", b"!"], ["a"], ["a", "b", "c"])
     assert found["a"][3] == b"a" and found["c"][3] is None
     assert odd == {"unknown_key": 2, "moved": 1, "unreadable": 1}
-
-
-@pytest.mark.parametrize(
-    ("usage", "expected"),
-    [
-        ("100, 10, NULL, NULL", 100 * 1.0 + 10 * 2.0),
-        ("100, 10, 5, 40", 60 * 1.0 + 40 * 0.1 + 15 * 2.0),
-        ("100, NULL, NULL, 500", 100 * 0.1),
-        ("200001, 0, 0, 0", 200001 * 3.0),
-        ("NULL, 10, 0, 0", None),
-    ],
-)
-def test_cost(usage: str, expected: float | None) -> None:
-    rates = Rates(input=1.0, output=2.0, cached=0.1, above=Rates(input=3.0, output=4.0, cached=0.3))
-    columns = "prompt_tokens, output_tokens, thought_tokens, cached_tokens"
-    found = duckdb.sql(f"SELECT {cost_sql(rates)} FROM (VALUES ({usage})) a({columns})").fetchall()
-    assert found[0][0] == pytest.approx(expected)
-    assert cost_sql(None) == "NULL"
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

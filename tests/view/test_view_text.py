@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchform.spec.wording import counted, money
 from batchform.view.requests import prompt_lines, request_diff, request_lines
-from batchform.view.text import clipped, counted, duration, money, safe, safe_lines, size, tokens
+from batchform.view.text import clipped, duration, safe, safe_lines, size, tokens
 
 
 @settings(deadline=None)

@@ -45,6 +45,7 @@ def verify_command(common: Common) -> int:
 
     from batchform.cli.wiring import open_session
     from batchform.ledger.verify import verify
+    from batchform.spec.wording import counted
 
     with open_session(common) as session:
         con = session.connect()
@@ -60,7 +61,7 @@ def verify_command(common: Common) -> int:
             for finding in findings:
                 click.echo(f"{finding.severity}: {finding.message}" + (f"\n  {finding.hint}" if finding.hint else ""))
             if not common.quiet:
-                click.echo("The ledger holds together." if not errors else f"{len(errors)} errors.")
+                click.echo("The ledger holds together." if not errors else f"{counted(len(errors), 'error')}.")
     return 1 if errors else 0
 
 

@@ -208,16 +208,16 @@ def _confirm(plan: Plan, yes: bool) -> None:
     """Ask before rows are paid for. Without a terminal --yes, or a saved plan, must say it."""
     from batchform.cli.wiring import is_terminal
     from batchform.errors import UsageError
+    from batchform.spec.wording import counted, money
 
     if yes or plan.rows_to_send == 0:
         return
     if not is_terminal():
         raise UsageError(
-            f"{plan.rows_to_send:,} rows would be sent and there is no terminal to ask",
+            f"{counted(plan.rows_to_send, 'row')} would be sent and there is no terminal to ask",
             hint="Add --yes, or review a saved plan and apply it: batchform plan --out DIR && batchform apply DIR",
         )
-    cost = plan.cost
-    click.confirm(f"Send {plan.rows_to_send:,} rows for about ${cost.expected:,.4f}?", abort=True)
+    click.confirm(f"Send {counted(plan.rows_to_send, 'row')} for about {money(plan.cost.expected)}?", abort=True)
 
 
 def _check_destinations(session: Session, plan: Plan) -> None:

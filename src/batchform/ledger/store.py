@@ -188,11 +188,6 @@ class Ledger:
         _beside(name)
         return name in self.blobs.list(name)
 
-    def delete_blob(self, name: str) -> None:
-        """Remove a blob whose retention has ended; absent is fine."""
-        _beside(name)
-        self.blobs.delete(name)
-
     # --- care ----------------------------------------------------------------------------------------------------
 
     def should_compact(self, spec: str) -> bool:

@@ -130,14 +130,14 @@ def _segment_rows(ledger: Ledger, con: DuckDBPyConnection, segment: Segment, nam
     ).fetchone()
     texts = (
         "rows more than the head says",
-        "keys occur twice",
-        "rows have a hash that is not their key's",
-        "rows have an unknown status",
-        "rows have a serial beyond their segment's",
+        "keys that occur twice",
+        "rows whose hash is not their key's",
+        "rows of unknown status",
+        "rows with a serial beyond their segment's",
     )
     for count, text in zip(found or (), texts, strict=True):
         if count:
-            yield Finding("error", f"{segment.name}: {count:,} {text}.", seg.RESTORE)
+            yield Finding("error", f"{segment.name}: {text}: {count:,}.", seg.RESTORE)
 
 
 def _rows_and_jobs(ledger: Ledger, con: DuckDBPyConnection, spec: str, view: ControlView) -> Iterator[Finding]:

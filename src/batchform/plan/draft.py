@@ -20,6 +20,7 @@ from batchform.rows.request import merge
 from batchform.spec.model import Limits
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import money
 
 _AUTO_INLINE_ROWS = 100
 _AUTO_INLINE_BYTES = 1_000_000
@@ -182,8 +183,4 @@ def _previous(control: ControlView, name: str) -> str:
     same = [j for j in jobs if j.intent.plan_digest == last]
     estimate = sum(j.intent.est_usd for j in same)
     actual = sum(j.collected.usd for j in same if j.collected)
-    return f"last apply was estimated {_usd(estimate)}, cost {_usd(actual)}"
-
-
-def _usd(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.6f}"
+    return f"last apply was estimated {money(estimate)}, cost {money(actual)}"

@@ -31,6 +31,7 @@ from batchform.rows.sql import literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import money
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -159,7 +160,7 @@ def _facts(state: dict[str, Any] | None) -> dict[str, str]:
     )  # fmt: skip
     facts = {label: str(state[column]) for column, label in labels if state[column] is not None}
     if state["cost_usd"] is not None:
-        facts["cost"] = f"${state['cost_usd']:.6f}"
+        facts["cost"] = money(state["cost_usd"])
     return facts
 
 

@@ -22,6 +22,7 @@ from typing import Final
 from batchform.errors import UsageError
 from batchform.plan.model import ZERO, Action, Range, Verdict
 from batchform.spec.model import Limits
+from batchform.spec.wording import counted, money
 
 PROJECT: Final = "project"
 NAMES: Final = ("max_usd", "max_rows", "max_changed_percent", "source_shrunk")
@@ -103,15 +104,15 @@ def _max_usd(scope: str, limit: float, figures: Figures) -> Verdict:
     if figures.to_send and not figures.priced:
         return _verdict("max_usd", scope, limit, cost.expected, "the price of the model is not known", ok=False)
     ok = cost.expected <= limit
-    words = f"expected cost ${cost.expected:,.2f} (up to ${cost.high:,.2f}) is {_side(within=ok)} ${limit:,.2f}"
-    if not ok and f"{cost.expected:,.2f}" == f"{limit:,.2f}":
+    words = f"expected cost {money(cost.expected)} (up to {money(cost.high)}) is {_side(within=ok)} {money(limit)}"
+    if not ok and money(cost.expected) == money(limit):
         words = f"expected cost ${cost.expected:,.6f} (up to ${cost.high:,.6f}) is above ${limit:,.6f}"
     return _verdict("max_usd", scope, limit, cost.expected, words, ok=ok)
 
 
 def _max_rows(scope: str, limit: int, figures: Figures) -> Verdict:
     ok = figures.to_send <= limit
-    words = f"{figures.to_send:,} row{'' if figures.to_send == 1 else 's'} to send, {_side(within=ok)} {limit:,}"
+    words = f"{counted(figures.to_send, 'row')} to send, {_side(within=ok)} {limit:,}"
     return _verdict("max_rows", scope, limit, figures.to_send, words, ok=ok)
 
 

@@ -114,34 +114,35 @@ def usage_cost(
     when: dt.datetime,
     mode: Mode = "batch",
 ) -> float | None:
-    """US dollars of one answer by its usage metadata (prompt includes cached); None if no price is known."""
+    """US dollars of one answer by its usage metadata (prompt includes cached); None if no price is known.
+
+    More cached tokens than the prompt has are taken for a mistake: the prompt is the most that can be cached.
+    """
     known = rates(model, registry=registry, when=when, mode=mode)
     if known is None:
         return None
     tier = known.of(prompt)
-    return max(prompt - cached, 0) * tier.input + cached * tier.cached + (output + thoughts) * tier.output
+    cached = min(cached, prompt)
+    return (prompt - cached) * tier.input + cached * tier.cached + (output + thoughts) * tier.output
 
 
-def usage_cost_sql(
-    known: Rates | None,
-    *,
-    prompt: str = "prompt_tokens",
-    output: str = "output_tokens",
-    thoughts: str = "thought_tokens",
-    cached: str = "cached_tokens",
-) -> str:
-    """`usage_cost` as a DuckDB expression; NULL tokens count as 0; itself NULL if no price is known."""
+def usage_cost_sql(known: Rates | None, alias: str) -> str:
+    """`usage_cost` as a DuckDB expression over the token columns of `alias`; NULL if no price or no usage is known."""
     if known is None:
         return "CAST(NULL AS DOUBLE)"
-    p, o, t, c = (f"coalesce({column}, 0)" for column in (prompt, output, thoughts, cached))
+    prompt = f"{alias}.prompt_tokens"
+    cached = f"least(coalesce({alias}.cached_tokens, 0), {prompt})"
+    output = f"coalesce({alias}.output_tokens, 0) + coalesce({alias}.thought_tokens, 0)"
 
     def one(r: Rates) -> str:
-        fresh = f"greatest({p} - {c}, 0) * {r.input!r}::DOUBLE"
-        return f"{fresh} + {c} * {r.cached!r}::DOUBLE + ({o} + {t}) * {r.output!r}::DOUBLE"
+        fresh = f"({prompt} - {cached}) * {r.input!r}::DOUBLE"
+        return f"{fresh} + {cached} * {r.cached!r}::DOUBLE + ({output}) * {r.output!r}::DOUBLE"
 
     if known.above is None:
-        return f"({one(known)})"
-    return f"(CASE WHEN {p} > {TIER_TOKENS} THEN {one(known.above)} ELSE {one(known)} END)"
+        return f"(CASE WHEN {prompt} IS NOT NULL THEN {one(known)} END)"
+    return (
+        f"(CASE WHEN {prompt} > {TIER_TOKENS} THEN {one(known.above)} WHEN {prompt} IS NOT NULL THEN {one(known)} END)"
+    )
 
 
 def history_sql(relation: str, *, realm: str) -> str:

@@ -143,24 +143,16 @@ class Registry:
     prices_dated: str
 
     @classmethod
-    def load(cls, override: Path | None = None, *, shown: str = "") -> Registry:
-        """Read the package's data, and lay the user's YAML or JSON file over it, if there is one.
-
-        shown: the file's path as complaints name it. Raises InvalidProject with all complaints about the file.
-        """
+    def load(cls) -> Registry:
+        """Read the package's data; `plan.override.lay_over` puts the user's file on top."""
         models = msgspec.json.decode((DATA / "models.json").read_bytes(), type=_Models)
         prices = msgspec.json.decode((DATA / "prices.json").read_bytes(), type=_Prices)
-        registry = cls(
+        return cls(
             models={name: msgspec.convert({"id": name, **raw}, ModelInfo) for name, raw in models.models.items()},
             prices=prices.prices,
             service=models.service,
             prices_dated=prices.dated,
         )
-        if override is None:
-            return registry
-        from batchform.plan.override import lay_over
-
-        return lay_over(registry, override, shown or str(override))
 
     def model(self, name: str) -> ModelInfo | None:
         """What is known of a model; `models/x` is `x`."""

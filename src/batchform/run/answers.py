@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.ledger.records import ANSWER_COLUMNS
-from batchform.plan.price import TIER_TOKENS, Rates
+from batchform.plan.price import Rates, usage_cost_sql
 from batchform.rows.sql import literal
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Answers:
         found = con.execute(
             "SELECT coalesce(sum(prompt_tokens), 0), "
             "coalesce(sum(coalesce(output_tokens, 0) + coalesce(thought_tokens, 0)), 0), "
-            f"coalesce(sum({cost_sql(rates)}), 0) FROM {_parquet(self.path)} a"
+            f"coalesce(sum({usage_cost_sql(rates, 'a')}), 0) FROM {_parquet(self.path)} a"
         ).fetchone()
         return (int(found[0]), int(found[1]), float(found[2])) if found else (0, 0, 0.0)
 
@@ -104,25 +104,6 @@ def write_no_answers(con: DuckDBPyConnection, to: Path) -> None:
     """An answers Parquet without rows."""
     columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in ANSWER_COLUMNS.items())
     con.execute(f"COPY (SELECT {columns} LIMIT 0) TO {literal(str(to))} (FORMAT parquet)")
-
-
-def cost_sql(rates: Rates | None) -> str:
-    """SQL for the US dollars of an answer in alias `a`; NULL when there is no price or no usage."""
-    if rates is None:
-        return "NULL"
-    base = _cost(rates)
-    if rates.above is None:
-        return base
-    return f"CASE WHEN a.prompt_tokens > {TIER_TOKENS} THEN {_cost(rates.above)} ELSE {base} END"
-
-
-def _cost(rates: Rates) -> str:
-    cached = "least(coalesce(a.cached_tokens, 0), a.prompt_tokens)"
-    output = "coalesce(a.output_tokens, 0) + coalesce(a.thought_tokens, 0)"
-    return (
-        f"((a.prompt_tokens - {cached}) * {rates.input!r}::DOUBLE + {cached} * {rates.cached!r}::DOUBLE "
-        f"+ ({output}) * {rates.output!r}::DOUBLE)"
-    )
 
 
 def _parquet(path: Path) -> str:

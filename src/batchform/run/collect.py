@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from batchform.canon import digest
 from batchform.errors import BatchformError, LedgerMoved, NotFound
-from batchform.ledger.records import Collected, JobRecord, StateSeen, answers_name, archive_name
+from batchform.ledger.records import Collected, JobRecord, answers_name, archive_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
+from batchform.plan.price import usage_cost_sql
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
-from batchform.run.answers import Answers, cost_sql, write_answers
-from batchform.run.context import RunContext, described
+from batchform.run.answers import Answers, write_answers
+from batchform.run.context import RunContext, described, state_seen
 from batchform.run.recover import COMMIT_ATTEMPTS
 from batchform.run.row_states import WAITING, write_states
 
@@ -160,7 +161,8 @@ def _record(
             rows = _row_states(ctx, con, finished, answers, rest, scratch / "rows.parquet")
             event = _event(ctx, con, finished, answers, rows)
         try:
-            ctx.ledger.commit([*_seen(ctx, finished), event], [rows], expect=ctx.ledger.serial)
+            seen = state_seen(ctx, record, finished.remote) if finished.remote else []
+            ctx.ledger.commit([*seen, event], [rows], expect=ctx.ledger.serial)
         except LedgerMoved:
             ctx.ledger.refresh()
         else:
@@ -221,7 +223,7 @@ def _row_states(
             answer_fp="r.request_fp",
             tag=literal(tag),
             answered_at=literal(timestamp(ended)),
-            cost=cost_sql(ctx.rates(record.intent.model)),
+            cost=usage_cost_sql(ctx.rates(record.intent.model), "a"),
         ),
         "at": literal(ctx.now()),
     }
@@ -278,20 +280,6 @@ def _event(
         output_tokens=usage[1],
         usd=usage[2],
     )
-
-
-def _seen(ctx: RunContext, finished: Finished) -> list[StateSeen]:
-    """The last state, when it is not in the ledger yet."""
-    remote, record = finished.remote, finished.record
-    if remote is None or remote.state == record.state:
-        return []
-    ended = timestamp(remote.ended_at) if remote.ended_at else None
-    return [
-        StateSeen(
-            at=ctx.now(), by=ctx.who, tag=record.tag, state=remote.state, error=remote.error,
-            counts=dict(remote.counts), ended_at=ended,
-        )
-    ]  # fmt: skip
 
 
 def _tell(ctx: RunContext, record: JobRecord, collected: Collected, parsed: Parsed | None) -> None:

@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from batchform.errors import BatchformError
-from batchform.ledger.records import Collected, Intent, JobRecord
+from batchform.ledger.records import Collected, Intent, JobRecord, StateSeen
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
 from batchform.plan.model import Shard
@@ -18,6 +18,7 @@ from batchform.plan.price import Rates
 from batchform.ports import Backend, Clock, Delivered, RemoteJob
 from batchform.spec.model import Backend as BackendSettings
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
+from batchform.spec.wording import counted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -126,6 +127,23 @@ def open_intents(ctx: RunContext) -> list[JobRecord]:
     return [r for r in ctx.ledger.control().jobs.values() if r.status == "intent"]
 
 
+def state_seen(ctx: RunContext, record: JobRecord, remote: RemoteJob) -> list[StateSeen]:
+    """The event of a state that the ledger does not have yet; none if it has."""
+    if remote.state == record.state and remote.error == record.error:
+        return []
+    return [
+        StateSeen(
+            at=ctx.now(),
+            by=ctx.who,
+            tag=record.tag,
+            state=remote.state,
+            error=remote.error,
+            counts=dict(remote.counts),
+            ended_at=timestamp(remote.ended_at) if remote.ended_at else None,
+        )
+    ]
+
+
 def described(intent: Intent) -> str:
     """A job in words, for messages."""
-    return f"{intent.tag} ({intent.rows} row{'s' if intent.rows != 1 else ''} of {intent.spec})"
+    return f"{intent.tag} ({counted(intent.rows, 'row')} of {intent.spec})"

@@ -32,6 +32,7 @@ from batchform.run.row_states import refuse_changed
 from batchform.run.submit import Submission, Submitter
 from batchform.run.track import Tracker
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import counted
 
 _LEASE_SECONDS: Final = 300.0
 
@@ -75,18 +76,18 @@ class Outcome:
         """
         if self.interrupted:
             return Interrupted(
-                f"Stopped. Everything is recorded; {_count(len(self.running), 'job')} go on at the service.",
+                f"Stopped. Everything is recorded; {counted(len(self.running), 'job')} at work at the service.",
                 hint="Come back with: batchform sync --wait",
             )
         if self.unknown:
             return UnknownSubmissions(
-                f"Whether {_count(len(self.unknown), 'job')} came to be is unknown: {', '.join(self.unknown[:5])}.",
+                f"Whether {counted(len(self.unknown), 'job')} came to be is unknown: {', '.join(self.unknown[:5])}.",
                 hint="Nothing is sent twice. Run `batchform sync` later: it looks for them and settles this.",
             )
         if (self.running or self.not_sent) and not detached:
-            waiting = f", {_count(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
+            waiting = f", {counted(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
             return StillRunning(
-                f"{_count(len(self.running), 'job')} still running{waiting}.",
+                f"{counted(len(self.running), 'job')} still running{waiting}.",
                 hint="Come back with: batchform sync --wait",
             )
         return self._failed_rows(tolerated)
@@ -280,7 +281,3 @@ def _note_submitted(outcome: Outcome, done: Submission) -> None:
     outcome.created += done.created
     outcome.adopted += done.adopted
     outcome.not_sent += done.held
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"

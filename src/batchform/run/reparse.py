@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from batchform.errors import LedgerMoved
 from batchform.ledger.records import Reparsed, answers_name, archive_name
 from batchform.ledger.store import RowsFile
+from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
-from batchform.run.answers import cost_sql, write_answers
+from batchform.run.answers import write_answers
 from batchform.run.collect import answered_values
 from batchform.run.context import RunContext
 from batchform.run.parse import parse_file, parser_for
@@ -121,7 +122,10 @@ def _requests(ctx: RunContext, known: str, tag: str) -> str:
 def _values(ctx: RunContext, spec: ResolvedSpec) -> dict[str, str]:
     """An answered row only changes how it was read; a failed one that can be read now gets its answer."""
     again = answered_values(
-        answer_fp="r.request_fp", tag=_HOLDER, answered_at=literal(ctx.now()), cost=cost_sql(ctx.rates(spec.model))
+        answer_fp="r.request_fp",
+        tag=_HOLDER,
+        answered_at=literal(ctx.now()),
+        cost=usage_cost_sql(ctx.rates(spec.model), "a"),
     )
     own = {c: f"CASE WHEN r.status = 'failed' THEN {sql} ELSE r.{c} END" for c, sql in again.items()}
     return {

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from batchform.errors import AuthError, BackendError, NotFound
-from batchform.ledger.records import JobRecord, StateSeen
-from batchform.ledger.segments import timestamp
+from batchform.ledger.records import JobRecord
 from batchform.ports import TERMINAL_STATES, Backend, RemoteJob
 from batchform.run.collect import Finished
-from batchform.run.context import RunContext, described, open_jobs, parse_stamp
+from batchform.run.context import RunContext, described, open_jobs, parse_stamp, state_seen
 
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
 _JITTER = 0.2
@@ -37,7 +36,7 @@ class Tracker:
             if isinstance(found, Finished):
                 finished.append(found)
             elif found is not None:
-                seen.extend(_changed(ctx, record, found))
+                seen.extend(state_seen(ctx, record, found))
                 ctx.progress.state(record, found)
         if seen:
             ctx.ledger.commit(seen)
@@ -50,10 +49,6 @@ class Tracker:
         times += [until] if until is not None else []
         if times:
             ctx.clock.sleep(max(0.0, (min(times) - ctx.clock.now()).total_seconds()))
-
-    def look_now(self) -> None:
-        """Make every job due."""
-        self._due.clear()
 
     def _next(self, record: JobRecord) -> datetime:
         """When to look next."""
@@ -109,15 +104,3 @@ class Tracker:
                 return True
             ended = parse_stamp(record.state_at)
         return ctx.clock.now() <= ended + settle
-
-
-def _changed(ctx: RunContext, record: JobRecord, remote: RemoteJob) -> list[StateSeen]:
-    if remote.state == record.state and remote.error == record.error:
-        return []
-    ended = timestamp(remote.ended_at) if remote.ended_at else None
-    return [
-        StateSeen(
-            at=ctx.now(), by=ctx.who, tag=record.tag, state=remote.state, error=remote.error,
-            counts=dict(remote.counts), ended_at=ended,
-        )
-    ]  # fmt: skip

@@ -13,6 +13,7 @@ from batchform.ports import Backend
 from batchform.run.classify import Reading
 from batchform.run.parse import parser_for
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import money
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Trial:
         answer = reading.response or reading.text or ""
         shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in answer)
         used = f"{reading.prompt_tokens or 0:,} tokens in, {reading.output_tokens or 0:,} out"
-        cost = "" if self.usd is None else f", ${self.usd:.6f} at the synchronous price"
+        cost = "" if self.usd is None else f", {money(self.usd)} at the synchronous price"
         free = " (emulator: nothing is charged)" if self.realm == "emulator" else ""
         why = f": {reading.message}" if reading.message else ""
         return f"{self.key}  {reading.cls}{why}  ({used}{cost}{free})\n  {shown}"

@@ -1,7 +1,8 @@
-"""Small words that all complaints share."""
+"""Small words and figures that all sentences share."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -40,6 +41,19 @@ def suggestion(name: object, options: Iterable[str], *, noun: str = "Known") -> 
     rest = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     first = f"Did you mean `{close}`? " if close else ""
     return f"{first}{noun}: {', '.join(known[:_LISTED])}{rest}." if known else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1,204 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def money(usd: float) -> str:
+    """`$0.57`, `$0.0012`: cents, or two digits that mean something."""
+    if usd == 0 or usd >= 0.01:
+        return f"${usd:,.2f}"
+    decimals = min(1 - math.floor(math.log10(usd)), 9)
+    return f"${usd:.{decimals}f}"
 
 
 def dotted(path: Iterable[str | int]) -> str:

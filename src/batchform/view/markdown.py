@@ -12,9 +12,10 @@ from typing import Final
 
 from batchform.canon import short
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
+from batchform.spec.wording import money
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import ORDER, action_totals, cost_range, jobs_words, label, quiet_line, sum_line, whys
-from batchform.view.text import clipped, count, money, safe, size, tokens
+from batchform.view.text import clipped, count, safe, size, tokens
 
 MAX_CHARS: Final = 60_000
 SAMPLE_LINES: Final = 60

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchform.errors import BatchformError
 from batchform.run.reconcile import Outcome
-from batchform.view.text import counted, money
+from batchform.spec.wording import counted, money
 
 
 def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterator[str]:

@@ -5,24 +5,26 @@ Neither ever shows an API key or the text of a row: they name jobs, states, coun
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from batchform.ledger.records import Collected, JobRecord
 from batchform.plan.model import Shard
 from batchform.ports import Delivered, RemoteJob
-from batchform.view.text import count, counted, money, safe, size
+from batchform.spec.wording import counted, money
+from batchform.view.text import count, safe, size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
 
-class _Spoken:
+class _Spoken(ABC):
     """Events as sentences; what a sentence is printed on is the subclass's."""
 
-    def _say(self, text: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _say(self, text: str) -> None: ...
 
     def note(self, message: str) -> None:
         self._say(safe(message))

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from batchform.plan.model import Action, Plan, Range, Reason, SpecPlan
-from batchform.view.text import count, counted, money, safe
+from batchform.spec.wording import counted, money
+from batchform.view.text import count, safe
 
 ORDER: Final = (
     Action.RUN, Action.RERUN, Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.IN_FLIGHT, Action.UNKNOWN,

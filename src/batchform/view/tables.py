@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from batchform.canon import short
+from batchform.spec.wording import counted, money
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import request_diff, request_lines
-from batchform.view.text import clipped, count, counted, duration, money, safe
+from batchform.view.text import clipped, count, duration, safe
 from batchform.view.values import Explanation, JobLine, ResultsTable, SpecLine, StatusView
 
 CELL: Final = 40

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from batchform.canon import short
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
+from batchform.spec.wording import counted, money
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import ORDER, cost_range, jobs_words, label, quiet_line, sum_line, whys
-from batchform.view.text import clipped, count, counted, money, safe, size, tokens
+from batchform.view.text import clipped, count, safe, size, tokens
 
 _STYLES: Final = {
     Action.RUN: "green",

@@ -35,22 +35,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 row`, `1,204 rows`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def tokens(number: float) -> str:
     """`98,765`, `1.61 M`."""
     return f"{number:,.0f}" if number < 1_000_000 else f"{number / 1e6:,.2f} M"
-
-
-def money(usd: float) -> str:
-    """`$0.57`, `$0.0012`: cents, or two digits that mean something."""
-    if usd == 0 or usd >= 0.01:
-        return f"${usd:,.2f}"
-    decimals = min(1 - math.floor(math.log10(usd)), 9)
-    return f"${usd:.{decimals}f}"
 
 
 def size(number: int) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchform.adapters.sources.paths import SourceFile, describe, expand
 from batchform.adapters.sources.records import Dialect, data_records, normalised, records
-from batchform.adapters.sources.snapshot import Snapshot, check_columns, take, temp_path
+from batchform.adapters.sources.snapshot import Snapshot, check_columns, locate, take, temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text, source_error
 from batchform.adapters.sources.text import CHUNK, MAX_LINE, is_compressed, is_utf8, utf8_chunks
 from batchform.errors import Place, SourceError
@@ -98,16 +98,8 @@ class CsvSource:
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file:line` of each row; reads the files again up to the last of them."""
-        origins = self._snapshot.origins(con, ordinals) if self._snapshot else None
-        if origins is None:
-            return [f"row {ordinal + 1} of source.query" for ordinal in ordinals]
-        wanted, last = set(origins), max(origins, default=-1)
-        places: dict[int, str] = {}
-        rows = itertools.chain.from_iterable(self._places(file) for file in self._files)
-        for number, place in enumerate(itertools.islice(rows, last + 1)):
-            if number in wanted:
-                places[number] = place
-        return [places.get(origin, "a row that is no longer there") for origin in origins]
+        places = itertools.chain.from_iterable(self._places(file) for file in self._files)
+        return locate(con, self._snapshot, ordinals, places)
 
     def _places(self, file: SourceFile) -> Iterator[str]:
         for record in data_records(utf8_chunks(file, self._encoding), self._dialect, file):

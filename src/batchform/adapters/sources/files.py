@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchform.adapters.sources.paths import SourceFile, describe, expand
-from batchform.adapters.sources.snapshot import Snapshot, take, write_batches
+from batchform.adapters.sources.snapshot import Snapshot, locate, take, write_batches
 from batchform.adapters.sources.sql import source_error
 from batchform.adapters.sources.text import CHUNK, is_utf8
 from batchform.errors import SourceError
@@ -83,10 +83,7 @@ class FileListSource:
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """The path of each row's file."""
-        origins = self._snapshot.origins(con, ordinals) if self._snapshot else None
-        if origins is None:
-            return [f"row {ordinal + 1} of source.query" for ordinal in ordinals]
-        return [self._files[origin].name for origin in origins]
+        return locate(con, self._snapshot, ordinals, (file.name for file in self._files))
 
     def _batches(self, files: Sequence[SourceFile]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

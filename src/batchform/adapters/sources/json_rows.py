@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchform.adapters.sources.delimited import glob_escape
 from batchform.adapters.sources.paths import SourceFile, describe, expand
-from batchform.adapters.sources.snapshot import Snapshot, check_columns, take, temp_path
+from batchform.adapters.sources.snapshot import Snapshot, check_columns, locate, take, temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text, source_error
 from batchform.adapters.sources.text import MAX_LINE, check_utf8, is_compressed, utf8_chunks
 from batchform.errors import Place, SourceError
@@ -63,16 +63,8 @@ class JsonSource:
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file:line` of each row of JSON lines, `file: element N` of an array."""
-        origins = self._snapshot.origins(con, ordinals) if self._snapshot else None
-        if origins is None:
-            return [f"row {ordinal + 1} of source.query" for ordinal in ordinals]
-        wanted, last = set(origins), max(origins, default=-1)
-        places: dict[int, str] = {}
-        rows = itertools.chain.from_iterable(self._places(con, file) for file in self._files)
-        for number, place in enumerate(itertools.islice(rows, last + 1)):
-            if number in wanted:
-                places[number] = place
-        return [places.get(origin, "a row that is no longer there") for origin in origins]
+        places = itertools.chain.from_iterable(self._places(con, file) for file in self._files)
+        return locate(con, self._snapshot, ordinals, places)
 
     def _places(self, con: DuckDBPyConnection, file: SourceFile) -> Iterator[str]:
         if self._lines:
@@ -249,7 +241,6 @@ def _parsed(text: str, place: Place, *, one_line: bool = False) -> Any:
     try:
         value = json.loads(text, parse_constant=_constant, object_pairs_hook=_pairs)
         json.dumps(value, ensure_ascii=False).encode()
-        return value
     except json.JSONDecodeError as error:
         line = place.line if one_line else error.lineno
         at = Place(place.path, line, error.colno)
@@ -261,6 +252,7 @@ def _parsed(text: str, place: Place, *, one_line: bool = False) -> Any:
         raise SourceError(f"not valid JSON: {error}.", place=place) from error
     except RecursionError as error:
         raise SourceError("the JSON is nested too deeply.", place=place) from error
+    return value
 
 
 def _constant(name: str) -> NoReturn:

@@ -6,6 +6,7 @@ keep their numbers, and a source that changes during the run cannot make two sca
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,19 @@ class Snapshot:
         ).fetchall()
         found: dict[int, int] = dict(rows)
         return [found[ordinal] for ordinal in ordinals]
+
+
+def locate(
+    con: DuckDBPyConnection, snapshot: Snapshot | None, ordinals: Sequence[int], places: Iterator[str]
+) -> list[str]:
+    """Where rows of a snapshot stand. places: of every row that was read, in order."""
+    origins = snapshot.origins(con, ordinals) if snapshot else None
+    if origins is None:
+        return [f"row {ordinal + 1} of source.query" for ordinal in ordinals]
+    wanted = set(origins)
+    read = enumerate(itertools.islice(places, max(origins, default=-1) + 1))
+    found = {number: place for number, place in read if number in wanted}
+    return [found.get(origin, "a row that is no longer there") for origin in origins]
 
 
 def temp_folder(con: DuckDBPyConnection) -> Path:
