@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import pytest
 from tests_e2e_kit import Workspace
 
@@ -115,3 +116,44 @@ def test_each_output_column_at_its_own_key(workspace: Workspace) -> None:
         "specs/triage.yaml:11:8:",
         "specs/triage.yaml:13:8:",
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "found"),
+    [
+        ("id2", "row.nope", True),
+        ("id2", 'row["no pe"]', True),
+        ("id2", "'{{ row.nope }}!'", True),
+        ("id2", "\"{{ row['nope'] | upper }}\"", True),
+        ("id2", "\"{{ row.nope | default('') }}\"", False),
+        ("id2", '"{{ row.nope is defined }}"', False),
+        ("id2", "\"{{ row.get('nope') }}\"", False),
+        ("id2", "row.title", False),
+    ],
+)
+def test_a_missing_column_of_the_destination(workspace: Workspace, column: str, expression: str, found: bool) -> None:
+    """Before anything is paid for."""
+    text = SPEC.replace("results/triage.jsonl", f"results/triage.jsonl\n  columns:\n    {column}: {expression}")
+    workspace.write("specs/triage.yaml", text)
+    result = workspace.run("apply", "--yes")
+    assert (result.code, workspace.billed() == []) == ((1, True) if found else (0, False)), result.err
+    if found:
+        name = "no pe" if "no pe" in expression else "nope"
+        place = f"specs/triage.yaml:11:{5 + len(column) + 2}"
+        said = f"{place}: the source of triage has no column `{name}` (read by destination.columns.{column})"
+        assert said in result.err
+
+
+@pytest.mark.parametrize("key", ["[score]", "[id, score]", "'{{ id }}/{{ score }}'"])
+def test_a_key_that_is_not_a_finite_number(workspace: Workspace, key: str) -> None:
+    source = workspace.root / "data/t.parquet"
+    values = "(0, 0.5::DOUBLE), (1, 'nan'::DOUBLE), (2, '-inf'::DOUBLE), (3, '+inf'::DOUBLE)"
+    with duckdb.connect() as con:
+        con.execute(
+            f"COPY (SELECT id, score, 't' AS title, 'b' AS body FROM (VALUES {values}) t(id, score)) "
+            f"TO '{source}' (FORMAT parquet)"
+        )
+    spec = SPEC.replace("type: csv\n  path: data/tickets.csv", "type: parquet\n  path: data/t.parquet")
+    said = _refusal(workspace, spec.replace("[id]", key))
+    assert "of 4 rows of triage, 3 have a key that is not a finite number: " in said[0]
+    assert "data/t.parquet" in said[0]

@@ -49,6 +49,8 @@ def test_a_key_of_several_columns_is_taken_apart_again(rows: list[list[str]], co
         ("DECIMAL(9,2)", ["1.50"], True),
         ("DECIMAL(9,2)", ["1.5"], False),
         ("DOUBLE", ["0.1", "1e+300"], True),
+        ("HUGEINT", ["170141183460469231731687303715884105727"], False),
+        ("UHUGEINT", ["1"], False),
         ("BOOLEAN", ["true"], True),
         ("UUID", ["c4ca4238-a0b9-2382-0dcc-509a6f75849b"], True),
         ("TIMESTAMP", ["2026-01-31 10:00:00"], True),

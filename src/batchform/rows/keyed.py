@@ -2,7 +2,7 @@
 
 All of it runs in DuckDB. Two relations matter to the rest of the plan:
 
-- NARROW: a temp table (key, key_hash, fp_0 … fp_n), one row per source row, `rowid` is its 0-based ordinal;
+- NARROW: a temp table (key, key_hash, endless, fp_0 … fp_n), one row per source row, `rowid` is its 0-based ordinal;
 - WIDE: a view of the source's columns with `bf_key` and `bf_key_hash` in front, scanned only for candidates.
 
 An input fingerprint is md5 over a length-prefixed encoding of some columns. It keeps NULL apart from '', types apart
@@ -23,6 +23,7 @@ from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
+from batchform.spec.delivery import source_columns
 from batchform.spec.resolved import ResolvedSpec, Template
 
 if TYPE_CHECKING:
@@ -122,10 +123,11 @@ def _keyed(
         f"FROM (SELECT {key} AS bf_key, s.* FROM {rows_from})"
     )
     fingerprints = _fingerprints(recorded, relation.columns)
-    _build_narrow(con, fingerprints)
+    endless = _endless(spec, relation.columns)
+    _build_narrow(con, fingerprints, endless)
     notes = _check_keys(con, spec, source)
     if notes:
-        _build_narrow(con, fingerprints)
+        _build_narrow(con, fingerprints, endless)
     return KeyedRows(
         relation=relation,
         rows=_row(con, f"SELECT count(*) FROM {NARROW}")[0],
@@ -136,10 +138,18 @@ def _keyed(
     )
 
 
-def _build_narrow(con: DuckDBPyConnection, fingerprints: Mapping[str, tuple[str, str]]) -> None:
+def _endless(spec: ResolvedSpec, columns: Mapping[str, str]) -> str:
+    """SQL: whether a column of the key holds NaN or an infinity, which no other system would take for a key."""
+    keyed = spec.key_columns if spec.key_template is None else (spec.key_template.columns or ())
+    floats = [c for c in keyed if columns[c] in ("DOUBLE", "FLOAT")]
+    return " OR ".join(f"coalesce(NOT isfinite({identifier(c)}), false)" for c in floats) or "false"
+
+
+def _build_narrow(con: DuckDBPyConnection, fingerprints: Mapping[str, tuple[str, str]], endless: str) -> None:
     extra = "".join(f", {sql} AS {name}" for name, sql in fingerprints.values())
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {NARROW} AS SELECT bf_key AS key, bf_key_hash AS key_hash{extra} FROM {WIDE}"
+        f"CREATE OR REPLACE TEMP TABLE {NARROW} AS SELECT bf_key AS key, bf_key_hash AS key_hash, "
+        f"{endless} AS endless{extra} FROM {WIDE}"
     )
 
 
@@ -224,7 +234,8 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
 
 
 def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
-    """Every column that the key or a template names must be there."""
+    """Every column that the key, a template or a column of the destination names must be there: before anything is
+    paid for."""
     from batchform.spec.wording import suggestion
 
     key = "idempotency.key"
@@ -234,9 +245,16 @@ def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
         for column in sorted(template.columns or ()):
             if column not in columns and column not in missing:
                 missing[column] = template.where(column)
+    delivered = {c: f"destination.columns.{by}" for c, by in source_columns(spec).items()}
+    missing |= {c: spec.at(by) for c, by in delivered.items() if c not in columns and c not in missing}
     if missing:
         first, place = next(iter(missing.items()))
-        named = [f"`{c}`" if at == place else f"`{c}` (read at {at})" for c, at in missing.items()]
+        named = [
+            f"`{c}` (read by {delivered[c]})" if c in delivered
+            else f"`{c}`" if at == place
+            else f"`{c}` (read at {at})"
+            for c, at in missing.items()
+        ]  # fmt: skip
         raise SourceError(
             f"the source of {spec.name} has no column {', '.join(named)}",
             place=place,
@@ -246,10 +264,10 @@ def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
 
 def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> tuple[str, ...]:
     """Refuse NULL, empty and duplicate keys, all in one error, or resolve duplicates as the spec says."""
-    total, nulls, empties, repeated = _row(
+    total, nulls, empties, endless, repeated = _row(
         con,
         "SELECT count(*), count(*) FILTER (key IS NULL), count(*) FILTER (key = ''), "
-        "count(*) FILTER (key <> '') - count(DISTINCT key_hash) FILTER (key <> '') "
+        "count(*) FILTER (endless), count(*) FILTER (key <> '') - count(DISTINCT key_hash) FILTER (key <> '') "
         f"FROM {NARROW}",
     )
     mode = spec.spec.idempotency.duplicates
@@ -257,6 +275,7 @@ def _check_keys(con: DuckDBPyConnection, spec: ResolvedSpec, source: Source) -> 
     for count, what, condition in (
         (nulls, "no key (NULL)", "key IS NULL"),
         (empties, "an empty key", "key = ''"),
+        (endless, "a key that is not a finite number", "endless"),
     ):
         if count:
             verb = "has" if count == 1 else "have"

@@ -32,10 +32,11 @@ ANSWERS = "bf_answers"
 """Temp view of the deliverable answers: key, key_hash, bf_rank (of the key), bf_serial (that brought it) and FIELDS."""
 
 _PIECE = r"(?:\\.|[^\\|])*"
-# Types whose text reads back as the same value; a key column of another type is delivered as text.
+# Types whose text reads back as the same value; a key column of another type is delivered as text. Integers wider than
+# 64 bits are text too: JSON, Parquet and Arrow would hold them as floats.
 _PLAIN_TYPES = frozenset(
-    ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-     "UHUGEINT", "FLOAT", "DOUBLE", "DATE", "TIME", "TIMESTAMP", "UUID", "DECIMAL")
+    ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+     "FLOAT", "DOUBLE", "DATE", "TIME", "TIMESTAMP", "UUID", "DECIMAL")
 )  # fmt: skip
 
 
@@ -205,14 +206,15 @@ def _variables(
 def _renderer(column: OutputColumn, context: Context) -> Callable[[Mapping[str, Any]], str]:
     from jinja2 import BaseLoader
 
-    from batchform.spec.template_env import TemplateEnvironment
+    from batchform.spec.template_env import TemplateEnvironment, without_addresses
 
     assert isinstance(column.expression, Rendered)
-    template = TemplateEnvironment(BaseLoader()).from_string(column.expression.text)
+    written = column.expression.text
+    template = TemplateEnvironment(BaseLoader()).from_string(written)
 
     def render(values: Mapping[str, Any]) -> str:
         try:
-            return template.render(values)
+            return without_addresses(template.render(values), values, [written])
         except Exception as exc:
             raise DestinationError(
                 f"destination.columns.{column.name} of {context.spec} fails for the key {values['key']!r}: {exc}",

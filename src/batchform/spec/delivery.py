@@ -71,6 +71,21 @@ def reads_row(columns: tuple[OutputColumn, ...]) -> bool:
     )
 
 
+def source_columns(spec: ResolvedSpec) -> dict[str, str]:
+    """Columns of the source that `destination.columns` needs beside the key → the column that reads each."""
+    needed: dict[str, str] = {}
+    for column in output_columns(spec):
+        match column.expression:
+            case RowColumn(name):
+                needed.setdefault(name, column.name)
+            case Rendered(row=row):
+                for name in sorted(row):
+                    needed.setdefault(name, column.name)
+            case _:
+                pass
+    return needed
+
+
 def _parts(expression: Expression) -> Iterator[object]:
     """What tells two expressions of one kind apart."""
     match expression:

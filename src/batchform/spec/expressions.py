@@ -90,10 +90,12 @@ class RowColumn:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A Jinja expression. reads: the names at its top level that it uses."""
+    """A Jinja expression. reads: the names at its top level that it uses; row: source columns that it cannot do without,
+    as far as its text tells."""
 
     text: str
     reads: frozenset[str]
+    row: frozenset[str] = frozenset()
 
 
 Expression = Key | KeyColumn | Field | InResponse | RowColumn | Rendered
@@ -289,6 +291,7 @@ def _rendered(text: str, spec: ResolvedSpec) -> Rendered:
     from jinja2 import BaseLoader, TemplateSyntaxError, meta, nodes
 
     from batchform.spec.template_env import GLOBALS, TemplateEnvironment
+    from batchform.spec.template_reads import row_columns_needed
 
     environment = TemplateEnvironment(BaseLoader())
     known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS]
@@ -304,4 +307,4 @@ def _rendered(text: str, spec: ResolvedSpec) -> Rendered:
         raise ExpressionError(f"nothing is called `{name}`{near(name, known)}; a column of the source is `row.{name}`")
     if "response" in reads:
         _check_field("response", spec)
-    return Rendered(text, frozenset(reads))
+    return Rendered(text, frozenset(reads), row_columns_needed(tree))

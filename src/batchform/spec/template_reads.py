@@ -154,6 +154,23 @@ def _names(node: nodes.Node) -> list[str]:
     return names if len(names) == len(parts) else []
 
 
+def row_columns_needed(tree: nodes.Template) -> frozenset[str]:
+    """Columns that an expression reads from `row` and that must be there: all but those it has a default for or tests.
+    None of them when it uses `row` in a way that does not tell."""
+    fields = _row_fields(tree)
+    if fields is None or ROW in _bound(tree):
+        return frozenset()
+    guards = [n.node for n in tree.find_all(nodes.Filter) if n.name in ("default", "d")]
+    guards += [n.node for n in tree.find_all(nodes.Test) if n.name in ("defined", "undefined")]
+    guarded = {n.attr for n in guards if isinstance(n, nodes.Getattr) and _is_row(n.node)}
+    guarded |= {
+        n.arg.value
+        for n in guards
+        if isinstance(n, nodes.Getitem) and _is_row(n.node) and isinstance(n.arg, nodes.Const)
+    }
+    return frozenset(fields - guarded)
+
+
 def _row_fields(tree: nodes.Template) -> set[str] | None:
     """Columns read as `row.name` or `row['name']`; None when `row` is used in any other way."""
     fields: set[str] = set()
