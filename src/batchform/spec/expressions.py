@@ -90,8 +90,8 @@ class RowColumn:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A Jinja expression. reads: the names at its top level that it uses; row: source columns that it cannot do without,
-    as far as its text tells."""
+    """A Jinja expression. reads: the names at its top level that it uses; row: source columns that must be there, as far
+    as its text tells."""
 
     text: str
     reads: frozenset[str]
