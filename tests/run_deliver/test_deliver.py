@@ -151,6 +151,13 @@ def test_jinja_failure_names_the_key(world: World) -> None:
         world.deliver(spec)
 
 
+def test_a_jinja_column_shows_no_memory_address(world: World) -> None:
+    spec = world.spec({**JSONL, "columns": {"s": "{{ key ~ key.upper }}"}})
+    world.answer({"T-1": said("bug")})
+    with pytest.raises(DestinationError, match=r"columns\.s of triage fails for the key 'T-1': it prints a function"):
+        world.deliver(spec)
+
+
 def test_nothing_new_is_nothing_done(world: World) -> None:
     spec = world.spec(JSONL)
     assert not world.need(spec).any and world.deliver(spec) is None

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
 import msgspec
 from jinja2 import BaseLoader, StrictUndefined, Template, Undefined
 from jinja2.exceptions import SecurityError
 from jinja2.nodes import EvalContext
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context, Macro, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import missing
+from jinja2.utils import Namespace, missing
 
 from batchform.canon import normalise
 
@@ -30,6 +30,10 @@ _DATE_ATTRIBUTES = frozenset(
     }
 )
 _DIRECTIVES = frozenset("YymdHIMSfjpaAbBuGVz%")
+# As Python shows an object without a text of its own; also escaped for HTML or an address, or broken by `wordwrap`.
+_OBJECT = re.compile(r"at(?:\s|%20)0x([0-9a-f]{6,})(?:>|&gt;|%3E)")
+_DIGITS = re.compile(r"[0-9a-f]{6,}")
+_OPENING = re.compile(r"<|&lt;|%3C")
 _JSON = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
@@ -72,7 +76,7 @@ class FlatContext(RowContext):
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """Jinja as batchform's templates have it."""
 
-    intercepted_binops = frozenset(("*", "**"))
+    intercepted_binops = frozenset(("*", "**", "-"))
     context_class = RowContext
 
     def __init__(self, loader: BaseLoader) -> None:
@@ -113,6 +117,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         if operator == "**":
             if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > 10_000:
                 raise SecurityError("the power is too large")
+        elif operator == "-":
+            if isinstance(left, Set):  # dict.keys() - other: a set, whose order differs between two runs
+                found = left - right
+                return [item for item in left if item in found]
         else:
             for text, times in ((left, right), (right, left)):
                 if (
@@ -126,13 +134,52 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
 def printable(value: Any) -> Any:
     """What `{{ value }}` may print. Functions and generators print as memory addresses, which differ in every run."""
-    if type(value) in _PLAIN or isinstance(value, (Undefined, Macro)):
+    if type(value) in _PLAIN or isinstance(value, Undefined):
         return value
     if isinstance(value, Iterator):
         raise TypeError("a generator cannot be printed; end the expression with `| list` or `| join(', ')`")
+    if isinstance(value, (Namespace, TemplateReference)):
+        name = "namespace" if isinstance(value, Namespace) else "self"
+        raise TypeError(f"`{name}` cannot be printed; name what is wanted of it, such as {name}.x")
+    if isinstance(value, Macro):
+        raise TypeError(
+            f"the macro `{value.name or 'caller'}` cannot be printed; are the parentheses of a call missing?"
+        )
     if callable(value) or re.match(r"<.* at 0x[0-9a-f]+>$", str(value)):
         raise TypeError(f"a {type(value).__name__} cannot be printed; are the parentheses of a call missing?")
     return value
+
+
+def without_addresses(text: str, values: Mapping[str, Any], written: Iterable[str]) -> str:
+    """`text`. Raises TypeError if it shows a function or another object by its address, which differs in every run.
+
+    `printable` sees what `{{ }}` prints, not what a filter or an operator made text of before. values: of the row,
+    which may hold such text, or the number, themselves; written: the template's own texts. Texts without "0x" pass.
+    """
+    held: set[str] | None = None
+    for match in _OBJECT.finditer(text):
+        if held is None:
+            held = {digits for leaf in _leaves([values, *written]) for digits in _DIGITS.findall(leaf.casefold())}
+        if match[1] in held:
+            continue
+        before = text[max(0, match.start() - 80) : match.start()]
+        start = max((found.start() for found in _OPENING.finditer(before)), default=len(before))
+        raise TypeError(
+            f"it prints a function or a generator, as {before[start:] + match[0]}; "
+            "call it with parentheses, or use `| list`"
+        )
+    return text
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The texts within a value; of an integer its hexadecimal digits."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, Mapping):
+        yield from _leaves([*value.keys(), *value.values()])
+    else:
+        yield f"{value:x}" if isinstance(value, int) else str(value)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -22,7 +22,14 @@ from batchform.canon import digest_of
 from batchform.errors import Diagnostic, InvalidProject, Place
 from batchform.spec.environment import has_reference
 from batchform.spec.resolved import Template
-from batchform.spec.template_env import GLOBALS, FlatContext, Row, RowContext, TemplateEnvironment
+from batchform.spec.template_env import (
+    GLOBALS,
+    FlatContext,
+    Row,
+    RowContext,
+    TemplateEnvironment,
+    without_addresses,
+)
 from batchform.spec.template_errors import explain_render_error
 from batchform.spec.template_reads import ROW, DynamicReferenceError, columns_read, line_reading, references
 from batchform.spec.wording import shown, source_line, suggestion
@@ -87,6 +94,8 @@ class CompiledTemplate:
         for module in self._stateful:
             module._module = None  # Jinja keeps imported modules: what one row did to them must not reach the next
         text = "".join(self._run(context))
+        if "0x" in text:
+            without_addresses(text, values, self.sources.values())
         if self.constant:
             self._text = text
         return text
