@@ -11,28 +11,35 @@ from batchform.spec.wording import counted, money
 
 
 def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterator[str]:
-    """A few plain lines: jobs, rows, money, destinations, and how to go on. held: rows that the plan did not send."""
+    """One plain line per spec, then the money, and how to go on. What each job did, progress has told.
+
+    held: rows that the plan did not send.
+    """
     if held:
         yield f"{counted(held, 'row')} held: `batchform plan` says why."
     did = (outcome.created, outcome.adopted, outcome.collected, outcome.reread, outcome.delivered, outcome.running)
     if not any(did):
         yield "Nothing to do." if held else "Nothing to do: every row is up to date."
         return
-    if outcome.created or outcome.adopted:
-        adopted = f", {counted(len(outcome.adopted), 'job')} adopted" if outcome.adopted else ""
-        yield f"Sent: {counted(len(outcome.created), 'job')} created{adopted}."
-    for spec, classes in sorted(outcome.rows.items()):
-        failed = ", ".join(f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered")
-        yield f"{spec}: {classes['answered']:,} answered" + (f", {failed}" if failed else "") + "."
-    for spec, classes in sorted(outcome.reread.items()):
-        failed = ", ".join(f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered")
-        yield f"{spec}: {classes['answered']:,} archived answers read anew" + (f", {failed}" if failed else "") + "."
+    for spec in sorted({*outcome.rows, *outcome.reread, *outcome.delivered}):
+        yield f"{spec}: {'; '.join(_of_spec(outcome, spec))}."
     if outcome.collected:
         yield f"Cost of what was collected: {money(outcome.usd)}."
-    for spec, delivered in sorted(outcome.delivered.items()):
-        yield f"{spec}: {counted(delivered.rows, 'row')} delivered to {delivered.location}."
     if detached and outcome.running:
         yield f"{counted(len(outcome.running), 'job')} at work. Come back with: batchform sync --wait"
+
+
+def _of_spec(outcome: Outcome, spec: str) -> Iterator[str]:
+    """What became of one spec's rows, and where they are."""
+    for classes, words in (
+        (outcome.rows.get(spec), "answered"),
+        (outcome.reread.get(spec), "archived answers read anew"),
+    ):
+        if classes is not None:
+            failed = [f"{n:,} {name}" for name, n in classes.most_common() if n and name != "answered"]
+            yield ", ".join([f"{classes['answered']:,} {words}", *failed])
+    if delivered := outcome.delivered.get(spec):
+        yield f"{counted(delivered.rows, 'row')} delivered to {delivered.location}"
 
 
 def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, Any]:
