@@ -78,7 +78,7 @@ def test_inline_results_come_with_their_metadata(
     assert next(iter(client.batches.list())).dest == done.dest
 
 
-def test_inline_takes_what_googles_client_makes_of_a_full_config(client: genai.Client) -> None:
+def test_inline_takes_what_googles_client_makes_of_a_full_config(client: genai.Client, server: EmulatorServer) -> None:
     config = {
         "system_instruction": "be brief",
         "safety_settings": [{"category": "HARM_CATEGORY_HATE_SPEECH", "threshold": "BLOCK_NONE"}],
@@ -88,7 +88,16 @@ def test_inline_takes_what_googles_client_makes_of_a_full_config(client: genai.C
         "max_output_tokens": 20,
     }
     image = genai.types.Part.from_bytes(data=b"\xff\xfb\x00\x8f", mime_type="image/png")  # '-' and '_' in its base64
-    client.batches.create(model=MODEL, src=[{"contents": ["hi", image], "config": config, "metadata": {"key": "r"}}])
+    job = client.batches.create(
+        model=MODEL, src=[{"contents": ["hi", image], "config": config, "metadata": {"key": "r"}}]
+    )
+    server.advance(JOB_SECONDS)
+    done = client.batches.get(name=job.name)
+    assert done.state.name == "JOB_STATE_SUCCEEDED"
+    (answer,) = done.dest.inlined_responses
+    assert (answer.metadata["key"], answer.error) == ("r", None)
+    assert "hi" in answer.response.text
+    assert 0 < answer.response.usage_metadata.candidates_token_count <= config["max_output_tokens"]
 
 
 def test_more_than_20_mb_inline_are_refused(client: genai.Client) -> None:
