@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchform.errors import BatchformError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,49 +17,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code. With --json an error is one JSON object on stdout as well."""
     import click
 
     from batchform.cli.app import app
     from batchform.errors import BatchformError, Interrupted, UsageError, disk_full, exit_code, no_room
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        result = app.main(args=given, standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
     except click.exceptions.Exit as exc:
         return exc.exit_code
-    except click.UsageError as exc:
-        exc.show()
-        return UsageError.exit_code
     except click.ClickException as exc:
         exc.show()
-        return 1
+        usage = isinstance(exc, click.UsageError)
+        told = UsageError(exc.format_message()) if usage else BatchformError(exc.format_message())
+        return _answer(given, told, exit_code(told))
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted")
-        return Interrupted.exit_code
+        return _failed(given, Interrupted("interrupted"))
     except BatchformError as exc:
-        _complain(exc.render())
-        return exit_code(exc)
+        return _failed(given, exc)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except OSError as exc:
-        _complain(disk_full(exc).render() if no_room(exc) else _system_error(exc))
-        return 1
     except Exception as exc:
         if no_room(exc):
-            _complain(disk_full(exc).render())
-            return 1
+            return _failed(given, disk_full(exc))
+        if isinstance(exc, OSError):
+            return _failed(given, BatchformError(_system_error(exc)))
         if os.environ.get("BATCHFORM_DEBUG"):
             raise
-        _complain(
-            f"internal error: {type(exc).__name__}: {exc}\n  This is a bug in batchform. BATCHFORM_DEBUG=1 shows where."
-        )
-        return 1
+        hint = "This is a bug in batchform. BATCHFORM_DEBUG=1 shows where."
+        return _failed(given, BatchformError(f"internal error: {type(exc).__name__}: {exc}", hint=hint))
 
 
-def _complain(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)  # noqa: T201
+def _failed(given: Sequence[str], error: BatchformError) -> int:
+    from batchform.errors import exit_code
+
+    print(f"error: {error.render()}", file=sys.stderr)  # noqa: T201
+    return _answer(given, error, exit_code(error))
+
+
+def _answer(given: Sequence[str], error: BatchformError, code: int) -> int:
+    """Tell a program that asked for JSON what went wrong; a person has it on stderr."""
+    options = given[: given.index("--")] if "--" in given else given
+    if "--json" in options:
+        import json
+        from contextlib import suppress
+
+        with suppress(OSError):  # nobody may be reading any more
+            print(json.dumps({"error": _as_json(error), "exit_code": code}, ensure_ascii=False), flush=True)  # noqa: T201
+    return code
+
+
+def _as_json(error: BatchformError) -> dict[str, Any]:
+    """An error for programs. type: its class in errors.py; diagnostics: the complaints of an InvalidProject."""
+    from batchform.errors import InvalidProject
+
+    told: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "place": str(error.place) if error.place else None,
+    }
+    if isinstance(error, InvalidProject):
+        told["diagnostics"] = [
+            {"rule": d.rule, "severity": d.severity, "message": d.message, "hint": d.hint, "place": str(d.place)}
+            for d in error.diagnostics
+        ]
+    return told
 
 
 def _system_error(exc: OSError) -> str:

@@ -75,18 +75,22 @@ def load_bundle(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise UsageError(f"{folder} holds no saved plan", hint="Make one with `batchform plan --out DIR`.")
+    again = "Plan again with `batchform plan --out DIR`."
     try:
         raw = msgspec.json.decode(path.read_bytes())
-        if raw.get("bundle_format") != BUNDLE_FORMAT:
-            raise StalePlan(
-                f"{path} has bundle format {raw.get('bundle_format')}, this batchform reads {BUNDLE_FORMAT}",
-                hint="Plan again with this version.",
-            )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise UsageError(f"{path} is not a saved plan: {exc}", hint=again) from exc
+    if not isinstance(raw, dict) or "bundle_format" not in raw:
+        raise UsageError(f"{path} is not a saved plan: it has no bundle_format", hint=again)
+    if raw["bundle_format"] != BUNDLE_FORMAT:
+        raise StalePlan(
+            f"{path} has bundle format {raw['bundle_format']}, this batchform reads {BUNDLE_FORMAT}",
+            hint="Plan again with this version.",
+        )
+    try:
         return msgspec.convert(raw, Manifest)
-    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as exc:
-        raise UsageError(
-            f"{path} is not a saved plan: {exc}", hint="Plan again with `batchform plan --out DIR`."
-        ) from exc
+    except msgspec.ValidationError as exc:
+        raise UsageError(f"{path} is not a saved plan: {exc}", hint=again) from exc
 
 
 def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> None:
