@@ -156,6 +156,10 @@ def test_a_schema_that_answers_do_not_meet_is_replayed_for_nothing_and_back(work
     workspace.spec(generation_config=config, output={"schema": {**SCHEMA, "required": ["label", "score"]}})
     assert workspace.actions() == {"reparse": 6}
     assert (workspace.run("apply", "--yes").code, len(workspace.billed())) == (6, 6)
+    workspace.ok("sync", "--wait")
+    assert len(workspace.billed()) == 6, "what fails for another parser is paid for by apply, which somebody reviews"
+    plan = workspace.plan()
+    assert (plan["actions"]["rerun"], plan["reasons"]) == (6, {"previous_failed": 6})
     workspace.spec(generation_config=config)
     assert workspace.plan()["rows_to_send"] == 0
     workspace.apply()

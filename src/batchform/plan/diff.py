@@ -27,6 +27,7 @@ PENDING = "pending"
 CHANGED = "changed"
 REQUESTED = "requested"
 RETRY = "retry"
+REREAD = "reread"  # failed because its answer is read otherwise than when it came: nobody asked to pay for another
 EXHAUSTED = "exhausted"
 KEEP = "keep"
 RETURNED = "returned"
@@ -37,7 +38,7 @@ REDELIVER = "redeliver"
 FORGET = "forget"
 REMOVE = "remove"
 QUIET_ABSENT = "quiet_absent"
-RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY)
+RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, REREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,8 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
     flags = ", ".join(f"{sql} AS {name}" for name, sql in same.items())
     joined = (
         f"SELECT n.rowid AS ordinal, coalesce(n.key_hash, l.key_hash) AS key_hash, l.key_hash IS NOT NULL AS known, "
-        f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.attempt, l.failure, "
-        f"l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
+        f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.answer_tag, l.attempt, "
+        f"l.failure, l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
         f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
     )
     rerun = ""
@@ -190,7 +191,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN status = 'failed' AND failure = 'invalid_output' AND {spec_same} AND row_same
             AND failure_parse IS DISTINCT FROM {literal(spec.parse_digest)} THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
-            CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN '{RETRY}'
+            CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN
+                CASE WHEN tag = answer_tag THEN '{REREAD}' ELSE '{RETRY}' END
             ELSE '{EXHAUSTED}' END
         WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'
         WHEN status IN ('absent', 'gone') AND {unchanged} THEN '{RETURNED}'

@@ -339,7 +339,7 @@ def _reason(state: dict[str, Any]) -> Reason:
     """The first component that differs explains the row; it never decides anything."""
     if state["class"] == first.REQUESTED:
         return Reason.REQUESTED
-    if state["class"] == first.RETRY:
+    if state["class"] in (first.RETRY, first.REREAD):
         return Reason.PREVIOUS_EXPIRED if state["failure"] == "expired" else Reason.PREVIOUS_FAILED
     if not state["known"] or (state["class"] == first.PENDING and not state["answered"]):
         return Reason.NEW_KEY
