@@ -85,7 +85,9 @@ def test_collected_results_are_not_lost_to_an_empty_collection() -> None:
 def test_what_is_known_of_specs() -> None:
     first = DeliveredTo(at=AT, spec="s", destination_digest="a", through=1, rows=1, location="x")
     last = DeliveredTo(at=LATER, spec="s", destination_digest="a", through=4, rows=2, location="x")
-    rerun, more = (RerunRequested(at=AT, spec="s", chosen="archive/rerun-1.parquet", rows=1, keys=(key,)) for key in "ab")
+    rerun, more = (
+        RerunRequested(at=AT, spec="s", chosen="archive/rerun-1.parquet", rows=1, keys=(key,)) for key in "ab"
+    )
     allowed = Allowed(at=AT, limit="max_usd", plan_digest="p")
     quiet = [Refreshed(at=AT, spec="s"), Reparsed(at=AT, spec="s", parse_digest="x")]
     view = fold(enumerate([first, rerun, allowed, *quiet, last, more], 1), lineage="l", serial=9)
