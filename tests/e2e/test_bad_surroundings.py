@@ -172,7 +172,8 @@ def test_a_missing_or_refused_key(
     if key is not None:
         monkeypatch.setenv("GEMINI_API_KEY", key)
     project.project(backends={"local": {"type": "gemini", "base_url": gateway.url}})
-    edited(project)
+    project.rows([project.row(i, body="edited") for i in range(1, 6)])
+    assert project.actions() == {"rerun": 5, "forget": 1}, "what is free is not recorded either"
     untouched(project, *says)
     assert gateway.bill_summary().requests == 0
 

@@ -168,14 +168,15 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
     with ctx.ledger.lease(_LEASE_SECONDS) as lease:
         if lease.takeover:
             ctx.progress.note(lease.takeover)
-        for planned in plan.specs:
-            _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
 
         def on_full(tracker: Tracker) -> None:
             lease.renew()
             _round(ctx, outcome, tracker)
 
         submitter = Submitter(ctx, plan, bundle, on_full=on_full)
+        submitter.check()
+        for planned in plan.specs:
+            _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
         try:
             submitter.run(wait_for_room="leave" if leave else "wait")
         finally:

@@ -63,6 +63,7 @@ class Submitter:
         self._plan = plan
         self._bundle = bundle
         self._on_full = on_full
+        self._work = [Work(s, shard) for s in plan.specs for shard in s.shards]
         self._tracker = Tracker(ctx)
         self._quota: dict[str, tuple[datetime, int]] = {}  # backend → not before, refusals in a row
         self.done = Submission()
@@ -70,11 +71,9 @@ class Submitter:
     def run(self, *, wait_for_room: str = "wait") -> Submission:
         """Submit all shards. wait_for_room: "wait", or "leave": shards that find no room are left for a later plan.
 
-        Raises StalePlan when rows of a shard changed since it was planned, BackendError when the service refuses.
+        Raises BackendError when the service refuses. `check` comes first.
         """
-        queue = deque(Work(s, shard) for s in self._plan.specs for shard in s.shards)
-        self._check_models(queue)
-        self._check_rows(queue)
+        queue = deque(self._work)
         while queue:
             work = next((w for w in queue if self._has_room(w)), None)
             if work is None:
@@ -229,11 +228,17 @@ class Submitter:
 
     # --- checks ----------------------------------------------------------------------------------------------------
 
-    def _check_models(self, queue: Sequence[Work] | deque[Work]) -> None:
-        for name, model in dict.fromkeys((w.plan.backend, w.plan.model) for w in queue):
-            self._ctx.backend(name).check_model(model)
+    def check(self) -> None:
+        """Whether it can begin, asked before anything is recorded.
 
-    def _check_rows(self, queue: Sequence[Work] | deque[Work], *, since: int | None = None) -> None:
+        Raises AuthError or BackendError when the service refuses the key or the model, StalePlan when rows of a shard
+        changed since it was planned.
+        """
+        for name, model in dict.fromkeys((w.plan.backend, w.plan.model) for w in self._work):
+            self._ctx.backend(name).check_model(model)
+        self._check_rows(self._work)
+
+    def _check_rows(self, queue: Sequence[Work], *, since: int | None = None) -> None:
         """Refuse shards with rows that someone else changed since the plan (or since a serial that we knew)."""
         base = self._plan.serial if since is None else since
         for work in queue:
