@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ from batchform.errors import DestinationError, LedgerMoved, UsageError
 from batchform.ledger.compact import compact
 from batchform.ledger.export import export
 from batchform.ledger.lease import Note
-from batchform.ledger.records import Collected, NotSubmitted, Submitted
+from batchform.ledger.records import ANSWER_COLUMNS, Collected, NotSubmitted, Submitted
 from batchform.ledger.store import Ledger
 from batchform.ledger.verify import Finding, verify
 
@@ -44,13 +45,16 @@ def errors(ledger: Ledger) -> list[str]:
 def answered(tmp_path: Path) -> Ledger:
     """A ledger of one job of two rows, sent and collected."""
     ledger = open_ledger(tmp_path / "ledger")
-    (tmp_path / "blob").write_bytes(b"x")
+    (tmp_path / "raw").write_bytes(gzip.compress(b"{}\n" * 2, mtime=0))
+    with duckdb.connect() as con:
+        columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in ANSWER_COLUMNS.items())
+        con.execute(f"COPY (SELECT {columns} FROM range(2)) TO '{tmp_path / 'parsed'}' (FORMAT parquet)")
     ledger.commit(
         [intent("t1", rows=2)], [rows_file(tmp_path / "1.parquet", "ab", status="in_flight", tag="t1")], expect=0
     )
     ledger.commit([SUBMITTED])
-    for name in ("archive/t1.jsonl.gz", "answers/t1.a.parquet"):
-        ledger.put_blob(name, tmp_path / "blob")
+    ledger.put_blob("archive/t1.jsonl.gz", tmp_path / "raw")
+    ledger.put_blob("answers/t1.a.parquet", tmp_path / "parsed")
     done = {"status": "answered", "tag": "t1", "answer_tag": "t1", "answer_fp": b"1"}
     ledger.commit([COLLECTED], [rows_file(tmp_path / "2.parquet", "ab", **done)])
     return ledger
@@ -126,10 +130,36 @@ def test_missing_blobs(answered: Ledger) -> None:
     assert finding == Finding(
         "warning",
         "answers/t1.a.parquet is missing.",
-        "It is made again from archive/t1.jsonl.gz, for nothing, when it is needed.",
+        "`batchform sync` makes it again from the archived results, for nothing.",
     )
     answered.blobs.delete("archive/t1.jsonl.gz")
     assert errors(answered) == ["The answers of job t1 are gone: archive/t1.jsonl.gz is missing."]
+
+
+@pytest.mark.parametrize("damage", ["", "xx", "cut", "inside"])
+def test_damaged_blobs_are_named(answered: Ledger, tmp_path: Path, damage: str) -> None:
+    for name, way_out in (("answers/t1.a.parquet", "makes it again"), ("archive/t1.jsonl.gz", "Restore")):
+        path = tmp_path / "ledger" / name
+        sound = path.read_bytes()
+        middle = len(sound) // 4
+        path.write_bytes(
+            {"cut": sound[:-3], "inside": sound[:middle] + b"\xff" * 8 + sound[middle + 8 :]}.get(
+                damage, damage.encode()
+            )
+        )
+        (finding,) = findings(answered)
+        assert finding.severity == "error"
+        assert finding.message.startswith(f"{name} is damaged: ")
+        assert way_out in finding.hint
+        path.write_bytes(sound)
+    assert findings(answered) == []
+
+
+def test_answers_of_another_shape(answered: Ledger, tmp_path: Path) -> None:
+    with duckdb.connect() as con:
+        con.execute(f"COPY (SELECT 1 AS tag) TO '{tmp_path / 'ledger/answers/t1.a.parquet'}' (FORMAT parquet)")
+    (message,) = errors(answered)
+    assert message.startswith("answers/t1.a.parquet is damaged: it has no column key_hash, ")
 
 
 def test_a_missing_archive_whose_answers_are_there(answered: Ledger) -> None:

@@ -47,7 +47,7 @@ def apply_command(
         with _progress(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
-            chosen = _saved(session, bundle) if plan else _planned(session, ctx, select, allow, bundle)
+            chosen = _saved(session, ctx, bundle) if plan else _planned(session, ctx, select, allow, bundle)
         if not common.as_json and not plan:
             _show(chosen, common)
         if any(not v.ok for v in chosen.all_verdicts):
@@ -98,15 +98,19 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
 def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Sequence[str], bundle: Path) -> Plan:
     """A fresh plan with its shards, made after open submissions are settled, so that it sees what became of them."""
     from batchform.cli.planning import make_plan
+    from batchform.run.rebuild import rebuild_answers
     from batchform.run.recover import recover
 
+    specs = session.select(select)
     recover(ctx)
-    return make_plan(session, session.select(select), allow=allow, folder=bundle)
+    rebuild_answers(ctx, specs)
+    return make_plan(session, specs, allow=allow, folder=bundle)
 
 
-def _saved(session: Session, bundle: Path) -> Plan:
+def _saved(session: Session, ctx: RunContext, bundle: Path) -> Plan:
     """The saved plan, refused when it or anything that it was made from has changed."""
     from batchform.plan.bundle import check_files, check_fresh, load_bundle
+    from batchform.run.rebuild import rebuild_answers
 
     manifest = load_bundle(bundle)
     names = {s.name for s in manifest.plan.specs}
@@ -116,6 +120,7 @@ def _saved(session: Session, bundle: Path) -> Plan:
         check_files(bundle, manifest, con)
     finally:
         con.close()
+    rebuild_answers(ctx, specs)
     check_fresh(manifest, session.project, session.ledger, _source_paths(session, specs))
     return manifest.plan
 

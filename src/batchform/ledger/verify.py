@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from batchform.errors import BatchformError
 from batchform.ledger import segments as seg
 from batchform.ledger.fold import JobEvent
-from batchform.ledger.records import ControlView, Intent, JobRecord, Segment
+from batchform.ledger.records import ControlView, Intent, JobRecord, Segment, answers_name
 from batchform.ledger.relation import Part, create_rows_view
+from batchform.ledger.stored import AGAIN, answers_problem, archive_problem
 from batchform.rows.sql import literal
 
 if TYPE_CHECKING:
@@ -100,9 +101,13 @@ def _blobs(ledger: Ledger, view: ControlView) -> Iterator[Finding]:
                 "Fine if its retention has ended; else restore it.",
             )
         elif no_answers:
-            yield Finding(
-                "warning", f"{answers} is missing.", f"It is made again from {archive}, for nothing, when it is needed."
-            )
+            yield Finding("warning", f"{answers} is missing.", AGAIN)
+        if archive and not no_archive and (problem := archive_problem(ledger.blob(archive))):
+            yield Finding("error", f"{archive} is damaged: {problem}.", f"Restore it. {seg.RESTORE}")
+            no_archive = True
+        if answers and not no_answers and (problem := answers_problem(ledger.blob(answers))):
+            hint = seg.RESTORE if no_archive or not archive else f"Delete it: {AGAIN}"
+            yield Finding("error", f"{answers} is damaged: {problem}.", hint)
 
 
 def _rows(ledger: Ledger, con: DuckDBPyConnection, spec: str, view: ControlView | None) -> Iterator[Finding]:
@@ -155,12 +160,22 @@ def _rows_and_jobs(ledger: Ledger, con: DuckDBPyConnection, spec: str, view: Con
     for job in view.jobs.values():
         if job.intent.spec == spec and job.open and waiting.get(job.tag, 0) != job.intent.rows:
             yield _short_job(job, waiting.get(job.tag, 0))
-    for tag, count in con.execute(
-        f"SELECT answer_tag, count(*) FROM {rows} WHERE answer_tag IS NOT NULL GROUP BY 1 ORDER BY 1"
+    for tag, parse, count in con.execute(
+        f"SELECT answer_tag, parse_digest, count(*) FROM {rows} WHERE answer_tag IS NOT NULL GROUP BY ALL ORDER BY ALL"
     ).fetchall():
         answering = view.jobs.get(tag)
         if answering is None or answering.collected is None:
             yield Finding("error", f"{count:,} rows of {spec} are answered by job {tag}, which was not collected.")
+        elif parse is not None and answers_name(tag, parse) != answering.collected.answers:
+            yield from _read_again(ledger, answers_name(tag, parse))
+
+
+def _read_again(ledger: Ledger, answers: str) -> Iterator[Finding]:
+    """Answers that were parsed anew after they were collected."""
+    if not ledger.has_blob(answers):
+        yield Finding("warning", f"{answers} is missing.", AGAIN)
+    elif problem := answers_problem(ledger.blob(answers)):
+        yield Finding("error", f"{answers} is damaged: {problem}.", f"Delete it: {AGAIN}")
 
 
 _FREE_ROWS: Final = "`batchform sync` looks at every job again; if they stay, `batchform rerun` sends the rows anew."

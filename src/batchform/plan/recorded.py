@@ -8,9 +8,10 @@ from posixpath import normpath
 from typing import TYPE_CHECKING
 
 from batchform.errors import BatchformError, LedgerCorrupt, disk_full, no_room
-from batchform.ledger.records import ControlView
+from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
+from batchform.ledger.stored import is_whole, require_whole
 from batchform.plan.diff import Recorded
 from batchform.ports import Destination
 from batchform.rows.sql import literal
@@ -39,7 +40,7 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
-        archived=_archived(ledger, control, spec.name),
+        archived=_archived(ledger, control, spec),
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
@@ -72,6 +73,7 @@ def reading(ledger: Ledger, spec: ResolvedSpec) -> Iterator[None]:
     except duckdb.Error as exc:
         if no_room(exc):
             raise disk_full(exc) from exc
+        require_whole(ledger, _answers(ledger, ledger.control(), spec))
         raise LedgerCorrupt(
             f"what {ledger.place} has recorded of {spec.name} cannot be read: {str(exc).splitlines()[0]}", hint=RESTORE
         ) from exc
@@ -83,19 +85,26 @@ def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
     return ledger.rows_relation(con, name)
 
 
-def _archived(ledger: Ledger, control: ControlView, name: str) -> str | None:
+def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str | None:
     """Every result that was ever archived for the spec, by key and request, so that no answer is paid for again and no
     failed request is sent more often than it may be."""
-    names = [
-        j.collected.answers
-        for j in control.jobs.values()
-        if j.intent.spec == name and j.collected and j.collected.answers
-    ]
-    paths = [str(ledger.blob(n)) for n in names if ledger.has_blob(n)]
-    if not paths:
+    names = _answers(ledger, control, spec)
+    if not names:
         return None
-    files = ", ".join(literal(p) for p in paths)
+    files = ", ".join(literal(str(ledger.blob(name))) for name in names)
     return f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]))"
+
+
+def _answers(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:
+    """The answers of each job: as they were first read, or, where those are lost, as they are read now."""
+    names = []
+    for job in control.jobs.values():
+        if job.intent.spec != spec.name or not job.collected or not job.collected.answers:
+            continue
+        again = answers_name(job.tag, spec.parse_digest)
+        found = [n for n in (job.collected.answers, again) if ledger.has_blob(n)]
+        names += [n for n in found if is_whole(ledger, n)][:1] or found[:1]
+    return names
 
 
 def attempts(control: ControlView, spec: str, shard_digest: str) -> int:

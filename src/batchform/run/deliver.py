@@ -18,6 +18,7 @@ from batchform.errors import DestinationError, LedgerCorrupt
 from batchform.ledger.records import ControlView, DeliveredTo, answers_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
+from batchform.ledger.stored import reading_answers, require_whole
 from batchform.plan.recorded import check_destination
 from batchform.ports import Clock, Delivered, Delivery, Destination
 from batchform.rows.sql import identifier, literal
@@ -179,7 +180,19 @@ def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView,
 
     ROWS is narrow and a table, so that the join keeps it in memory and streams the texts past it. Its rowid ranks keys.
     """
-    paths = _make_files(con, ledger, control, rows)
+    files = _make_files(con, ledger, control, rows)
+    with reading_answers(ledger, list(files)):
+        held = _join_answers(con, rows, list(files.values()))
+    if held != expected:
+        raise LedgerCorrupt(
+            f"{expected:,} rows are recorded as answered, and the parsed answers in {ledger.place} hold "
+            f"{held:,} of them.",
+            hint="`batchform ledger verify` names what is missing; nothing was delivered.",
+        )
+
+
+def _join_answers(con: DuckDBPyConnection, rows: str, paths: list[str]) -> int:
+    """How many answers there are."""
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {ROWS} AS "
         "SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, f.number AS file "
@@ -195,30 +208,27 @@ def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView,
         f"JOIN {ROWS} r ON r.file = f.number AND r.answer_key_hash = a.key_hash"
     )
     [(held,)] = con.execute(f"SELECT count(*) FROM {ANSWERS}").fetchall()
-    if held != expected:
-        raise LedgerCorrupt(
-            f"{expected:,} rows are recorded as answered, and the parsed answers in {ledger.place} hold "
-            f"{held:,} of them.",
-            hint="`batchform ledger verify` names what is missing; nothing was delivered.",
-        )
+    return int(held)
 
 
-def _make_files(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str) -> list[str]:
-    """The table of answer files that hold deliverable answers, numbered; returns their paths."""
+def _make_files(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str) -> dict[str, str]:
+    """The table of answer files that hold deliverable answers, numbered; returns their paths by name."""
     found = con.execute(
         f"SELECT DISTINCT answer_tag, parse_digest FROM {rows} WHERE {_DELIVERABLE} ORDER BY ALL"
     ).fetchall()
+    names = [answers_name(tag, parse) for tag, parse in found]
+    require_whole(ledger, names)
     files = []
     for number, (tag, parse) in enumerate(found):
         record = control.jobs.get(tag)
-        path = str(ledger.blob(answers_name(tag, parse)))
+        path = str(ledger.blob(names[number]))
         files.append((number, tag, parse, path, record.job if record else None))
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {_FILES} (number INTEGER, tag VARCHAR, parse VARCHAR, path VARCHAR, job VARCHAR)"
     )
     if files:
         con.executemany(f"INSERT INTO {_FILES} VALUES (?, ?, ?, ?, ?)", files)
-    return [path for _, _, _, path, _ in files]
+    return {name: path for name, (_, _, _, path, _) in zip(names, files, strict=True)}
 
 
 def _answer_files(paths: list[str]) -> str:

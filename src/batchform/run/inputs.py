@@ -5,10 +5,17 @@ They let a plan show a row's request before and after a change. Private like the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from batchform.canon import RequestHasher
+from batchform.ledger.records import Intent
 from batchform.ledger.store import Ledger
+from batchform.plan.shard import split_line
+
+_BATCH: Final = 10_000
 
 
 def input_name(tag: str) -> str:
@@ -41,6 +48,29 @@ def earlier_request(ledger: Ledger, tag: str, key_hex: str) -> bytes | None:
         if line.startswith(wanted):
             return bytes(line[len(wanted) :].rstrip(b"\n")[:-1])
     return None
+
+
+def sent_requests(ledger: Ledger, intent: Intent, folder: Path) -> Path | None:
+    """A Parquet of (key_hash, request_fp) of what a job carried, or None if its input is not archived whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = input_name(intent.tag)
+    if not ledger.has_blob(name):
+        return None
+    hasher = RequestHasher(model=intent.model, realm=intent.realm)
+    schema = pa.schema([("key_hash", pa.uuid()), ("request_fp", pa.binary())])
+    to = folder / f"{intent.tag}.requests.parquet"
+    try:
+        with pq.ParquetWriter(to, schema) as writer:
+            rest: Iterator[bytes] = iter(_lines(ledger.blob(name)))
+            while lines := list(islice(rest, _BATCH)):
+                keys, requests = zip(*(split_line(line + b"\n") for line in lines), strict=True)
+                prints = [hasher.fingerprint(request) for request in requests]
+                writer.write_batch(pa.record_batch([pa.array(keys, pa.uuid()), prints], schema=schema))
+    except (OSError, ValueError):  # Arrow's errors are among them
+        return None
+    return to
 
 
 def _lines(path: Path) -> Any:

@@ -26,6 +26,7 @@ from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
 from batchform.run.collect import collect
 from batchform.run.context import RunContext, open_intents, open_jobs
+from batchform.run.rebuild import rebuild_answers
 from batchform.run.recover import Recovered, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
@@ -132,6 +133,7 @@ def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", re
 
     def steps() -> None:
         _note_recovered(outcome, recover(ctx))
+        rebuild_answers(ctx, specs)
         tracker = Tracker(ctx)
         _round(ctx, outcome, tracker)
         while True:

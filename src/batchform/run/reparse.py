@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from batchform.errors import LedgerMoved
 from batchform.ledger.records import Reparsed, answers_name, archive_name
 from batchform.ledger.store import RowsFile
+from batchform.ledger.stored import is_whole, reading_archive
 from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
 from batchform.run.collect import answered_values
 from batchform.run.context import RunContext
+from batchform.run.inputs import sent_requests
 from batchform.run.parse import parse_file, parser_for
 from batchform.run.recover import COMMIT_ATTEMPTS
 from batchform.run.row_states import write_states
@@ -68,7 +70,7 @@ def _parse_again(
         f"AND r.failure_parse IS DISTINCT FROM {literal(spec.parse_digest)}))"
     )
     found = con.execute(f"SELECT DISTINCT {_HOLDER} FROM {rows} r WHERE {stale} ORDER BY 1").fetchall()
-    files = [path for (tag,) in found if tag and (path := _answers_of(ctx, con, spec, str(tag), folder))]
+    files = [path for (tag,) in found if tag and (path := answers_of(ctx, con, spec, str(tag), folder))]
     if not files:
         return None
     parts = ", ".join(literal(str(path)) for path in files)
@@ -87,21 +89,20 @@ def _parse_again(
     return RowsFile(spec.name, to, count), event
 
 
-def _answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag: str, folder: Path) -> Path | None:
+def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag: str, folder: Path) -> Path | None:
     """The answers of a job under the current parse digest, made from its archive if need be."""
     name = answers_name(tag, spec.parse_digest)
-    if ctx.ledger.has_blob(name):
+    if is_whole(ctx.ledger, name):
         return ctx.ledger.blob(name)
     if not ctx.ledger.has_blob(archive_name(tag)):
         ctx.progress.note(f"The raw results of {tag} are no longer archived: its answers stay as they were read.")
         return None
     readings, to = folder / f"{tag}.readings.parquet", folder / f"{tag}.answers.parquet"
-    parsed = parse_file(
-        ctx.ledger.blob(archive_name(tag)), readings, parser=parser_for(spec.output_format, spec.output_schema)
-    )
+    with reading_archive(ctx.ledger, archive_name(tag)) as archive:
+        parsed = parse_file(archive, readings, parser=parser_for(spec.output_format, spec.output_schema))
     known = ctx.ledger.rows_relation(con, spec.name)
     write_answers(
-        con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag),
+        con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag, folder),
         known=known, parsed=parsed,
     )  # fmt: skip
     ctx.ledger.put_blob(name, to)
@@ -109,12 +110,14 @@ def _answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, ta
     return to
 
 
-def _requests(ctx: RunContext, known: str, tag: str) -> str:
-    """Which requests a job answered: its earlier answers say so, else the rows that hold them."""
+def _requests(ctx: RunContext, known: str, tag: str, folder: Path) -> str:
+    """Which requests a job answered: its earlier answers say so, else what was sent, else the rows that hold them."""
     record = ctx.ledger.control().jobs.get(tag)
     earlier = record.collected.answers if record and record.collected else None
-    if earlier and ctx.ledger.has_blob(earlier):
+    if earlier and is_whole(ctx.ledger, earlier):
         return f"read_parquet({literal(str(ctx.ledger.blob(earlier)))})"
+    if record is not None and (sent := sent_requests(ctx.ledger, record.intent, folder)) is not None:
+        return f"read_parquet({literal(str(sent))})"
     held = f"SELECT DISTINCT answer_key_hash AS key_hash, answer_fp AS request_fp FROM {known}"
     return f"({held} WHERE answer_tag = {literal(tag)})"
 

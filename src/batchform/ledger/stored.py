@@ -1,0 +1,111 @@
+"""Parsed answers and raw results beside the segments: whole, missing or damaged.
+
+Answers are derived: `batchform apply` and `sync` make lost ones again from the archived results (run/rebuild.py). Who
+only reads says what is lost and how it comes back.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from batchform.errors import LedgerCorrupt, no_room
+from batchform.ledger.records import ANSWER_COLUMNS
+from batchform.ledger.segments import RESTORE
+
+if TYPE_CHECKING:
+    from batchform.ledger.store import Ledger
+
+_MAGIC: Final = b"PAR1"
+_SMALLEST: Final = 12  # bytes of a Parquet file: magic, length of the footer, magic
+_PIECE: Final = 1 << 20
+
+AGAIN: Final = "`batchform sync` makes it again from the archived results, for nothing."
+_DELETE: Final = f"Delete it: {AGAIN}"
+
+
+def is_whole(ledger: Ledger, name: str) -> bool:
+    """Whether a blob with answers is there and ends as a Parquet file does. Cheap: looks at its end alone."""
+    if not ledger.has_blob(name):
+        return False
+    path = ledger.blob(name)
+    size = path.stat().st_size
+    if size < _SMALLEST:
+        return False
+    with path.open("rb") as file:
+        file.seek(-8, 2)
+        end = file.read()
+    return end[4:] == _MAGIC and int.from_bytes(end[:4], "little") <= size - _SMALLEST
+
+
+def require_whole(ledger: Ledger, names: Sequence[str]) -> None:
+    """Raise LedgerCorrupt that names the first blob with answers that is missing or visibly damaged."""
+    for name in names:
+        if not is_whole(ledger, name):
+            what = "damaged" if ledger.has_blob(name) else "missing"
+            raise LedgerCorrupt(f"{ledger.place}/{name} is {what}.", hint=AGAIN)
+
+
+@contextmanager
+def reading_answers(ledger: Ledger, names: Sequence[str]) -> Iterator[None]:
+    """Turn what DuckDB says of damaged answers into LedgerCorrupt with the file's name. Other errors pass."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        if no_room(error):
+            raise
+        for name in names:
+            if problem := answers_problem(ledger.blob(name)):
+                raise LedgerCorrupt(f"{ledger.place}/{name} is damaged: {problem}.", hint=_DELETE) from error
+        raise
+
+
+@contextmanager
+def reading_archive(ledger: Ledger, name: str) -> Iterator[Path]:
+    """The file of a job's raw results. What goes wrong since it is damaged becomes LedgerCorrupt with its name."""
+    path = ledger.blob(name)
+    try:
+        yield path
+    except (OSError, EOFError, zlib.error) as error:
+        if problem := archive_problem(path):
+            raise LedgerCorrupt(
+                f"{ledger.place}/{name} is damaged: {problem}.", hint=f"Restore it. {RESTORE}"
+            ) from error
+        raise
+
+
+def answers_problem(path: Path) -> str:
+    """What is wrong with a file of answers, every value read; "" if nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in ANSWER_COLUMNS if name not in file.schema_arrow.names]
+            if missing:
+                return f"it has no column {', '.join(missing)}"
+            rows = sum(batch.num_rows for batch in file.iter_batches())
+            if rows != file.metadata.num_rows:
+                return f"it has {rows:,} rows, its own footer says {file.metadata.num_rows:,}"
+    except (pa.ArrowException, OSError) as error:
+        return str(error).strip().splitlines()[0].rstrip(".")
+    return ""
+
+
+def archive_problem(path: Path) -> str:
+    """What is wrong with gzip lines, read to the end and summed; "" if nothing."""
+    if not path.stat().st_size:
+        return "it is empty"
+    try:
+        with gzip.open(path) as lines:
+            while lines.read(_PIECE):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        return str(error).rstrip(".")
+    return ""
