@@ -64,6 +64,7 @@ def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: st
 
     import duckdb
 
+    from batchform.adapters.sources.sql import check_condition
     from batchform.errors import SourceError
     from batchform.ledger.records import rerun_name
     from batchform.rows.keyed import WIDE
@@ -76,6 +77,7 @@ def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: st
             conditions.append(f"bf_key IN ({', '.join(literal(k) for k in keys)})")
             _refuse_missing(con, spec, keys)
         if where:
+            check_condition(where)
             conditions.append(f"({where})")
         con.execute(
             f"CREATE TEMP TABLE bf_asked AS SELECT bf_key_hash AS key_hash FROM {WIDE} WHERE {' AND '.join(conditions)}"

@@ -140,7 +140,7 @@ def _refuse_unsteady(con: DuckDBPyConnection, statement: dict[str, Any], what: s
 def _calls_anything(statement: dict[str, Any]) -> bool:
     """Whether a statement calls a function by name, samples, or reads anything but `source`."""
     return any(
-        str(part.get("function_name", "")).isidentifier()
+        (part.get("function_name") and not part.get("is_operator"))
         or part.get("sample_size") is not None
         or str(part.get("table_name") or "source").lower() != "source"
         for part in _walk(statement)
