@@ -90,7 +90,7 @@ class RowColumn:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A Jinja expression. reads: the names at its top level that it uses; row: source columns that must be there, as far
+    """A Jinja expression. reads: names at its top level that it uses; row: source columns that must be there, as far
     as its text tells."""
 
     text: str
