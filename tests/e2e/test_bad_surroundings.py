@@ -108,10 +108,6 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
 
 
-def answers(w: Workspace) -> None:
-    next((w.root / ".batchform/answers").iterdir()).write_bytes(b"garbage")
-
-
 def a_file(w: Workspace) -> None:
     shutil.rmtree(w.root / ".batchform")
     w.write(".batchform", "x")
@@ -127,7 +123,6 @@ LEDGERS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "events-flipped": (segment("events", flipped), ("was altered", *RESTORE)),
     "rows-half-written": (segment("rows", lambda c: c[:-20]), ("is truncated", "the head says", *RESTORE)),
     "rows-flipped": (segment("rows", flipped), ("was altered", *RESTORE)),
-    "answers-garbage": (answers, (".batchform has recorded of triage cannot be read", *RESTORE)),
     "a-file": (a_file, (".batchform/head.json cannot be read", "Not a directory")),
 }
 
@@ -138,6 +133,18 @@ def test_a_damaged_ledger_is_left_as_it_is(project: Workspace, name: str) -> Non
     edited(project)
     breaking(project)
     untouched(project, *says, plans="no")
+
+
+def test_damaged_answers_are_told_by_plan_and_made_again_for_nothing(project: Workspace) -> None:
+    next((project.root / ".batchform/answers").iterdir()).write_bytes(b"garbage")
+    edited(project)
+    before = project.snapshot()
+    refused(project.run("plan"), ".batchform/answers/", "is damaged", "batchform sync", "for nothing")
+    assert project.snapshot() == before
+    project.rows([project.row(i) for i in range(1, 7)])
+    project.spec(destination={"type": "csv", "path": "results/again.csv"})
+    project.apply()
+    assert (project.actions(), len(project.billed())) == ({"keep": 6}, 6)
 
 
 def test_files_that_no_head_names_do_no_harm(project: Workspace) -> None:
