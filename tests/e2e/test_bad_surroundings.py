@@ -42,6 +42,11 @@ def untouched(project: Workspace, *says: str, plans: str = "yes", code: int = 1)
 # --- destinations ---------------------------------------------------------------------------------------------------
 
 
+def foreign_file(w: Workspace) -> None:
+    w.write("results/mine.csv", "name,year\nAda,1815\n")
+    w.spec(destination={"type": "csv", "path": "results/mine.csv"})
+
+
 def folder_in_its_place(w: Workspace) -> None:
     (w.root / "results/triage.jsonl").unlink()
     (w.root / "results/triage.jsonl").mkdir()
@@ -60,6 +65,7 @@ def to(**destination: Any) -> Break:
 DATABASE = to(type="sqlite", path="results/x.db", table="t")
 DESTINATIONS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "folder": (folder_in_its_place, ("results/triage.jsonl is a folder", "end the path with /")),
+    "foreign-file": (foreign_file, ("results/mine.csv", "batchform did not")),
     "below-a-file": (both(write("taken", "x"), to(type="csv", path="taken/x.csv")), ("taken/x.csv", "is a file, not")),
     "file-for-parts": (both(write("taken", "x"), to(type="csv", path="taken/")), ("taken", "file")),
     "no-database": (both(write("results/x.db", "no database" * 99), DATABASE), ("results/x.db", "not a database")),
@@ -74,7 +80,7 @@ def test_a_destination_that_cannot_be_written_is_refused_before_anything_is_paid
     breaking, says = DESTINATIONS[name]
     edited(project)
     breaking(project)
-    untouched(project, *says)
+    untouched(project, "specs/triage.yaml:2:9", *says)
     assert "apply will refuse: " in project.run("plan").out, "whoever reviews the plan is told"
     folder = str(project.root / "saved")
     project.ok("plan", "--out", folder)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from posixpath import normpath
 from typing import TYPE_CHECKING
 
-from batchform.errors import BatchformError, LedgerCorrupt, disk_full, no_room
+from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
 from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
@@ -55,7 +55,11 @@ def check_destination(control: ControlView, spec: ResolvedSpec, destination: Des
     """
     last = control.deliveries.get(spec.name)
     ours = last is not None and normpath(last.location) == normpath(spec.spec.destination.path)
-    destination.check(None if ours else [c.name for c in output_columns(spec)])
+    try:
+        destination.check(None if ours else [c.name for c in output_columns(spec)])
+    except DestinationError as exc:
+        exc.place = exc.place or spec.at("destination.path")
+        raise
 
 
 @contextmanager
