@@ -49,7 +49,7 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-dev  ## the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
 	@$(BIN)/ruff check --quiet $(linted)

@@ -497,7 +497,8 @@ def test_a_file_that_batchform_did_not_make_is_refused_before_paying(workspace: 
     path = workspace.write("results/mine.file", content)
     workspace.spec(destination={"type": form, "path": "results/mine.file"})
     planned = workspace.run("plan")
-    assert "apply will refuse: results/mine.file is already there, and batchform did not make it" in " ".join(planned.out.split())
+    said = " ".join(planned.out.split())
+    assert "apply will refuse: results/mine.file is already there, and batchform did not make it" in said
     for detach in ((), ("--detach",)):
         refused = workspace.run("apply", "--yes", *detach)
         assert (refused.code, workspace.billed()) == (1, [])
