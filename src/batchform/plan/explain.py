@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchform.canon import key_hash
 from batchform.errors import UsageError
-from batchform.ledger.records import ROW_COLUMNS, ControlView
+from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.build import Settings, Work, render_candidates
@@ -69,7 +69,9 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         if state is None and now is None:
             raise UsageError(f"{spec.name} has no row with key {key!r}", hint=_near(con, key))
         found = diff(con, spec, rows, past)
-        rendered = _rendered(con, spec, rows, past, found, ledger.control(), settings)
+        rendered, _, _ = render_candidates(
+            con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
+        )
         return _explanation(spec, settings, found, rendered, state, now, key)
     finally:
         con.close()
@@ -98,20 +100,6 @@ def _request_now(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, k
     if not found:
         return None
     return found[0][0], RequestRenderer(spec, names).render(key, found[0][1:])
-
-
-def _rendered(
-    con: DuckDBPyConnection,
-    spec: ResolvedSpec,
-    rows: KeyedRows,
-    past: Recorded,
-    found: Diff,
-    control: ControlView,
-    settings: Settings,
-) -> Rendered:
-    free = FreeRows(None)
-    rendered, _, _ = render_candidates(con, spec, rows, past, found, control, settings, folder=None, free=free)
-    return rendered
 
 
 def _explanation(
