@@ -189,7 +189,14 @@ class Session:
         base_url = None
         if isinstance(config, EmulatorBackend):
             base_url = config.url or self._start_emulator(config)
-        return GeminiAdapter(config, env=self.env, realm=realm_of(config), base_url=base_url)
+        return GeminiAdapter(
+            config,
+            env=self.env,
+            realm=realm_of(config),
+            base_url=base_url,
+            sleep=self.clock.sleep,
+            now=self.clock.now,
+        )
 
     def _start_emulator(self, config: EmulatorBackend) -> str:
         from batchform.emulator import EmulatorServer
