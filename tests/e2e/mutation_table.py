@@ -137,7 +137,10 @@ def free(**change: Any) -> list[Case]:
 
 HELLO, SORT, ASK = ("user", {"text": "Hello"}), ("model", "system.j2"), ("user", {"text": "{{ title }}: {{ body }}"})
 
-LIMITS = {"max_usd": 0, "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0}
+LIMITS = {
+    "max_usd": 0, "max_usd_per_plan": 0, "max_usd_per_month": 0, "max_usd_total": 0, "max_usd_basis": "high",
+    "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0,
+}  # fmt: skip
 FLATTENED = {"destination": {"flatten": True}, "output": {"schema": SCHEMA}}
 
 SPEC_CASES: dict[str, list[Case]] = {

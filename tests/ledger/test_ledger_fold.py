@@ -26,6 +26,7 @@ from batchform.ledger.records import (
     Refreshed,
     Reparsed,
     RerunRequested,
+    Spent,
     StateSeen,
     Submitted,
 )
@@ -89,14 +90,16 @@ def test_what_is_known_of_specs() -> None:
         RerunRequested(at=AT, spec="s", chosen="archive/rerun-1.parquet", rows=1, keys=(key,)) for key in "ab"
     )
     allowed = Allowed(at=AT, limit="max_usd", plan_digest="p")
+    spent = Spent(at=AT, spec="s", realm="google", model="m", requests=2, usd=0.5)
     quiet = [Refreshed(at=AT, spec="s"), Reparsed(at=AT, spec="s", parse_digest="x")]
-    view = fold(enumerate([first, rerun, allowed, *quiet, last, more], 1), lineage="l", serial=9)
+    view = fold(enumerate([first, rerun, allowed, *quiet, last, more, spent], 1), lineage="l", serial=9)
     assert view == ControlView(
         lineage="l",
         serial=9,
         deliveries={"s": last},
         reruns={"s": [(2, rerun), (7, more)]},
         allowed=[allowed],
+        spent=[(8, spent)],
     )
 
 
@@ -115,6 +118,15 @@ EVENTS: st.SearchStrategy[AnyEvent] = st.one_of(
     st.builds(InputDeleted, at=st.just(AT), tag=TAGS, input_name=st.just("files/x")),
     st.builds(RerunRequested, at=st.just(AT), spec=st.sampled_from("ab"), keys=st.tuples(st.text(max_size=3))),
     st.builds(Allowed, at=st.just(AT), limit=st.just("max_usd"), plan_digest=st.just("x")),
+    st.builds(
+        Spent,
+        at=st.just(AT),
+        spec=st.just("s"),
+        realm=st.just("google"),
+        model=st.just("m"),
+        requests=st.just(1),
+        usd=st.floats(0, 9),
+    ),
 )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchform.errors import UsageError
 from batchform.plan.model import Action, Range, Verdict
-from batchform.plan.policy import NAMES, PROJECT, Figures, check_allow, holds, judge
+from batchform.plan.policy import BUDGETS, NAMES, PROJECT, Figures, check_allow, holds, judge, judge_project
+from batchform.plan.spend import Spend
 from batchform.spec.model import Limits
 
 FIGURES = Figures(to_send=1304, cost=Range(10, 21.31, 35.43), answered=1000, changed=400, known=1000, removed=350)
@@ -65,6 +68,83 @@ def test_rows_without_a_known_price_never_pass_max_usd() -> None:
     assert one(Limits(max_usd=1000), Figures(to_send=0, priced=False)).ok
 
 
+PLANNED = Figures(to_send=10, cost=Range(1, 3, 4.1))
+SPEND = Spend(today=1.2, month=5, total=90, in_flight=0.8)
+
+
+@pytest.mark.parametrize(
+    ("limits", "ok", "message"),
+    [
+        (
+            {"max_usd": 5}, True,
+            "expected cost $3.00 (up to $4.10) + $1.20 spent today + $0.80 in flight is within $5.00",
+        ),
+        (
+            {"max_usd": 4}, False,
+            "expected cost $3.00 (up to $4.10) + $1.20 spent today + $0.80 in flight is above $4.00; "
+            "--allow t.max_usd releases it",
+        ),
+        (
+            {"max_usd": 6, "max_usd_basis": "high"}, False,
+            "cost of up to $4.10 ($3.00 expected) + $1.20 spent today + $0.80 in flight is above $6.00; "
+            "--allow t.max_usd releases it",
+        ),
+        ({"max_usd_per_plan": 3}, True, "expected cost $3.00 (up to $4.10) is within $3.00"),
+        (
+            {"max_usd_per_plan": 3, "max_usd_basis": "high"}, False,
+            "cost of up to $4.10 ($3.00 expected) is above $3.00; --allow t.max_usd_per_plan releases it",
+        ),
+        (
+            {"max_usd_per_month": 8.79}, False,
+            "expected cost $3.00 (up to $4.10) + $5.00 spent this month + $0.80 in flight is above $8.79; "
+            "--allow t.max_usd_per_month releases it",
+        ),
+        (
+            {"max_usd_total": 93.8}, True,
+            "expected cost $3.00 (up to $4.10) + $90.00 spent in all + $0.80 in flight is within $93.80",
+        ),
+    ],
+)  # fmt: skip
+def test_budgets_count_what_is_spent_and_what_is_in_flight(limits: dict[str, Any], ok: bool, message: str) -> None:
+    (verdict,) = judge("t", Limits.model_validate(limits), PLANNED, spend=SPEND)
+    assert (verdict.ok, verdict.message) == (ok, message)
+    assert verdict.budget is not None
+    assert verdict.actual == verdict.budget.settled + verdict.budget.in_flight + verdict.budget.planned
+
+
+def test_a_plan_that_sends_nothing_passes_a_budget_that_is_overspent() -> None:
+    (verdict,) = judge("t", Limits(max_usd=1), Figures(), spend=SPEND)
+    assert verdict.ok
+    assert verdict.message == (
+        "expected cost $0.00 (up to $0.00) + $1.20 spent today + $0.80 in flight is above $1.00, but nothing is sent"
+    )
+
+
+def test_sums_that_miss_the_limit_by_a_rounding_of_floats_pass() -> None:
+    spend = Spend(today=0.1, in_flight=0.1)
+    assert one_with(spend, Limits(max_usd=0.3), Figures(to_send=1, cost=Range(0.1, 0.1, 0.1))).ok
+    assert not one_with(spend, Limits(max_usd=0.3), Figures(to_send=1, cost=Range(0.1, 0.100001, 0.1))).ok
+
+
+def one_with(spend: Spend, limits: Limits, figures: Figures) -> Verdict:
+    (verdict,) = judge("triage", limits, figures, spend=spend)
+    return verdict
+
+
+def test_money_of_the_emulator_and_of_google_never_adds_up() -> None:
+    figures = {"google": Figures(to_send=5, cost=Range(1, 2, 3)), "emulator": Figures(to_send=7, cost=Range(4, 5, 6))}
+    spend = {"google": Spend(today=8), "emulator": Spend(today=3)}
+    usd, rows = judge_project(Limits(max_usd=10, max_rows=12), figures, spend=spend.__getitem__)
+    assert (usd.ok, usd.actual, rows.ok, rows.actual) == (True, 10, True, 12)
+    (usd,) = judge_project(Limits(max_usd=9.5), figures, spend=spend.__getitem__)
+    assert not usd.ok
+    assert usd.message == (
+        "expected cost $2.00 (up to $3.00) + $8.00 spent today is above $9.50; --allow max_usd releases it"
+    )
+    assert judge_project(Limits(max_usd=9.5), figures, spend=spend.__getitem__, allow=["project.max_usd"])[0].allowed
+    assert judge_project(Limits(max_usd=1), {}, spend=spend.__getitem__)[0].ok
+
+
 def test_the_floor_lets_small_sets_change() -> None:
     few = Figures(to_send=20, answered=20, changed=20)
     verdict = one(Limits(max_changed_percent=10), few)
@@ -89,7 +169,9 @@ def test_an_emptied_source_fails_whatever_the_floor() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scope", ["", "triage."])
 def test_allow_releases_only_its_own_limit(name: str, scope: str) -> None:
-    verdicts = judge("triage", ALL, FIGURES, allow=[scope + name])
+    limits = ALL.model_copy(update=dict.fromkeys(BUDGETS, 15))
+    verdicts = judge("triage", limits, FIGURES, allow=[scope + name])
+    assert [v.name for v in verdicts] == list(NAMES)
     assert [(v.ok, v.allowed) for v in verdicts] == [(v.name == name,) * 2 for v in verdicts]
     (released,) = (v for v in verdicts if v.allowed)
     assert released.message.endswith("; allowed")
@@ -122,7 +204,7 @@ def test_check_allow_knows_every_name_and_names_the_nearest() -> None:
     assert caught.value.hint == "Did you mean triage.max_rows?"
     with pytest.raises(UsageError) as caught:
         check_allow(["everything"], ["triage"])
-    assert "max_usd, max_rows" in caught.value.hint
+    assert "max_usd_total, max_rows" in caught.value.hint
 
 
 NUMBERS = st.integers(0, 10**6)

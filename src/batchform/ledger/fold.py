@@ -20,6 +20,7 @@ from batchform.ledger.records import (
     JobRecord,
     NotSubmitted,
     RerunRequested,
+    Spent,
     StateSeen,
     Submitted,
 )
@@ -42,6 +43,8 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
             view.reruns.setdefault(event.spec, []).append((at, event))
         elif isinstance(event, Allowed):
             view.allowed.append(event)
+        elif isinstance(event, Spent):
+            view.spent.append((at, event))
     return view
 
 

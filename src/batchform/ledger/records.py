@@ -80,6 +80,11 @@ def archive_name(tag: str) -> str:
     return f"archive/{tag}.jsonl.gz"
 
 
+def is_results(name: str) -> bool:
+    """Whether a blob's name is that of raw results."""
+    return name.startswith("archive/") and name.endswith(".jsonl.gz")
+
+
 def rerun_name(token: str) -> str:
     """Blob name of the key hashes that a person wants sent again: Parquet with one column, key_hash."""
     return f"archive/rerun-{token}.parquet"
@@ -118,6 +123,7 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
     deadline: str  # RFC 3339: a runner that wakes later than this must not create
     est_input_tokens: int = 0
     est_usd: float = 0.0
+    est_usd_high: float = 0.0  # the upper estimate: what `max_usd_basis: high` reserves
     key_columns: tuple[tuple[str, str], ...] = ()  # name and DuckDB type, in key order; empty for an expression key
     plan_digest: str = ""
 
@@ -209,6 +215,16 @@ class Allowed(Event, frozen=True, kw_only=True, tag=True):
     message: str = ""
 
 
+class Spent(Event, frozen=True, kw_only=True, tag=True):
+    """Requests that `try` sent through the synchronous API: they have no job, and count against budgets."""
+
+    spec: str
+    realm: str
+    model: str
+    requests: int
+    usd: float
+
+
 class InputDeleted(Event, frozen=True, kw_only=True, tag=True):
     """The uploaded input of a settled job was removed."""
 
@@ -224,7 +240,7 @@ class JobDeleted(Event, frozen=True, kw_only=True, tag=True):
 
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
-    | Allowed | InputDeleted | JobDeleted
+    | Allowed | Spent | InputDeleted | JobDeleted
 )  # fmt: skip
 
 
@@ -307,3 +323,4 @@ class ControlView(msgspec.Struct, kw_only=True):
     deliveries: dict[str, DeliveredTo] = msgspec.field(default_factory=dict)  # last one, by spec
     reruns: dict[str, list[tuple[int, RerunRequested]]] = msgspec.field(default_factory=dict)  # by spec, with serial
     allowed: list[Allowed] = msgspec.field(default_factory=list)
+    spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial

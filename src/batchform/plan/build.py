@@ -21,12 +21,13 @@ from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
 from batchform.plan.diff import CANDIDATES, Diff, Recorded, diff
 from batchform.plan.draft import Before, Draft, Outcome, draft_spec
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
-from batchform.plan.policy import PROJECT, Figures, check_allow, holds, judge
+from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, reading, recorded
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
+from batchform.plan.spend import Books
 from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
@@ -94,10 +95,13 @@ def build_plan(
     check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
     drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
-    whole = judge(PROJECT, project.config.limits, sum((d.figures for d in drafts), Figures()), allow=allow)
+    books = Books(ledger.control(), settings.now)
+    limits, figures = project.config.limits, by_realm((d.plan.realm, d.figures) for d in drafts)
+    whole = judge_project(limits, figures, spend=lambda realm: books.spend(limits, realm), allow=allow)
     specs = []
     for draft in drafts:
-        own = judge(draft.plan.name, draft.limits, draft.figures, allow=allow)
+        spent = books.spend(draft.limits, draft.plan.realm, draft.plan.name)
+        own = judge(draft.plan.name, draft.limits, draft.figures, spend=spent, allow=allow)
         specs.append(_hold(replace(draft.plan, verdicts=own), [*own, *whole], folder))
     plan = Plan(
         digest="",
@@ -140,7 +144,7 @@ def plan_digest(plan: Plan) -> str:
             "model": s.model,
             "actions": {a.value: n for a, n in s.actions.items()},
             "shards": [[shard.digest, shard.tag, shard.rows, shard.mode] for shard in s.shards],
-            "verdicts": [[v.name, v.ok] for v in s.verdicts],
+            "verdicts": [_judged(v) for v in s.verdicts],
         }
         for s in plan.specs
     ]
@@ -152,9 +156,15 @@ def plan_digest(plan: Plan) -> str:
             "lineage": plan.lineage,
             "purpose": plan.purpose,
             "specs": specs,
-            "verdicts": [[v.name, v.ok] for v in plan.verdicts],
+            "verdicts": [_judged(v) for v in plan.verdicts],
         },
     )
+
+
+def _judged(verdict: Verdict) -> list[str | bool]:
+    """A verdict without its figures: what was spent meanwhile makes no plan another one. What was released does, since
+    that is not judged again."""
+    return [verdict.name, verdict.ok, *(["allowed"] if verdict.allowed else [])]
 
 
 def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, save: Saving) -> Draft:

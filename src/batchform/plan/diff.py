@@ -77,11 +77,12 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
     """Classify every row of the source and of the ledger; materialise candidates (CANDIDATES) and left rows (LEFT)."""
     if recorded.relation is None:
         return Diff({NEW: rows.rows}, {}, 0)
-    _rerun_table(con, recorded.reruns)
-    con.execute("CREATE OR REPLACE TEMP VIEW bf_classed AS " + _classed(spec, rows, recorded))
+    if recorded.reruns:
+        _rerun_table(con, recorded.reruns)
+    classed = _classed(spec, rows, recorded)
     counted = con.execute(
         "SELECT class, CASE WHEN class = 'exhausted' THEN failure END, CASE WHEN class = 'exhausted' THEN attempt END, "
-        "count(*), count(*) FILTER (answered AND ordinal IS NOT NULL) FROM bf_classed GROUP BY ALL"
+        f"count(*), count(*) FILTER (answered AND ordinal IS NOT NULL) FROM ({classed}) GROUP BY ALL"
     ).fetchall()
     counts: dict[str, int] = {}
     exhausted: dict[str, int] = {}
@@ -91,19 +92,19 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
             why = _why_exhausted(spec, str(failure), int(attempt))
             exhausted[why] = exhausted.get(why, 0) + count
     if any(counts.get(c) for c in RENDERED):
-        _materialise_candidates(con, recorded)
+        _materialise_candidates(con, classed, recorded)
     if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM bf_classed "
+            f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM ({classed}) "
             f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
         )
     return Diff(counts, exhausted, sum(int(c[4]) for c in counted))
 
 
-def _materialise_candidates(con: DuckDBPyConnection, recorded: Recorded) -> None:
+def _materialise_candidates(con: DuckDBPyConnection, classed: str, recorded: Recorded) -> None:
     names = ", ".join(f"'{c}'" for c in RENDERED)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM bf_classed "
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT * EXCLUDE (parse_digest) FROM ({classed}) "
         f"WHERE class IN ({names})"
     )
     if recorded.archived is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from batchform.ledger.records import ControlView
 from batchform.plan import diff as first
 from batchform.plan.diff import Diff, Recorded
-from batchform.plan.model import Action, Reason, Sample, Shard, SpecPlan
+from batchform.plan.model import ZERO, Action, Range, Reason, Sample, Shard, SpecPlan
 from batchform.plan.policy import Figures
 from batchform.plan.price import Estimator, History
 from batchform.plan.registry import Registry
@@ -114,7 +114,7 @@ def draft_spec(
     removed = actions[Action.REMOVE]
     figures = Figures(
         to_send=to_send,
-        cost=whole.cost,
+        cost=_at_least(whole.cost, priced),
         priced=whole.priced,
         answered=found.answered_before,
         changed=rendered.resent,
@@ -123,6 +123,12 @@ def draft_spec(
         emptied=removed > 0 and rows.rows == 0,
     )
     return Draft(plan, figures, spec.limits)
+
+
+def _at_least(cost: Range, shards: Iterable[Shard]) -> Range:
+    """The cost that budgets are judged on: no less than what the jobs will reserve one by one."""
+    reserved = sum((s.usd for s in shards), ZERO)
+    return Range(cost.low, max(cost.expected, reserved.expected), max(cost.high, reserved.high))
 
 
 def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:

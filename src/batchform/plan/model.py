@@ -113,8 +113,25 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """US dollars that a budget was judged on: settled in its window, reserved by open jobs, and planned.
+
+    basis: "expected" or "high", of what is planned and in flight.
+    """
+
+    settled: float
+    in_flight: float
+    planned: float
+    basis: str
+
+    @property
+    def total(self) -> float:
+        return self.settled + self.in_flight + self.planned
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """One limit, judged. scope: a spec's name or "project"; ok: passes, or was allowed."""
+    """One limit, judged. scope: a spec's name or "project"; ok: passes, or was allowed; budget: of limits of money."""
 
     name: str
     scope: str
@@ -123,6 +140,7 @@ class Verdict:
     actual: float
     message: str
     allowed: bool = False
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)

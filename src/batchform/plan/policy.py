@@ -1,6 +1,10 @@
 """Limits as named verdicts. Each is released only by its own `--allow NAME`, or `SCOPE.NAME`.
 
-max_usd              fails when the expected cost is above it, or when the price of rows to send is not known.
+max_usd              fails when what was spent today (UTC) + what is in flight + the planned cost is above it, or when
+                     the price of rows to send is not known.
+max_usd_per_plan     fails when the planned cost is.
+max_usd_per_month    as max_usd, with what was spent in this calendar month.
+max_usd_total        as max_usd, with all that was ever spent.
 max_rows             fails when more rows would be sent.
 max_changed_percent  fails when a larger share of the answered rows would be sent again, and more than
                      changed_floor rows.
@@ -10,22 +14,34 @@ source_shrunk        is judged when max_changed_percent is set and rows would be
 
 A failed verdict of a spec holds that spec's paid rows, one of the project those of every spec; a failed
 source_shrunk also holds the removals. A spec's limits are judged on its own figures, the project's on the sum
-of all specs of the plan.
+of all specs of the plan; but money of the emulator and of Google never adds up. A plan that sends nothing
+passes every budget, whatever was spent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from batchform.errors import UsageError
-from batchform.plan.model import ZERO, Action, Range, Verdict
+from batchform.plan.model import ZERO, Action, Budget, Range, Verdict
+from batchform.plan.spend import NOTHING, Spend
 from batchform.spec.model import Limits
 from batchform.spec.wording import counted, money
 
 PROJECT: Final = "project"
-NAMES: Final = ("max_usd", "max_rows", "max_changed_percent", "source_shrunk")
+BUDGETS: Final = ("max_usd", "max_usd_per_plan", "max_usd_per_month", "max_usd_total")
+NAMES: Final = (*BUDGETS, "max_rows", "max_changed_percent", "source_shrunk")
+_CENT_FRACTION: Final = 1e-9
+"""US dollars by which sums of floats may miss each other."""
+
+# Budget → when the spend that counts was settled, and which that is. One plan's budget counts no other spend.
+_WINDOWS: Final[Mapping[str, tuple[str, Callable[[Spend], float]]]] = {
+    "max_usd": ("today", lambda s: s.today),
+    "max_usd_per_month": ("this month", lambda s: s.month),
+    "max_usd_total": ("in all", lambda s: s.total),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +75,12 @@ class Figures:
         )
 
 
-def judge(scope: str, limits: Limits, figures: Figures, *, allow: Collection[str] = ()) -> tuple[Verdict, ...]:
-    """Verdicts of one scope, a spec's name or PROJECT: one for each limit that is set."""
-    verdicts = []
-    if limits.max_usd is not None:
-        verdicts.append(_max_usd(scope, limits.max_usd, figures))
+def judge(
+    scope: str, limits: Limits, figures: Figures, *, spend: Spend = NOTHING, allow: Collection[str] = ()
+) -> tuple[Verdict, ...]:
+    """Verdicts of one scope, a spec's name or PROJECT: one for each limit that is set. spend: of that scope, on the
+    basis of these limits."""
+    verdicts = _budgets(scope, limits, figures, spend)
     if limits.max_rows is not None:
         verdicts.append(_max_rows(scope, limits.max_rows, figures))
     if limits.max_changed_percent is not None:
@@ -71,6 +88,35 @@ def judge(scope: str, limits: Limits, figures: Figures, *, allow: Collection[str
         if figures.removed:
             verdicts.append(_source_shrunk(scope, limits.max_changed_percent, limits.changed_floor, figures))
     return tuple(_released(v, allow) for v in verdicts)
+
+
+def judge_project(
+    limits: Limits, figures: Mapping[str, Figures], *, spend: Callable[[str], Spend], allow: Collection[str] = ()
+) -> tuple[Verdict, ...]:
+    """Verdicts of the project, from figures and spend by realm: each budget as the realm has it that is worst off."""
+    whole = judge(PROJECT, limits, sum(figures.values(), Figures()), allow=allow)
+    budgets: dict[str, Verdict] = {}
+    for realm, part in figures.items():
+        for verdict in _budgets(PROJECT, limits, part, spend(realm)):
+            known = budgets.get(verdict.name)
+            if known is None or (verdict.ok, -verdict.actual) < (known.ok, -known.actual):
+                budgets[verdict.name] = verdict
+    return tuple(_released(budgets[v.name], allow) if v.name in budgets else v for v in whole)
+
+
+def by_realm(figures: Iterable[tuple[str, Figures]]) -> dict[str, Figures]:
+    """Sums of (realm, figures) pairs."""
+    sums: dict[str, Figures] = {}
+    for realm, part in figures:
+        sums[realm] = sums.get(realm, Figures()) + part
+    return sums
+
+
+def judge_budgets(
+    scope: str, limits: Limits, figures: Figures, *, spend: Spend, allow: Collection[str] = ()
+) -> tuple[Verdict, ...]:
+    """The verdicts of BUDGETS alone."""
+    return tuple(_released(v, allow) for v in _budgets(scope, limits, figures, spend))
 
 
 def holds(verdict: Verdict) -> frozenset[Action]:
@@ -99,15 +145,39 @@ def check_allow(allow: Iterable[str], specs: Collection[str]) -> frozenset[str]:
     return names
 
 
-def _max_usd(scope: str, limit: float, figures: Figures) -> Verdict:
+def _budgets(scope: str, limits: Limits, figures: Figures, spend: Spend) -> list[Verdict]:
+    basis, set_ = limits.max_usd_basis, {name: getattr(limits, name) for name in BUDGETS}
+    return [_budget(n, scope, limit, basis, figures, spend) for n, limit in set_.items() if limit is not None]
+
+
+def _budget(name: str, scope: str, limit: float, basis: str, figures: Figures, spend: Spend) -> Verdict:
     cost = figures.cost
+    window, settled_of = _WINDOWS.get(name, ("", lambda _: 0.0))
+    settled, in_flight = settled_of(spend), spend.in_flight if window else 0.0
+    budget = Budget(settled, in_flight, cost.high if basis == "high" else cost.expected, basis)
     if figures.to_send and not figures.priced:
-        return _verdict("max_usd", scope, limit, cost.expected, "the price of the model is not known", ok=False)
-    ok = cost.expected <= limit
-    words = f"expected cost {money(cost.expected)} (up to {money(cost.high)}) is {_side(within=ok)} {money(limit)}"
-    if not ok and money(cost.expected) == money(limit):
-        words = f"expected cost ${cost.expected:,.6f} (up to ${cost.high:,.6f}) is above ${limit:,.6f}"
-    return _verdict("max_usd", scope, limit, cost.expected, words, ok=ok)
+        unknown = "the price of the model is not known"
+        return replace(_verdict(name, scope, limit, budget.total, unknown, ok=False), budget=budget)
+    within = budget.total <= limit + _CENT_FRACTION
+    ok = within or not figures.to_send
+    shown = money if within or money(budget.total) != money(limit) else _exact
+    terms = [
+        f"expected cost {shown(cost.expected)} (up to {shown(cost.high)})"
+        if basis == "expected"
+        else f"cost of up to {shown(cost.high)} ({shown(cost.expected)} expected)"
+    ]
+    if settled:
+        terms.append(f"{shown(settled)} spent {window}")
+    if in_flight:
+        terms.append(f"{shown(in_flight)} in flight")
+    words = f"{' + '.join(terms)} is {_side(within=within)} {shown(limit)}"
+    if ok and not within:
+        words += ", but nothing is sent"
+    return replace(_verdict(name, scope, limit, budget.total, words, ok=ok), budget=budget)
+
+
+def _exact(usd: float) -> str:
+    return f"${usd:,.6f}"
 
 
 def _max_rows(scope: str, limit: int, figures: Figures) -> Verdict:

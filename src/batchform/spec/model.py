@@ -59,9 +59,22 @@ class Strict(BaseModel):
 
 
 class Limits(Strict):
-    """What a plan must not pass. No limit holds unless a file sets it."""
+    """What a plan must not pass. No limit holds unless a file sets it. Budgets are judged in US dollars, and again
+    when each job is about to be created."""
 
-    max_usd: float | None = Field(None, ge=0, description="Expected cost of one plan, in US dollars.")
+    max_usd: float | None = Field(
+        None, ge=0, description="US dollars per day (UTC): what was spent today, what is in flight and what is planned."
+    )
+    max_usd_per_plan: float | None = Field(None, ge=0, description="US dollars that one plan may cost.")
+    max_usd_per_month: float | None = Field(
+        None, ge=0, description="As `max_usd`, with what was spent in this calendar month (UTC)."
+    )
+    max_usd_total: float | None = Field(None, ge=0, description="As `max_usd`, with all that was ever spent.")
+    max_usd_basis: Literal["expected", "high"] = Field(
+        "expected",
+        description="What budgets count of jobs that are planned or in flight: their expected cost, which the bill can "
+        "pass by as much as the estimate was wrong, or their upper estimate.",
+    )
     max_rows: Count | None = Field(None, description="Rows sent by one plan.")
     max_changed_percent: float | None = Field(
         None, ge=0, le=100, description="Share of already answered rows that one plan sends again."

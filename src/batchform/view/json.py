@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from batchform.plan.model import FORMAT_VERSION, Action, Plan, Range, Sample, Shard, SpecPlan, Verdict
+from batchform.plan.model import FORMAT_VERSION, Action, Budget, Plan, Range, Sample, Shard, SpecPlan, Verdict
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -105,6 +105,16 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "limit": verdict.limit,
         "actual": verdict.actual,
         "message": verdict.message,
+        "budget": _budget(verdict.budget) if verdict.budget else None,
+    }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return {
+        "settled": budget.settled,
+        "in_flight": budget.in_flight,
+        "planned": budget.planned,
+        "basis": budget.basis,
     }
 
 

@@ -1,0 +1,87 @@
+"""What a ledger says was spent, and what its open jobs hold back. Pure: a control view and the time in, dollars out.
+
+A job reserves its estimate from its intent on. It settles at what its answers cost, when they are collected. The
+reservation of a job whose cost is not known, since the service has it or its results no longer, is never given back:
+it settles at its estimate. Only a job that the service itself ended without results cost nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from batchform.ledger.records import ControlView, Intent, JobRecord
+from batchform.spec.model import Limits
+
+Basis = Literal["expected", "high"]
+_COST_NOTHING: Final = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """US dollars of one spec, or of a whole project, in one realm.
+
+    today, month, total: settled in the UTC day, in its calendar month, ever; in_flight: reserved by open jobs.
+    """
+
+    today: float = 0.0
+    month: float = 0.0
+    total: float = 0.0
+    in_flight: float = 0.0
+
+
+NOTHING: Final = Spend()
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The ledger's control view at a time."""
+
+    control: ControlView
+    now: dt.datetime
+
+    def spend(self, limits: Limits, realm: str, spec: str | None = None) -> Spend:
+        """The spend that these limits, of a spec or of the project (None), are judged on."""
+        return spend_of(self.control, now=self.now, realm=realm, basis=limits.max_usd_basis, spec=spec)
+
+
+def spend_of(
+    control: ControlView, *, now: dt.datetime, realm: str, basis: Basis = "expected", spec: str | None = None
+) -> Spend:
+    """The spend of a spec, or of all specs (None), whose answers are of this realm. basis: what open jobs reserve."""
+    day = now.astimezone(dt.UTC).date()
+    first = day.replace(day=1)
+    today = month = total = in_flight = 0.0
+    jobs = [j for j in control.jobs.values() if j.intent.realm == realm and spec in (None, j.intent.spec)]
+    for when, usd in (*_settled(jobs, basis), *_without_job(control, realm, spec)):
+        on = dt.datetime.fromisoformat(when).astimezone(dt.UTC).date()
+        total += usd
+        # Not "on that very day": what a machine with a fast clock recorded belongs to no later budget than this one.
+        month += usd if on >= first else 0.0
+        today += usd if on >= day else 0.0
+    for job in jobs:
+        in_flight += _reserved(job.intent, basis) if job.open else 0.0
+    return Spend(today, month, total, in_flight)
+
+
+def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]:
+    """(when, US dollars) of the jobs that have ended."""
+    for job in jobs:
+        if job.collected is not None:
+            known = job.collected.archive is not None or job.state in _COST_NOTHING
+            yield job.collected.at, job.collected.usd if known else _reserved(job.intent, basis)
+        elif job.status == "deleted":
+            yield job.submitted_at or job.intent.at, _reserved(job.intent, basis)
+
+
+def _without_job(control: ControlView, realm: str, spec: str | None) -> Iterator[tuple[str, float]]:
+    for _, spent in control.spent:
+        if spent.realm == realm and spec in (None, spent.spec):
+            yield spent.at, spent.usd
+
+
+def _reserved(intent: Intent, basis: Basis) -> float:
+    """What a job holds back. An intent of an earlier version has no upper estimate."""
+    return max(intent.est_usd, intent.est_usd_high) if basis == "high" else intent.est_usd
