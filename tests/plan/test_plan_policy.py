@@ -81,13 +81,13 @@ SPEND = Spend(today=1.2, month=5, total=90, in_flight=0.8)
         ),
         (
             {"max_usd": 4}, False,
-            "expected cost $3.00 (up to $4.10) + $1.20 spent today + $0.80 in flight is above $4.00; "
-            "--allow t.max_usd releases it",
+            ("expected cost $3.00 (up to $4.10) + $1.20 spent today + $0.80 in flight is above $4.00; "
+             "--allow t.max_usd releases it"),
         ),
         (
             {"max_usd": 6, "max_usd_basis": "high"}, False,
-            "cost of up to $4.10 ($3.00 expected) + $1.20 spent today + $0.80 in flight is above $6.00; "
-            "--allow t.max_usd releases it",
+            ("cost of up to $4.10 ($3.00 expected) + $1.20 spent today + $0.80 in flight is above $6.00; "
+             "--allow t.max_usd releases it"),
         ),
         ({"max_usd_per_plan": 3}, True, "expected cost $3.00 (up to $4.10) is within $3.00"),
         (
@@ -96,8 +96,8 @@ SPEND = Spend(today=1.2, month=5, total=90, in_flight=0.8)
         ),
         (
             {"max_usd_per_month": 8.79}, False,
-            "expected cost $3.00 (up to $4.10) + $5.00 spent this month + $0.80 in flight is above $8.79; "
-            "--allow t.max_usd_per_month releases it",
+            ("expected cost $3.00 (up to $4.10) + $5.00 spent this month + $0.80 in flight is above $8.79; "
+             "--allow t.max_usd_per_month releases it"),
         ),
         (
             {"max_usd_total": 93.8}, True,
