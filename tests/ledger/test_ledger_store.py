@@ -115,10 +115,18 @@ def test_a_failed_write_records_nothing(tmp_path: Path) -> None:
 
 
 class FlakyBlobs(LocalBlobs):
-    """Storage whose next swap meets trouble: `before` runs first, `after` runs once it is done."""
+    """Storage whose next swap meets trouble: `early` runs before the copy of the head is written, `before` between it
+    and the swap, `after` once that is done."""
 
+    early: Callable[[], None] | None = None
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
+
+    def write_new(self, name: str, content: bytes | Path) -> None:
+        if name.startswith("heads/") and self.early:
+            early, self.early = self.early, None
+            early()
+        super().write_new(name, content)
 
     def swap_head(self, content: bytes, expect: str | None) -> str:
         before, after, self.before, self.after = self.before, self.after, None, None
@@ -187,7 +195,7 @@ def test_a_swap_that_failed_is_not_taken_for_done(flaky: tuple[FlakyBlobs, Ledge
 def test_a_commit_on_top_of_another_keeps_both(flaky: tuple[FlakyBlobs, Ledger], tmp_path: Path) -> None:
     blobs, ledger = flaky
     other = open_ledger(tmp_path / "ledger")
-    blobs.before = lambda: other.commit([intent("theirs")]) and None
+    blobs.early = lambda: other.commit([intent("theirs")]) and None
     assert ledger.commit([intent("mine")], [rows_file(tmp_path / "1.parquet", ["a"])]).serial == 3
     assert list(ledger.control().jobs) == ["t0", "theirs", "mine"]
     assert values(ledger, "triage", "changed_serial") == [(3,)]
@@ -196,7 +204,7 @@ def test_a_commit_on_top_of_another_keeps_both(flaky: tuple[FlakyBlobs, Ledger],
 def test_with_an_expectation_it_is_refused_at_the_swap(flaky: tuple[FlakyBlobs, Ledger], tmp_path: Path) -> None:
     blobs, ledger = flaky
     other = open_ledger(tmp_path / "ledger")
-    blobs.before = lambda: other.commit([intent("theirs")]) and None
+    blobs.early = lambda: other.commit([intent("theirs")]) and None
     with pytest.raises(LedgerMoved, match="from serial 1 to 2"):
         ledger.commit([intent("mine")], expect=1)
     assert list(ledger.control().jobs) == ["t0", "theirs"]
@@ -223,7 +231,7 @@ def test_a_writer_slower_than_compaction_is_refused(
             other.commit([intent("theirs")])
             compact(other, duckdb.connect, keep_history=keep)
 
-    blobs.before = days_pass
+    blobs.early = days_pass
     with pytest.raises(LedgerMoved, match="cleaned away"):
         ledger.commit([intent("mine")])
     assert "mine" not in ledger.control().jobs
@@ -246,7 +254,12 @@ def damaged(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("content", [b"", b"{", b"not json", b"[]", b'{"format_version": 1}', b"\xff\xfe", b"null"])
 def test_a_head_that_is_none(damaged: Path, content: bytes) -> None:
     (damaged / "head.json").write_bytes(content)
-    with pytest.raises(LedgerCorrupt, match=r"/head\.json is not a ledger's head") as corrupt:
+    said = "is not a ledger's head: " if content else r"is empty\."
+    with pytest.raises(LedgerCorrupt, match=rf"/head\.json {said}") as corrupt:
+        open_ledger(damaged)
+    assert "batchform ledger repair" in corrupt.value.hint
+    shutil.rmtree(damaged / "heads")
+    with pytest.raises(LedgerCorrupt, match=rf"/head\.json {said}") as corrupt:
         open_ledger(damaged)
     assert "Restore" in corrupt.value.hint
 
@@ -269,7 +282,7 @@ def test_a_head_from_the_future(damaged: Path) -> None:
 def test_a_lost_head_is_not_an_empty_ledger(damaged: Path) -> None:
     ledger = open_ledger(damaged)
     (damaged / "head.json").unlink()
-    with pytest.raises(LedgerCorrupt, match=r"head\.json is missing, but 4 segments"):
+    with pytest.raises(LedgerCorrupt, match=r"head\.json is missing, but 6 other files"):
         open_ledger(damaged)
     with pytest.raises(LedgerCorrupt, match="is missing"):
         ledger.commit([intent("t9")])

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, NoReturn
+from typing import NoReturn
 
+from batchform.adapters.durable import make_folder, sync, sync_file
 from batchform.canon import digest, file_digest
 from batchform.errors import BatchformError, LedgerMoved
 
@@ -66,11 +67,11 @@ class LocalBlobs:
         target = self._path(name)
         with self._writing(name), self._scratch(content) as scratch, self._locked():
             if not target.exists():
-                _make_folder(target.parent)
+                make_folder(target.parent)
                 scratch.rename(target)
             elif file_digest(target) != file_digest(scratch):
                 raise FileExistsError(errno.EEXIST, f"{self._described}/{name} exists with other bytes")
-            _sync_folder(target.parent)
+            sync(target.parent)
 
     def delete(self, name: str) -> None:
         path = self._path(name)
@@ -78,7 +79,7 @@ class LocalBlobs:
             with suppress(FileNotFoundError):
                 path.unlink()
             with suppress(FileNotFoundError):
-                _sync_folder(path.parent)
+                sync(path.parent)
 
     def head(self) -> tuple[bytes, str] | None:
         try:
@@ -94,7 +95,7 @@ class LocalBlobs:
             if (current[1] if current else None) != expect:
                 raise LedgerMoved(f"Another writer changed {self._described} first.", hint="Run the command again.")
             scratch.replace(self.root / _HEAD)
-            _sync_folder(self.root)
+            sync(self.root)
             self._sweep_scratch()
             return digest(content)
 
@@ -111,7 +112,7 @@ class LocalBlobs:
     def _scratch(self, content: bytes | Path) -> Iterator[Path]:
         """A synced file with the content, outside of what readers see. Removed unless renamed."""
         folder = self.root / _SCRATCH
-        _make_folder(folder)
+        make_folder(folder)
         path = folder / uuid.uuid4().hex
         try:
             with path.open("xb") as out:
@@ -121,7 +122,7 @@ class LocalBlobs:
                     with content.open("rb") as source:
                         while chunk := source.read(_CHUNK):
                             out.write(chunk)
-                _sync_file(out)
+                sync_file(out)
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -183,33 +184,3 @@ class LocalBlobs:
     @staticmethod
     def _explain(error: OSError, what: str, hint: str) -> NoReturn:
         raise BatchformError(f"{what}: {error.strerror or error}.", hint=hint) from error
-
-
-def _sync_file(file: IO[bytes]) -> None:
-    """Bytes on the disk, not in its cache: macOS needs its own call for that."""
-    file.flush()
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is None:
-        os.fsync(file.fileno())
-    else:
-        fcntl.fcntl(file.fileno(), full)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and the ones above it, each durable in its parent."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    with suppress(FileExistsError):
-        folder.mkdir()
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    _sync_folder(folder.parent)

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
 
 ABANDONED_AFTER: Final = timedelta(days=1)
-KEEP_HISTORY: Final = timedelta(hours=1)
 """Age at which a segment that no head names is taken for one of a commit that was killed."""
+
+KEEP_HISTORY: Final = timedelta(hours=1)
+"""How long segments that were replaced are kept: readers may hold a head that names them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def compact(
     scratch: a folder that the connections may write; None: the system's.
     """
     with ledger.log.lock:
-        ledger.refresh()
+        ledger.log.catch_up()
         token = secrets.token_hex(6)
         rows = {name: ledger.row_segments(name) for name in ([spec] if spec else ledger.specs())}
         rows = {name: old for name, old in rows.items() if len(old) > 1}

@@ -7,6 +7,7 @@ import secrets
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,12 @@ import msgspec
 
 from batchform.canon import digest, file_digest
 from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
+from batchform.ledger import heads
 from batchform.ledger import segments as seg
-from batchform.ledger.records import FORMAT_VERSION, AnyEvent, Head, Segment
+from batchform.ledger.records import FORMAT_VERSION, AnyEvent, Head, Segment, is_results
 from batchform.ports import Blobs, Clock
 
 _ATTEMPTS: Final = 40
-_RECENT: Final = 64  # tokens kept in a head
 
 Change = Callable[[Head], Head]
 """The next head's content, from the newest one; serial, writer and times are filled in by the swap."""
@@ -53,18 +54,42 @@ class Log:
     def refresh(self) -> None:
         """Look at the newest head. Raises LedgerCorrupt; LedgerMoved if it is another ledger than before."""
         with self.lock:
-            found = self.blobs.head()
+            found = self.blobs.head() or self._appeared()
             if found is None:
-                self._surely_absent()
                 return
-            head = seg.decode_head(found[0], self.place)
+            head, version = self._newest(found)
             if self.head and (head.lineage != self.head.lineage or head.serial < self.serial):
                 raise LedgerMoved(
                     f"{self.place} was replaced while in use: lineage {self.head.lineage} at serial {self.serial} "
                     f"became {head.lineage} at serial {head.serial}.",
                     hint="If nobody restored or recreated it on purpose, look into that first; then run again.",
                 )
-            self._accept(head, found[1])
+            self._accept(head, version)
+
+    def catch_up(self) -> None:
+        """`refresh` for a writer: a commit that was killed right before its swap is finished first.
+
+        Its segments are durable, and it was decided on the very head that is there; whoever made it may live and find
+        that it won. To leave it out could forget a commit that happened, if the head was put back by one.
+        """
+        with self.lock:
+            self.refresh()
+            if self.head is None or (other := heads.ready(self.blobs, self.head)) is None:
+                return
+            there = set(self.blobs.list(seg.FOLDER))
+            if lost := next((s.name for s in other.segments if s.name not in there), ""):
+                self.refresh()
+                if self.serial >= other.serial:
+                    return
+                raise LedgerCorrupt(
+                    f"{self.place}/{lost} is missing, but {heads.copy_name(other)}, a commit that was interrupted, "
+                    "names it.",
+                    hint=seg.RESTORE,
+                )
+            try:
+                self._accept(other, self.blobs.swap_head(seg.encode_head(other), self._version))
+            except LedgerMoved:
+                self.refresh()
 
     def check_at(self, expect: int | None) -> None:
         """Raise LedgerMoved unless the ledger is at this serial; None fits always."""
@@ -121,10 +146,11 @@ class Log:
                 writer=token,
                 by=self.who,
                 written_at=seg.timestamp(self.clock.now()),
-                recent=(token, *self.head.recent)[:_RECENT],
+                recent=(token, *self.head.recent)[: heads.RECENT],
             )
             if self._swapped(head):
                 return head
+            self.blobs.delete(heads.copy_name(head))
             if expect is not None:
                 break
         self.discard(drafts)
@@ -148,18 +174,46 @@ class Log:
     def _accept(self, head: Head, version: str) -> None:
         self.head, self._version = head, version
 
-    def _surely_absent(self) -> None:
-        """A head comes before any segment: segments without one are a ledger that lost it, never an empty one."""
-        left = self.blobs.list(seg.FOLDER)
+    def _newest(self, found: tuple[bytes, str]) -> tuple[Head, str]:
+        """The head and its version. Raises LedgerCorrupt if it is damaged, or was put back to an earlier one."""
+        while True:
+            try:
+                head = seg.decode_head(found[0], self.place)
+            except seg.FromNewer:
+                raise
+            except LedgerCorrupt as error:
+                raise self._repairable(error.message) from None
+            if found[1] == self._version:
+                return head, found[1]
+            ahead = heads.ahead_of(self.blobs, head)
+            if ahead is None:
+                return head, found[1]
+            again = self.blobs.head()
+            if again is None or again[1] == found[1]:
+                raise heads.put_back(self.blobs, head, ahead)
+            found = again  # another writer was at work in between
+
+    def _appeared(self) -> tuple[bytes, str] | None:
+        """Look once more where there was no head: None for a ledger that never was, LedgerCorrupt for one that lost it.
+
+        A head comes before anything that it could name.
+        """
+        left = [n for folder in (seg.FOLDER, heads.FOLDER, "answers/") for n in self.blobs.list(folder)]
+        left += [n for n in self.blobs.list("archive/") if is_results(n)]
         if self.head is None and not left:
-            return
-        raise LedgerCorrupt(
-            f"{self.place}/head.json is missing, but {len(left)} segments of a ledger are there.", hint=seg.RESTORE
-        )
+            return None
+        if (found := self.blobs.head()) is not None:
+            return found
+        raise self._repairable(f"{self.place}/head.json is missing, but {len(left)} other files of a ledger are there.")
+
+    def _repairable(self, message: str) -> LedgerCorrupt:
+        """The error for a head that is lost: what is to be done depends on whether there is a copy."""
+        return LedgerCorrupt(message, hint=heads.REPAIR if heads.copies(self.blobs) else seg.RESTORE)
 
     def _swapped(self, head: Head) -> bool:
         """Whether `head` is now in the ledger's history. An unanswered swap is looked up by its token."""
         try:
+            heads.keep(self.blobs, head)
             self._accept(head, self.blobs.swap_head(seg.encode_head(head), self._version))
         except LedgerMoved:
             self.refresh()
@@ -168,7 +222,11 @@ class Log:
             self.refresh()
             if self.head and head.writer in self.head.recent:
                 return True
+            with suppress(BatchformError, OSError):
+                self.blobs.delete(heads.copy_name(head))
             raise
+        with suppress(BatchformError, OSError):  # it is recorded; the next commit cleans up as well
+            heads.prune(self.blobs, head)
         return True
 
     def _lost(self, drafts: Sequence[Segment]) -> str:

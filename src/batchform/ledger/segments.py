@@ -81,16 +81,21 @@ def encode_head(head: Head) -> bytes:
     return msgspec.json.format(_json_out.encode(head), indent=1) + b"\n"
 
 
-def decode_head(raw: bytes, place: str) -> Head:
-    """The head, or LedgerCorrupt: newer than this batchform, or not a head at all."""
+class FromNewer(LedgerCorrupt):
+    """A head that a newer batchform wrote: nothing is wrong with it."""
+
+
+def decode_head(raw: bytes, place: str, *, name: str = "head.json") -> Head:
+    """The head, or LedgerCorrupt if it is none: FromNewer if that is because a newer batchform wrote it."""
     try:
         version = msgspec.json.decode(raw, type=_Version).format_version
         if version <= FORMAT_VERSION:
             return msgspec.json.decode(raw, type=Head)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LedgerCorrupt(f"{place}/head.json is not a ledger's head: {error}.", hint=RESTORE) from None
-    raise LedgerCorrupt(
-        f"{place}/head.json was written by a newer batchform: ledger format {version}, this one reads up to "
+        what = f"is not a ledger's head: {error}" if raw else "is empty"
+        raise LedgerCorrupt(f"{place}/{name} {what}.", hint=RESTORE) from None
+    raise FromNewer(
+        f"{place}/{name} was written by a newer batchform: ledger format {version}, this one reads up to "
         f"{FORMAT_VERSION}.",
         hint="Upgrade batchform: pip install -U batchform",
     )

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "RowsFile"]
 
-"""How long compaction keeps segments that it replaced: readers may hold a head that names them."""
-
 _MANY_SEGMENTS: Final = 16
 _MANY_EVENT_SEGMENTS: Final = 64
 _SMALL: Final = 50_000  # rows that are folded on every read without anyone noticing
@@ -144,7 +142,7 @@ class Ledger:
         files = [f for f in rows if f.rows]
         seg.check_rows(files)
         with self.log.lock:
-            self.log.refresh()
+            self.log.catch_up()
             self.log.check_at(expect)
             if self.head is None:
                 self.log.create()

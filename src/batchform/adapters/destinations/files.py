@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform.adapters.destinations.columns_in import columns_in
-from batchform.adapters.destinations.staging import check_folder, refusing, staged, sync, write_rows
+from batchform.adapters.destinations.staging import check_folder, refusing, staged, write_rows
+from batchform.adapters.durable import sync
 from batchform.canon import file_digest
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery

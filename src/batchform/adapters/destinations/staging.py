@@ -125,15 +125,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if not name or any(c in name for c in '",\r\n') else name
 
 
-def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def refusing(shown: str) -> Iterator[None]:
     """Turn what disks and databases say into a DestinationError. The destination must be as it was by then."""
