@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchform.cli.options import Common, common
+from batchform.cli.options import Common, allowances, common
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -130,25 +130,34 @@ def _opened(session: Session, spec: ResolvedSpec) -> tuple[DuckDBPyConnection, K
 @click.argument("spec")
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(1, 100), help="How many rows, from the top.")
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="These rows in place of the first ones.")
+@allowances
 @common
-def try_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -> int:
-    """Send the exact requests of a few rows of SPEC at the synchronous price. Nothing is recorded or delivered."""
+def try_command(common: Common, spec: str, rows: int, keys: Sequence[str], allow: Sequence[str]) -> int:
+    """Send the exact requests of a few rows of SPEC at the synchronous price.
+
+    Nothing is delivered, and nothing recorded but what it cost, which counts against the same budgets as jobs.
+    """
     import json
 
     from batchform.cli.wiring import open_session
+    from batchform.run.budget import TrialBudget
     from batchform.run.trial import try_rows
 
     with open_session(common) as session:
         resolved = session.spec(spec)
         requests = rendered(session, resolved, keys=keys, limit=rows)
+        budget = TrialBudget(session.project, resolved, session.ledger, session.clock, allow=allow)
         backend = session.backends(resolved.backend_name)
-        failed = 0
-        for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=session.clock.now()):
-            failed += outcome.failure is not None
-            if common.as_json:
-                click.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
-            else:
-                click.echo(outcome.describe())
+        now, failed = session.clock.now(), 0
+        try:
+            for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=now, budget=budget):
+                failed += outcome.failure is not None
+                if common.as_json:
+                    click.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
+                else:
+                    click.echo(outcome.describe())
+        finally:
+            budget.record()
     return 6 if failed else 0
 
 

@@ -14,6 +14,7 @@ from batchform.cli.options import Common, allowances, common, selection
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.plan.model import Plan
+    from batchform.run.budget import Refused
     from batchform.run.context import RunContext
     from batchform.run.reconcile import Outcome
     from batchform.spec.resolved import ResolvedSpec
@@ -87,7 +88,9 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
         specs = session.select(select)
         with _progress(common) as progress:
             ctx = session.run_context(progress)
-            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs))
+            held: list[Refused] = []
+            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs, held))
+            outcome.refused += held
         _compact(session)
         return _finish(session, outcome, common, detached=not wait)
 
@@ -136,10 +139,14 @@ def _source_paths(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, 
     return found
 
 
-def _retries(session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec]) -> tuple[Plan, Path] | None:
-    """A plan that sends failed rows again, as far as `retry` allows; None when there is nothing to send or settle."""
+def _retries(
+    session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec], refused: list[Refused]
+) -> tuple[Plan, Path] | None:
+    """A plan that sends failed rows again, as far as `retry` allows; None when there is nothing to send or settle, or
+    a limit holds them: that is added to `refused`."""
     from batchform.cli.planning import make_plan
     from batchform.errors import SourceError
+    from batchform.run.budget import Refused
 
     waiting = [s for s in specs if s.spec.idempotency.reuse_identical or _has_failed(session, s.name)]
     if not waiting:
@@ -150,9 +157,9 @@ def _retries(session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec]) -
     except SourceError as exc:
         ctx.progress.note(f"failed rows were not looked at again: {exc.message}")
         return None
-    held = [v for v in plan.all_verdicts if not v.ok]
-    for verdict in held:
-        ctx.progress.note(f"failed rows wait for `batchform apply`: {verdict.message}")
+    held = tuple(v for v in plan.all_verdicts if not v.ok)
+    if rows := sum(n for s in plan.specs for why, n in s.held_by.items() if why.startswith("limit ")):
+        refused.append(Refused(rows, held))
     idle = plan.rows_to_send == 0 and not any(s.bookkeeping for s in plan.specs)
     return None if held or idle else (plan, bundle)
 
@@ -264,6 +271,7 @@ def _finish(session: Session, outcome: Outcome, common: Common, *, detached: boo
 
     from batchform.view.outcome import outcome_json, outcome_lines
 
+    held += sum(r.rows for r in outcome.refused)
     error = outcome.error({s.name: s.spec.tolerate_failed for s in session.project.specs}, detached=detached)
     if common.as_json:
         click.echo(json.dumps(outcome_json(outcome, error)))

@@ -193,6 +193,7 @@ class Estimator:
         history: History | None = None,
         max_output_tokens: int | None = None,
         fixed_bytes: int = 0,
+        mode: Mode = "batch",
     ) -> Estimator:
         """An estimator for a model on a day.
 
@@ -203,8 +204,8 @@ class Estimator:
         return cls(
             model=model,
             info=registry.model(model),
-            today=rates(model, registry=registry, when=when),
-            later=rates(model, registry=registry, when=late),
+            today=rates(model, registry=registry, when=when, mode=mode),
+            later=rates(model, registry=registry, when=late, mode=mode),
             history=history,
             max_output_tokens=max_output_tokens,
             fixed_bytes=fixed_bytes,

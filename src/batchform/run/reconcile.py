@@ -24,6 +24,7 @@ from batchform.ledger.records import InputDeleted, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
+from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import collect
 from batchform.run.context import RunContext, open_intents, open_jobs
 from batchform.run.rebuild import rebuild_answers
@@ -46,7 +47,8 @@ class Outcome:
     """What a run did.
 
     created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; reread: likewise,
-    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that found no room.
+    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that found no room; refused:
+    rows that limits held when they were about to be sent.
     """
 
     created: list[str] = field(default_factory=list)
@@ -60,6 +62,7 @@ class Outcome:
     running: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     not_sent: int = 0
+    refused: list[Refused] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -71,7 +74,8 @@ class Outcome:
         return sum(sum(classes.values()) - classes["answered"] for classes in self.rows.values())
 
     def error(self, tolerated: Mapping[str, float], *, detached: bool = False) -> BatchformError | None:
-        """What the exit code says: interrupted, unknown, still running (unless detached), failed rows; None if well.
+        """What the exit code says: interrupted, unknown, held by a limit, still running (unless detached), failed rows;
+        None if well.
 
         tolerated: spec → share of failed rows that is not an error.
         """
@@ -85,6 +89,8 @@ class Outcome:
                 f"Whether {counted(len(self.unknown), 'job')} came to be is unknown: {', '.join(self.unknown[:5])}.",
                 hint="Nothing is sent twice. Run `batchform sync` later: it looks for them and settles this.",
             )
+        if self.refused:
+            return not_sent(self.refused)
         if (self.running or self.not_sent) and not detached:
             waiting = f", {counted(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
             return StillRunning(
@@ -112,12 +118,14 @@ class Outcome:
 def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done") -> Outcome:
     """Do what a plan says. wait: "done" tracks, collects and delivers; "submitted" detaches once jobs are created.
 
-    Raises what stops a run; what was created before is recorded. Ctrl-C returns an Outcome that says interrupted.
+    Raises LimitExceeded when the plan has passed a budget since it was made, and what stops a run; what was created
+    before is recorded. Ctrl-C returns an Outcome that says interrupted.
     """
     outcome = Outcome()
 
     def steps() -> None:
         _note_recovered(outcome, recover(ctx))
+        check_budgets(ctx, plan)
         _carry_out(ctx, outcome, plan, bundle, leave=wait == "submitted")
         if wait == "done":
             _wait_for_jobs(ctx, outcome)
@@ -143,7 +151,7 @@ def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", re
                 break
             plan, bundle = again
             _carry_out(ctx, outcome, plan, bundle, leave=wait != "done")
-            if wait != "done":
+            if wait != "done" or outcome.refused:
                 break
         _finish(ctx, outcome, names)
 
@@ -284,3 +292,4 @@ def _note_submitted(outcome: Outcome, done: Submission) -> None:
     outcome.created += done.created
     outcome.adopted += done.adopted
     outcome.not_sent += done.held
+    outcome.refused += done.over_budget

@@ -19,6 +19,7 @@ from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
+from batchform.run.budget import Refused, refusal
 from batchform.run.context import RunContext, parse_stamp
 from batchform.run.inputs import archive_input
 from batchform.run.recover import COMMIT_ATTEMPTS, not_submitted, recover
@@ -47,12 +48,14 @@ class Work:
 
 @dataclass
 class Submission:
-    """What submitting did. Tags by outcome; `held` shards were not sent because the service had no room."""
+    """What submitting did. Tags by outcome; `held` shards were not sent because the service had no room, those of
+    `over_budget` because a budget had none."""
 
     created: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     held: int = 0
+    over_budget: list[Refused] = field(default_factory=list)
 
 
 class Submitter:
@@ -123,11 +126,15 @@ class Submitter:
     def _submit(self, work: Work) -> bool:
         """Send one shard. False when the service wants it later."""
         ctx, shard = self._ctx, work.shard
+        if not self._within_budget(work):
+            return True
         backend = ctx.backend(work.plan.backend)
         staged = self._stage(backend, shard)
         archive_input(ctx.ledger, shard.tag, self._bundle / shard.path, ctx.work_dir)
         ctx.progress.staged(work.plan.name, shard)
         record = self._intend(work, backend, staged)
+        if record is None:
+            return False
         if ctx.clock.now() > parse_stamp(record.intent.deadline):
             not_submitted(ctx, record, reason="the deadline for creating the job had passed")
             return False
@@ -156,12 +163,22 @@ class Submitter:
                 self._ctx.clock.sleep(max(error.retry_after or 0.0, 2.0**attempt))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _intend(self, work: Work, backend: Backend, staged: Staged) -> JobRecord:
-        """Commit the intent and its rows on top of a ledger in which these rows are as they were planned."""
+    def _within_budget(self, work: Work) -> bool:
+        """Whether every budget has room for a shard, by the newest ledger. If not, it is held for good."""
+        held = refusal(self._ctx, self._plan, work.plan, work.shard)
+        if held is not None:
+            self.done.over_budget.append(held)
+        return held is None
+
+    def _intend(self, work: Work, backend: Backend, staged: Staged) -> JobRecord | None:
+        """Commit the intent and its rows on top of a ledger in which these rows are as they were planned, and in which
+        every budget has room for them. None if one has not any more: another runner took it."""
         ctx, shard = self._ctx, work.shard
         rows = RowsFile(work.plan.name, self._bundle / shard.rows_path, shard.rows)
         for _ in range(COMMIT_ATTEMPTS):
             expect = ctx.ledger.serial
+            if refusal(ctx, self._plan, work.plan, shard):
+                return None
             try:
                 ctx.ledger.commit([self._intent(work, backend, staged)], [rows], expect=expect)
                 return ctx.ledger.control().jobs[shard.tag]
@@ -191,6 +208,7 @@ class Submitter:
             deadline=timestamp(ctx.clock.now() + within),
             est_input_tokens=shard.input_tokens,
             est_usd=shard.usd.expected,
+            est_usd_high=shard.usd.high,
             key_columns=work.plan.key_columns,
             plan_digest=self._plan.digest,
         )

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchform.plan.price import usage_cost
+from batchform.errors import BackendError
+from batchform.plan.price import Estimator, usage_cost
 from batchform.plan.registry import Registry
 from batchform.ports import Backend
+from batchform.rows.request import merge
+from batchform.run.budget import TrialBudget
 from batchform.run.classify import Reading
 from batchform.run.parse import parser_for
 from batchform.spec.resolved import ResolvedSpec
@@ -53,12 +56,21 @@ def try_rows(
     *,
     registry: Registry,
     now: dt.datetime,
+    budget: TrialBudget,
 ) -> Iterator[Trial]:
-    """Send (key, canonical request) pairs one after the other and read each answer as a batch's would be read."""
+    """Send (key, canonical request) pairs one after the other and read each answer as a batch's would be read.
+
+    Raises LimitExceeded when a budget has no room for the next one.
+    """
     backend.check_model(spec.model)
     parser = parser_for(spec.output_format, spec.output_schema)
+    config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
+    limit = config.get("maxOutputTokens")
+    estimator = Estimator.of(spec.model, registry=registry, when=now, max_output_tokens=limit, mode="sync")
     for key, request in requests:
-        reading = parser.read({"key": key, "response": backend.generate(spec.model, request)})
+        estimate = estimator.estimate(requests=1, request_bytes=len(request))
+        budget.reserve(estimate.cost, priced=estimate.priced)
+        reading = parser.read({"key": key, "response": _answer(backend, spec.model, request, budget)})
         usd = usage_cost(
             spec.model,
             prompt=reading.prompt_tokens or 0,
@@ -69,4 +81,15 @@ def try_rows(
             when=now,
             mode="sync",
         )
+        budget.settle(usd or 0.0)
         yield Trial(key, reading, usd, backend.realm)
+
+
+def _answer(backend: Backend, model: str, request: bytes, budget: TrialBudget) -> dict[str, Any]:
+    """The raw answer. A refusal costs nothing; a request of which nothing was heard may have cost what it could."""
+    try:
+        return backend.generate(model, request)
+    except BackendError as error:
+        if 400 <= error.status < 500:
+            budget.settle(0.0)
+        raise

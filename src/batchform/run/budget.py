@@ -1,0 +1,140 @@
+"""Budgets where money is about to be spent: judged again on the very ledger that an intent goes on top of.
+
+What a plan was judged on may have changed: another apply sent its jobs, answers cost more than expected, a file sets
+other limits. An intent is committed only on the ledger that it was judged on, so that of two runs that fit alone but
+not together the second is refused, whichever specs they send. A limit that `--allow` released for the plan is not
+judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from batchform.errors import LimitExceeded
+from batchform.ledger.records import Allowed, Spent
+from batchform.ledger.segments import timestamp
+from batchform.ledger.store import Ledger
+from batchform.plan.model import Plan, Range, Shard, SpecPlan, Verdict
+from batchform.plan.policy import BUDGETS, PROJECT, Figures, by_realm, check_allow, judge_budgets, judge_project
+from batchform.plan.spend import Books
+from batchform.ports import Clock
+from batchform.run.context import RunContext
+from batchform.spec.model import Limits
+from batchform.spec.realm import realm_of
+from batchform.spec.resolved import ResolvedProject, ResolvedSpec
+from batchform.spec.wording import counted
+
+_NEXT = "What was sent goes on and is collected; these rows stay in the next plan."
+_TOMORROW = " max_usd has room again when jobs settle for less, and from 00:00 UTC."
+
+_NEXT_TRIAL = "`try` sends at the synchronous price and counts against the same budgets as jobs."
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Rows that limits held when they were about to be sent, and the verdicts that say so."""
+
+    rows: int
+    verdicts: tuple[Verdict, ...]
+
+
+def not_sent(held: Sequence[Refused]) -> LimitExceeded:
+    """What held rows come to, as one error: each limit with the numbers of its first refusal."""
+    first: dict[tuple[str, str], Verdict] = {}
+    for refused in held:
+        for verdict in refused.verdicts:
+            first.setdefault((verdict.scope, verdict.name), verdict)
+    rows, words = sum(r.rows for r in held), "; ".join(f"{v.scope}: {v.message}" for v in first.values())
+    daily = any(name == "max_usd" for _, name in first)
+    return LimitExceeded(f"{counted(rows, 'row')} not sent: {words}", hint=_NEXT + (_TOMORROW if daily else ""))
+
+
+def refusal(ctx: RunContext, plan: Plan, planned: SpecPlan, shard: Shard) -> Refused | None:
+    """Why a shard may not be sent as the ledger stands now; None if it may."""
+    spec = ctx.spec(planned.name)
+    own, whole = spec.limits if spec else Limits(), ctx.project.config.limits
+    books, figures = Books(ctx.ledger.control(), ctx.clock.now()), Figures(to_send=shard.rows, cost=shard.usd)
+    verdicts: list[Verdict] = []
+    for scope, limits, name in ((planned.name, own, planned.name), (PROJECT, whole, None)):
+        spend = books.spend(limits, planned.realm, name)
+        verdicts += judge_budgets(scope, limits, figures, spend=spend, allow=released(plan))
+    failed = tuple(v for v in verdicts if not v.ok)
+    return Refused(shard.rows, failed) if failed else None
+
+
+def check_budgets(ctx: RunContext, plan: Plan) -> None:
+    """Judge a plan's budgets again, before anything of it is sent. Raises LimitExceeded with the numbers of now."""
+    books, allow = Books(ctx.ledger.control(), ctx.clock.now()), released(plan)
+    verdicts: list[Verdict] = []
+    figures = {s.name: Figures(to_send=s.rows_to_send, cost=s.cost) for s in plan.specs if s.rows_to_send}
+    for planned in plan.specs:
+        spec = ctx.spec(planned.name)
+        if spec is not None and planned.name in figures:
+            spend = books.spend(spec.limits, planned.realm, planned.name)
+            verdicts += judge_budgets(planned.name, spec.limits, figures[planned.name], spend=spend, allow=allow)
+    limits = ctx.project.config.limits
+    sums = by_realm((s.realm, figures[s.name]) for s in plan.specs if s.name in figures)
+    whole = judge_project(limits, sums, spend=lambda realm: books.spend(limits, realm), allow=allow)
+    verdicts += [v for v in whole if v.name in BUDGETS]
+    if failed := [v for v in verdicts if not v.ok]:
+        words = "; ".join(f"{v.scope}: {v.message}" for v in failed)
+        raise LimitExceeded(f"nothing was sent: {words}", hint="Plan again: it says what there is room for.")
+
+
+def released(plan: Plan) -> frozenset[str]:
+    """The limits that were released when the plan was made, as `SCOPE.NAME`."""
+    return frozenset(f"{v.scope}.{v.name}" for v in plan.all_verdicts if v.allowed)
+
+
+class TrialBudget:
+    """What `try` may spend, and did. It sends no job, so there is no intent: each request is reserved here, and all
+    that they cost is recorded at the end as one event."""
+
+    def __init__(
+        self, project: ResolvedProject, spec: ResolvedSpec, ledger: Ledger, clock: Clock, *, allow: Iterable[str] = ()
+    ) -> None:
+        self._limits = {spec.name: spec.limits, PROJECT: project.config.limits}
+        self._spec, self._realm, self._model = spec.name, realm_of(spec.backend), spec.model
+        self._ledger, self._clock = ledger, clock
+        self._allow = check_allow(allow, [s.name for s in project.specs])
+        self._spent = self._reserved = 0.0
+        self._requests = 0
+        self._allowed: dict[str, Verdict] = {}
+
+    def reserve(self, cost: Range, *, priced: bool) -> None:
+        """Hold back what one request may cost. Raises LimitExceeded when a budget has no room for it."""
+        self._ledger.refresh()
+        books = Books(self._ledger.control(), self._clock.now())
+        here = Range(self._spent, self._spent, self._spent)
+        figures = Figures(to_send=1, cost=here + cost, priced=priced)
+        for scope, limits in self._limits.items():
+            spend = books.spend(limits, self._realm, None if scope == PROJECT else scope)
+            for verdict in judge_budgets(scope, limits, figures, spend=spend, allow=self._allow):
+                if not verdict.ok:
+                    raise LimitExceeded(f"not sent: {scope}: {verdict.message}", hint=_NEXT_TRIAL)
+                if verdict.allowed:
+                    self._allowed[f"{scope}.{verdict.name}"] = verdict
+        self._reserved = cost.expected
+
+    def settle(self, usd: float) -> None:
+        """The request was answered, or refused for nothing. What is never settled counts as it was reserved."""
+        self._spent += usd
+        self._requests += 1
+        self._reserved = 0.0
+
+    def record(self) -> None:
+        """Commit what was spent, and which limits were released for it."""
+        usd = self._spent + self._reserved
+        if not usd:
+            return
+        at = timestamp(self._clock.now())
+        released = [
+            Allowed(at=at, limit=name, plan_digest="", message=verdict.message)
+            for name, verdict in self._allowed.items()
+        ]
+        spent = Spent(
+            at=at, spec=self._spec, realm=self._realm, model=self._model, usd=usd,
+            requests=self._requests + (self._reserved > 0),
+        )  # fmt: skip
+        self._ledger.commit([*released, spent])
