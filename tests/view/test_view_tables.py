@@ -15,6 +15,7 @@ from view_plans import EVIL, check_golden, request
 
 from batchform.ledger.records import Collected, Intent, JobRecord
 from batchform.plan.registry import Registry
+from batchform.run.budget import BudgetLine
 from batchform.view.console import make_console
 from batchform.view.tables import cell_text, print_explanation, print_jobs, print_results, print_status
 from batchform.view.values import Component, Explanation, JobLine, ResultsTable, SpecLine, StatusView, job_line
@@ -55,6 +56,11 @@ STATUS = StatusView(
     ),
     jobs=JOBS,
     notes=("1 submission has no job yet: batchform sync looks for it.",),
+    budgets=(
+        BudgetLine("project", "max_usd", "google", 50.0, 3.2, 0.57, "today"),
+        BudgetLine("triage", "max_usd", "google", 3.5, 2.96, 0.57, "today"),
+        BudgetLine("summary", "max_usd_total", "emulator", 1.0, 0.0, 0.0, "in all"),
+    ),
 )
 RESULTS = ResultsTable(
     spec="triage",

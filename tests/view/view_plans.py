@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from batchform.plan.model import ZERO, Action, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens, Verdict
+from batchform.plan.model import ZERO, Action, Budget, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens, Verdict
+from batchform.plan.policy import NAMES
 
 GOLDEN = Path(__file__).parent / "golden"
 EVIL = "a\x1b[2J`x` ```y``` @octocat <img src=x onerror=alert(1)> | #1 \u202emirrored https://evil.example [z](y)"
@@ -168,8 +169,8 @@ _usd = st.floats(0, 1e6, allow_nan=False)
 _range = st.builds(Range, _usd, _usd, _usd)
 _verdicts = st.lists(
     st.builds(
-        Verdict, st.sampled_from(["max_usd", "max_rows", "max_changed_percent", "source_shrunk"]),
-        st.sampled_from(["triage", "project"]), st.booleans(), _usd, _usd, _text, st.booleans(),
+        Verdict, st.sampled_from(NAMES), st.sampled_from(["triage", "project"]), st.booleans(), _usd, _usd, _text,
+        st.booleans(), st.none() | st.builds(Budget, _usd, _usd, _usd, st.sampled_from(["expected", "high"])),
     ),
     max_size=4,
 ).map(tuple)  # fmt: skip

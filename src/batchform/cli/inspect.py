@@ -41,6 +41,7 @@ def status_command(common: Common, select: Sequence[str], everything: bool) -> i
 
 
 def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -> StatusView:
+    from batchform.run.budget import budget_lines
     from batchform.view.values import StatusView, job_line
 
     control = session.ledger.control()
@@ -58,6 +59,7 @@ def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -
         notes=tuple(
             f"{j.tag}: it is not known whether this job was created. `batchform sync` looks for it." for j in unknown
         ),
+        budgets=budget_lines(session.project, specs, session.ledger, session.clock),
     )
 
 

@@ -156,13 +156,21 @@ def check_fresh(
             moved.append(f"the source of {planned.name} changed ({planned.source})")
     if plan.lineage != ledger.lineage and plan.lineage:
         moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")
-    elif plan.serial != ledger.serial:
+    elif _moved(ledger, plan.serial):
         moved.append(f"the ledger moved from serial {plan.serial} to {ledger.serial}: something was applied or synced")
     if moved:
         raise StalePlan(
             f"the plan of {plan.created_at} is stale: {'; '.join(moved)}",
             hint="Nothing was sent. Plan again and review what changed: batchform plan --out DIR",
         )
+
+
+def _moved(ledger: Ledger, planned: int) -> bool:
+    """Whether anything but spend was recorded since: that changes no row, and budgets are judged again anyway."""
+    if ledger.serial < planned:
+        return True
+    quiet = {serial for serial, _ in ledger.control().spent}
+    return any(serial not in quiet for serial in range(planned + 1, ledger.serial + 1))
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -36,12 +36,12 @@ NAMES: Final = (*BUDGETS, "max_rows", "max_changed_percent", "source_shrunk")
 _CENT_FRACTION: Final = 1e-9
 """US dollars by which sums of floats may miss each other."""
 
-# Budget → when the spend that counts was settled, and which that is. One plan's budget counts no other spend.
-_WINDOWS: Final[Mapping[str, tuple[str, Callable[[Spend], float]]]] = {
-    "max_usd": ("today", lambda s: s.today),
-    "max_usd_per_month": ("this month", lambda s: s.month),
-    "max_usd_total": ("in all", lambda s: s.total),
+WINDOWS: Final[Mapping[str, str]] = {
+    "max_usd": "today",
+    "max_usd_per_month": "this month",
+    "max_usd_total": "in all",
 }
+"""Budget → when the spend that it counts was settled. The budget of one plan counts no other spend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ def _budgets(scope: str, limits: Limits, figures: Figures, spend: Spend) -> list
 
 
 def _budget(name: str, scope: str, limit: float, basis: str, figures: Figures, spend: Spend) -> Verdict:
-    cost = figures.cost
-    window, settled_of = _WINDOWS.get(name, ("", lambda _: 0.0))
-    settled, in_flight = settled_of(spend), spend.in_flight if window else 0.0
+    cost, window = figures.cost, WINDOWS.get(name)
+    settled = {"today": spend.today, "this month": spend.month, "in all": spend.total, None: 0.0}[window]
+    in_flight = spend.in_flight if window else 0.0
     budget = Budget(settled, in_flight, cost.high if basis == "high" else cost.expected, basis)
     if figures.to_send and not figures.priced:
         unknown = "the price of the model is not known"

@@ -16,7 +16,16 @@ from batchform.ledger.records import Allowed, Spent
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
 from batchform.plan.model import Plan, Range, Shard, SpecPlan, Verdict
-from batchform.plan.policy import BUDGETS, PROJECT, Figures, by_realm, check_allow, judge_budgets, judge_project
+from batchform.plan.policy import (
+    BUDGETS,
+    PROJECT,
+    WINDOWS,
+    Figures,
+    by_realm,
+    check_allow,
+    judge_budgets,
+    judge_project,
+)
 from batchform.plan.spend import Books
 from batchform.ports import Clock
 from batchform.run.context import RunContext
@@ -85,6 +94,43 @@ def check_budgets(ctx: RunContext, plan: Plan) -> None:
 def released(plan: Plan) -> frozenset[str]:
     """The limits that were released when the plan was made, as `SCOPE.NAME`."""
     return frozenset(f"{v.scope}.{v.name}" for v in plan.all_verdicts if v.allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One budget as it stands. scope: a spec's name or "project"; US dollars; window: when `settled` was, in words."""
+
+    scope: str
+    name: str
+    realm: str
+    limit: float
+    settled: float
+    in_flight: float
+    window: str
+
+
+def budget_lines(
+    project: ResolvedProject, specs: Iterable[ResolvedSpec], ledger: Ledger, clock: Clock
+) -> tuple[BudgetLine, ...]:
+    """The budgets of the project and of these specs; those of one plan hold no spend and are left out."""
+    chosen, books = list(specs), Books(ledger.control(), clock.now())
+    realms = dict.fromkeys(realm_of(s.backend) for s in project.specs)
+    scopes: list[tuple[str, Limits, str, str | None]] = [
+        (PROJECT, project.config.limits, realm, None) for realm in realms
+    ]
+    scopes += [(s.name, s.limits, realm_of(s.backend), s.name) for s in chosen]
+    lines = []
+    for scope, limits, realm, name in scopes:
+        spend = books.spend(limits, realm, name)
+        for verdict in judge_budgets(scope, limits, Figures(), spend=spend):
+            if verdict.budget is not None and verdict.name in WINDOWS:
+                lines.append(
+                    BudgetLine(
+                        scope, verdict.name, realm, verdict.limit, verdict.budget.settled, verdict.budget.in_flight,
+                        WINDOWS[verdict.name],
+                    )
+                )  # fmt: skip
+    return tuple(lines)
 
 
 class TrialBudget:

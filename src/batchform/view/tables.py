@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchform.canon import short
+from batchform.run.budget import BudgetLine
 from batchform.spec.wording import counted, money
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import request_diff, request_lines
@@ -42,9 +43,12 @@ def print_status(status: StatusView, console: Console | None = None) -> None:
     console.print(line((status.project, "bold"), where, (f"   ledger {safe(status.ledger)} #{status.serial}", "dim")))
     if not status.specs and not status.jobs:
         console.print(line("Nothing was applied yet.", indent=2))
+    names = {spec.name for spec in status.specs}
+    _print_budgets((b for b in status.budgets if b.scope not in names), console)
     for spec in status.specs:
         console.print()
         _print_spec(spec, console)
+        _print_budgets((b for b in status.budgets if b.scope == spec.name), console)
     if status.jobs:
         console.print()
         print_jobs(status.jobs, console)
@@ -63,6 +67,16 @@ def _print_spec(spec: SpecLine, console: Console) -> None:
     if spec.undelivered:
         waiting = counted(spec.undelivered, "answer")
         console.print(line((f"{waiting} not delivered yet: batchform sync", "yellow"), indent=2))
+
+
+def _print_budgets(budgets: Iterable[BudgetLine], console: Console) -> None:
+    for b in budgets:
+        flying = f" + {money(b.in_flight)} in flight" if b.in_flight else ""
+        realm = " (emulator)" if b.realm == "emulator" else ""
+        used = b.settled + b.in_flight
+        style = "bold red" if used > b.limit else ""
+        words = f"{money(b.settled)} spent {b.window}{flying}, of {money(b.limit)}{realm}"
+        console.print(line((f"{b.name}  ", "dim"), (words, style), indent=2))
 
 
 def print_jobs(jobs: Sequence[JobLine], console: Console | None = None) -> None:

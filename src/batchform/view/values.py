@@ -13,6 +13,7 @@ from typing import Any
 
 from batchform.ledger.records import JobRecord
 from batchform.plan.registry import ServiceLimits
+from batchform.run.budget import BudgetLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class SpecLine:
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """The project's state. notes: what needs a person, as sentences."""
+    """The project's state. notes: what needs a person, as sentences; budgets: spend against what may be spent."""
 
     project: str
     environment: str
@@ -69,6 +70,7 @@ class StatusView:
     specs: tuple[SpecLine, ...]
     jobs: tuple[JobLine, ...]
     notes: tuple[str, ...] = ()
+    budgets: tuple[BudgetLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
