@@ -1,26 +1,19 @@
-"""verify, export and the lease."""
+"""verify and export."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
-import socket
-import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 
 import duckdb
-import msgspec
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file
+from ledger_kit import intent, open_ledger, rows_file
 
 from batchform.canon import key_hash
-from batchform.errors import DestinationError, LedgerMoved, UsageError
+from batchform.errors import DestinationError, UsageError
 from batchform.ledger.compact import compact
 from batchform.ledger.export import export
-from batchform.ledger.lease import Note
 from batchform.ledger.records import ANSWER_COLUMNS, Collected, NotSubmitted, Submitted
 from batchform.ledger.store import Ledger
 from batchform.ledger.verify import Finding, verify
@@ -213,83 +206,3 @@ def test_export_that_cannot_be(answered: Ledger, tmp_path: Path) -> None:
         with pytest.raises(DestinationError, match="cannot be exported to"):
             export(answered, con, tmp_path / "out", format="csv")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["rows.csv"]
-
-
-# --- lease -------------------------------------------------------------------------------------------------------
-
-
-def test_a_lease_keeps_others_out_while_it_lasts(tmp_path: Path) -> None:
-    clock = HandClock()
-    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
-    with ann.lease(600) as lease:
-        assert lease.takeover == ""
-        with (
-            pytest.raises(LedgerMoved, match=r"ann@desk \(process \d+ on .*since 2026-03-01T12:00:00Z") as held,
-            bob.lease(60),
-        ):
-            pass
-        assert held.value.exit_code == 5
-        assert "2026-03-01T12:10:00Z" in held.value.hint
-        bob.commit([intent("t1")])  # it is only a courtesy
-        clock.at += timedelta(seconds=500)
-        lease.renew()
-        clock.at += timedelta(seconds=500)
-        with pytest.raises(LedgerMoved), bob.lease(60):
-            pass
-    with bob.lease(60) as lease:
-        assert lease.takeover == ""
-    assert not (tmp_path / "ledger" / "lease.json").exists()
-
-
-def test_an_expired_lease_is_taken_over_with_a_note(tmp_path: Path) -> None:
-    clock = HandClock()
-    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
-    with ann.lease(60):
-        clock.at += timedelta(seconds=61)
-        with bob.lease(60) as lease:
-            assert lease.takeover == (
-                "Took over the lease of ann@desk since 2026-03-01T12:00:00Z: it expired at 2026-03-01T12:01:00Z."
-            )
-    assert not (tmp_path / "ledger" / "lease.json").exists()
-
-
-def test_losing_a_lease_does_not_remove_the_next_one(tmp_path: Path) -> None:
-    clock = HandClock()
-    ann, bob = (open_ledger(tmp_path / "ledger", clock=clock, who=who) for who in ("ann@desk", "bob@ci"))
-    first, second = ann.lease(60), bob.lease(60)
-    first.__enter__()
-    clock.at += timedelta(seconds=61)
-    second.__enter__()
-    first.__exit__(None, None, None)
-    with pytest.raises(LedgerMoved, match="bob@ci"), ann.lease(60):
-        pass
-    second.__exit__(None, None, None)
-
-
-def leave_lease(ledger: Ledger, *, pid: int, host: str) -> None:
-    note = Note(holder="bob@ci", host=host, pid=pid, since=AT, expires="2026-03-01T13:00:00Z", token="x")
-    ledger.blobs.write_new("lease.json", msgspec.json.encode(note))
-
-
-def test_the_lease_of_a_dead_process_is_stale_at_once(tmp_path: Path) -> None:
-    ledger = open_ledger(tmp_path / "ledger")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leave_lease(ledger, pid=dead.pid, host=socket.gethostname())
-    with ledger.lease(60) as lease:
-        assert f"process {dead.pid} is gone" in lease.takeover
-    leave_lease(ledger, pid=dead.pid, host="elsewhere")
-    with pytest.raises(LedgerMoved, match="bob@ci"), ledger.lease(60):
-        pass
-    ledger.blobs.delete("lease.json")
-    leave_lease(ledger, pid=os.getpid(), host=socket.gethostname())
-    with pytest.raises(LedgerMoved, match="bob@ci"), ledger.lease(60):
-        pass
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"{}", b"\xff"])
-def test_an_unreadable_lease_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
-    ledger = open_ledger(tmp_path / "ledger")
-    ledger.blobs.write_new("lease.json", content)
-    with ledger.lease(60):
-        pass
