@@ -103,6 +103,7 @@ def test_views_and_macros_of_a_database_are_looked_into(desk: Any) -> None:
         db.execute('CREATE VIEW "over AS it" AS SELECT * FROM drawn')
         db.execute("CREATE MACRO jitter(x) AS x + random()")
         db.execute("CREATE MACRO jitters() AS TABLE SELECT uuid() AS u FROM t")
+        db.execute("CREATE MACRO length(x) AS x + random()")
     assert len(desk.read(type="duckdb", path="a.duckdb", table="plain").rows) == 3
     for spec in (
         {"table": "drawn"},
@@ -110,6 +111,7 @@ def test_views_and_macros_of_a_database_are_looked_into(desk: Any) -> None:
         {"table": "t", "where": "id IN (SELECT a.drawn.a FROM a.drawn)"},
         {"query": 'SELECT * FROM "over AS it"'},
         {"query": "SELECT jitter(id) AS j FROM t"},
+        {"table": "t", "where": "length(id) > 1"},
         {"query": "FROM jitters()"},
     ):
         with pytest.raises(SourceError, match="may not call"):

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `batchform`. Exits with the code of the one table in errors.py; never with a traceback."""
+    _start_quickly()
     sys.exit(run(arguments))
+
+
+def _start_quickly() -> None:
+    """Leave out what a process of our own need not do. Not in `run`: it may be called in somebody else's process."""
+    import gc
+
+    gc.set_threshold(50_000)  # imports make many objects that stay; looking through them again finds nothing
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks for them in every installed package
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
