@@ -1,8 +1,9 @@
 """What a ledger says was spent, and what its open jobs hold back. Pure: a control view and the time in, dollars out.
 
-A job reserves its estimate from its intent on. It settles at what its answers cost, when they are collected. The
-reservation of a job whose cost is not known, since the service has it or its results no longer, is never given back:
-it settles at its estimate. Only a job that the service itself ended without results cost nothing.
+A job reserves its estimate from its intent on. It settles at what its answers cost, when they are collected. What may
+have been billed unseen is never given back: a job that the service does not have any more, or whose results are gone,
+settles at its estimate, and so does the share of rows that a job's results leave out. Only a job that the service
+itself ended without results cost nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from batchform.ledger.records import ControlView, Intent, JobRecord
+from batchform.ledger.records import Collected, ControlView, Intent, JobRecord
 from batchform.spec.model import Limits
 
 Basis = Literal["expected", "high"]
@@ -70,10 +71,16 @@ def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]
     """(when, US dollars) of the jobs that have ended."""
     for job in jobs:
         if job.collected is not None:
-            known = job.collected.archive is not None or job.state in _COST_NOTHING
-            yield job.collected.at, job.collected.usd if known else _reserved(job.intent, basis)
+            yield job.collected.at, _cost(job, job.collected, basis)
         elif job.status == "deleted":
             yield job.submitted_at or job.intent.at, _reserved(job.intent, basis)
+
+
+def _cost(job: JobRecord, collected: Collected, basis: Basis) -> float:
+    reserved = _reserved(job.intent, basis)
+    if collected.archive is None:
+        return 0.0 if job.state in _COST_NOTHING else reserved
+    return collected.usd + reserved * collected.rows.get("missing", 0) / max(job.intent.rows, 1)
 
 
 def _without_job(control: ControlView, realm: str, spec: str | None) -> Iterator[tuple[str, float]]:

@@ -68,9 +68,11 @@ def fenced(lines: list[str], language: str = "") -> str:
 
 
 def _sections(plan: Plan) -> list[str]:
-    """Closed sections: what and why of every spec, then the samples, which are left out first."""
+    """Closed sections: the project's limits, what and why of every spec, then the samples, which are left out first."""
     public = [s for s in plan.specs if s.preview == "public"]
-    return [*(_details(s, plan) for s in plan.specs), *(_sample(s, sample) for s in public for sample in s.samples)]
+    limits = [_closed("project limits", "".join(f"- {_judged(v)}\n" for v in plan.verdicts))] if plan.verdicts else []
+    details = [_details(s, plan) for s in plan.specs]
+    return [*limits, *details, *(_sample(s, sample) for s in public for sample in s.samples)]
 
 
 def _head(plan: Plan) -> Iterator[str]:
@@ -133,7 +135,7 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
     points = [f"because: {plain(other)}"] if other else []
     if spec.rows_to_send:
         points += _figures(spec, plan)
-    points += [f"{'✓' if v.ok else '✗'} {code(v.name)}: {plain(v.message)}" for v in spec.verdicts]
+    points += [_judged(v) for v in spec.verdicts]
     points += [plain(text) for text in (spec.previous, *spec.notes) if text]
     lines += ["", *(f"- {point}" for point in points)]
     return _closed(f"{spec.name}: what and why", "\n".join(lines) + "\n")
@@ -170,6 +172,10 @@ def _limits(verdicts: tuple[Verdict, ...]) -> str:
     if failed:
         return "✗ " + ", ".join(code(n) for n in failed)
     return "✓" if verdicts else ""
+
+
+def _judged(verdict: Verdict) -> str:
+    return f"{'✓' if verdict.ok else '✗'} {code(verdict.name)}: {plain(verdict.message)}"
 
 
 def _longest_run(text: str) -> int:
