@@ -17,12 +17,29 @@ def emulator_command() -> None:
 @click.option("--port", default=8085, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--state", default=".batchform/emulator", show_default=True, metavar="DIR", help="Files, jobs and bill.")
 @click.option("--job-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="How long a job takes.")
-def serve(host: str, port: int, state: str, job_seconds: float) -> None:
+@click.option("--faults", metavar="FILE", help="What goes wrong, when: a schedule (docs/emulator.md). Else as before.")
+def serve(host: str, port: int, state: str, job_seconds: float, faults: str | None) -> None:
     """Serve until Ctrl-C. Point google-genai, or any client, at it with GOOGLE_GEMINI_BASE_URL."""
     from batchform.emulator import serve as run
+    from batchform.spec.wording import counted
 
     def started(url: str) -> None:
         click.echo(f"The emulator listens on {url}; its state is in {state}. Stop it with Ctrl-C.")
         click.echo(f"  export GOOGLE_GEMINI_BASE_URL={url} GEMINI_API_KEY=emulator")
 
-    run(Path(state), host=host, port=port, job_seconds=job_seconds, on_ready=started)
+    def scheduled(number: int) -> None:
+        if number:
+            click.echo(
+                f"Things will go wrong as scripted: {counted(number, 'fault')}. GET /emulator/faults tells which did."
+            )
+
+    schedule = None if faults is None else Path(faults)
+    run(
+        Path(state),
+        host=host,
+        port=port,
+        job_seconds=job_seconds,
+        faults=schedule,
+        on_ready=started,
+        on_faults=scheduled,
+    )

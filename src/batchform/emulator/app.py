@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sqlite3
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from batchform import canon
 from batchform.emulator import routes_batches, routes_control, routes_files, routes_models
-from batchform.emulator.calls import MAX_BODY, Call, Emulator, Route, json_response
+from batchform.emulator.calls import MAX_BODY, Call, Emulator, Route, drain, json_response
+from batchform.emulator.clock import http_date
 from batchform.emulator.refusal import Refusal
 
 ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *routes_control.ROUTES)
@@ -38,20 +41,31 @@ class App:
         try:
             response = await self._answer(request)
         except Refusal as e:
-            await _drain(request)
+            await drain(request)
             response = json_response(e.body(), status=e.status)
         except (OSError, sqlite3.Error) as e:  # a full disk, or a state folder that was damaged
             refusal = Refusal(500, f"The emulator's state cannot be read or written: {e}.")
             response = json_response(refusal.body(), status=refusal.status)
         except ClientDisconnect:
             return
+        with suppress(OSError, sqlite3.Error):
+            response.headers.setdefault("date", http_date(self._emulator.store.now()))
         await response(scope, receive, send)
 
     async def passes(self, route: Route, call: Call) -> Response:
         """The one gate: every call of every route comes through here, with its name (`batches.create`) in `call.name`.
 
-        Whatever is to happen before, instead of or after calls (such as scripted faults) belongs here.
+        Scripted faults happen here, before, instead of or after the call.
         """
+        run = partial(self._run, route)
+        due = [] if route in routes_control.ROUTES else await run_in_threadpool(self._emulator.faults.take, call)
+        if not due:
+            return await run(call)
+        from batchform.emulator.fault_effects import carry_out  # only who scripts faults waits for their models
+
+        return await carry_out(self._emulator.faults, due, call, run)
+
+    async def _run(self, route: Route, call: Call) -> Response:
         if inspect.iscoroutinefunction(route.handler):
             response: Response = await route.handler(call)
             return response
@@ -115,12 +129,3 @@ async def _body(request: Request) -> bytes:
             raise Refusal(400, f"Request payload size exceeds the limit: {MAX_BODY} bytes.")
         pieces.append(piece)
     return b"".join(pieces)
-
-
-async def _drain(request: Request) -> None:
-    """Read what is still coming, so that the client is not cut off before it reads why it was refused."""
-    try:
-        async for _ in request.stream():
-            pass
-    except (ClientDisconnect, RuntimeError):
-        return  # gone, or read to its end before

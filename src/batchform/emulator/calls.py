@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from batchform.emulator import strict
 from batchform.emulator.refusal import bad_field
 from batchform.emulator.store import Store
 
+if TYPE_CHECKING:
+    from batchform.emulator.fault_gate import FaultGate
+
 MAX_BODY: Final = 20 * 1024**2
 MAX_PAGE: Final = 1_000
+TRANSPORT: Final = "transport"
+"""Under this name the server puts a connection's transport into the state of its calls."""
+AGAIN: Final = re.compile(r"again-\d+-")
+"""Before a page token: the same page, under another token. Only faults hand such tokens out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Emulator:
 
     store: Store
     job_seconds: float
+    faults: FaultGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Call:
         if not size.isdecimal():
             raise bad_field(f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size")
         token = query.get("pageToken") or query.get("page_token") or ""
-        return min(int(size) or default, MAX_PAGE), token
+        return min(int(size) or default, MAX_PAGE), AGAIN.sub("", token)
 
 
 Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
@@ -85,3 +94,12 @@ def json_response(value: Any, *, headers: dict[str, str] | None = None, status: 
 def json_stream(pieces: Iterator[bytes]) -> Response:
     """A JSON answer that may be too large to hold."""
     return StreamingResponse(pieces, 200, None, "application/json; charset=UTF-8")
+
+
+async def drain(request: Request) -> None:
+    """Read what is still coming, so that the client is not cut off before it reads why it was refused."""
+    try:
+        async for _ in request.stream():
+            pass
+    except (ClientDisconnect, RuntimeError):
+        return  # gone, or read to its end before

@@ -59,6 +59,13 @@ def open_upload(store: Store, upload: str) -> sqlite3.Row:
     return row
 
 
+def forget_upload(store: Store, upload: str) -> None:
+    """Drop an open upload and its bytes."""
+    with store.writing() as db:
+        db.execute("DELETE FROM uploads WHERE id = ?", (upload,))
+    upload_path(store, upload).unlink(missing_ok=True)
+
+
 def finish_upload(store: Store, upload: str) -> sqlite3.Row:
     """Turn the gathered bytes into a file and return its row."""
     row = open_upload(store, upload)

@@ -1,4 +1,4 @@
-"""What only an emulator has: its clock and its bill."""
+"""What only an emulator has: its clock, its bill and its faults."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from batchform.emulator import bill, execute
 from batchform.emulator.calls import Call, Route, json_response
 from batchform.emulator.clock import rfc3339
 from batchform.emulator.refusal import bad_field
+from batchform.errors import InvalidProject
 
 
 class _Advance(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,8 +49,25 @@ def _lines(call: Call) -> Iterator[bytes]:
         yield msgspec.json.encode(charge) + b"\n"
 
 
+def show_faults(call: Call) -> Response:
+    """The schedule with its counts, and what happened."""
+    gate = call.emulator.faults
+    return json_response({"faults": gate.report(), "fired": [asdict(fired) for fired in gate.fired()]})
+
+
+def set_faults(call: Call) -> Response:
+    """Replace the schedule by the one in the body, YAML or JSON."""
+    try:
+        call.emulator.faults.install(call.body)
+    except InvalidProject as e:
+        raise bad_field(e.render()) from e
+    return show_faults(call)
+
+
 ROUTES: Final = (
     Route("emulator.clock", "GET", r"/emulator/clock", clock, open_to_all=True),
     Route("emulator.advance", "POST", r"/emulator/clock", advance, open_to_all=True),
     Route("emulator.bill", "GET", r"/emulator/bill", show_bill, open_to_all=True),
+    Route("emulator.faults", "GET", r"/emulator/faults", show_faults, open_to_all=True),
+    Route("emulator.set_faults", "PUT", r"/emulator/faults", set_faults, open_to_all=True),
 )

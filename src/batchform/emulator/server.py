@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import math
@@ -10,17 +11,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batchform.emulator import bill, execute
 from batchform.emulator.app import App
 from batchform.emulator.bill import BillSummary, Charge
-from batchform.emulator.calls import Emulator
+from batchform.emulator.calls import TRANSPORT, Emulator
 from batchform.emulator.clock import Now, SystemClock
+from batchform.emulator.fault_gate import FaultGate, Fired
 from batchform.emulator.store import Store
 from batchform.errors import BatchformError, UsageError
+
+if TYPE_CHECKING:
+    from batchform.emulator.faults import Source
 
 LOOPBACK: Final = "127.0.0.1"
 JOB_SECONDS: Final = 2.0
@@ -32,13 +38,19 @@ class EmulatorServer:
 
     state_dir: made if it does not exist; other processes may use it at the same time. job_seconds: how long a job
     takes by the emulator's clock. clock: any object with `now()`, by default the machine's. port: 0 picks a free one.
-    Raises BatchformError when the state cannot be kept or the port is taken.
+    faults: a schedule, a file of one, or () for none; without it what the state has stays.
+    Raises BatchformError when the state cannot be kept or the port is taken, InvalidProject for a wrong schedule.
     """
 
     def __init__(
-        self, state_dir: Path, job_seconds: float = JOB_SECONDS, clock: Now | None = None, port: int = 0
+        self,
+        state_dir: Path,
+        job_seconds: float = JOB_SECONDS,
+        clock: Now | None = None,
+        port: int = 0,
+        faults: Source | None = None,
     ) -> None:
-        self._state_dir, self._clock, self._port = state_dir, clock or SystemClock(), port
+        self._state_dir, self._clock, self._port, self._faults = state_dir, clock or SystemClock(), port, faults
         self._job_seconds = _checked(job_seconds)
         self.url = ""
 
@@ -54,14 +66,17 @@ class EmulatorServer:
     def start(self) -> None:
         """Answer from now on at `url`."""
         self._store = Store(self._state_dir, self._clock)
+        self._gate = FaultGate(self._store)
         try:
+            if self._faults is not None:
+                self._gate.install(self._faults, keep_counts=True)
             listener = _listen(LOOPBACK, self._port)
         except BatchformError:
             self._store.close()
             raise
         self.url = _url(listener)
         ready = threading.Event()
-        self._server = _Server(Emulator(self._store, self._job_seconds), on_ready=ready.set)
+        self._server = _Server(Emulator(self._store, self._job_seconds, self._gate), on_ready=ready.set)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="batchform-emulator", daemon=True
         )
@@ -79,6 +94,18 @@ class EmulatorServer:
         if not 0 <= seconds < math.inf:
             raise UsageError(f"The emulator's time cannot move by {seconds} seconds; it only moves forward.")
         self._store.advance(seconds)
+
+    def set_faults(self, source: Source) -> None:
+        """Replace the fault schedule, and count afresh. () ends all faults. Raises InvalidProject."""
+        self._gate.install(source)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The fault schedule, each fault with `seen` (calls that matched) and `fired` (how often it happened)."""
+        return self._gate.report()
+
+    def fired(self) -> list[Fired]:
+        """The faults that happened since the schedule was set, in order."""
+        return self._gate.fired()
 
     def bill(self) -> list[Charge]:
         """Every charge so far, oldest first. Jobs that are due are run first."""
@@ -100,18 +127,26 @@ def serve(
     port: int = 0,
     job_seconds: float = JOB_SECONDS,
     *,
+    faults: Source | None = None,
     on_ready: Callable[[str], None],
+    on_faults: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve in the foreground until Ctrl-C. on_ready gets the URL once it answers.
+    """Serve in the foreground until Ctrl-C. on_ready gets the URL once it answers, on_faults how many are scheduled.
 
-    Raises UsageError for a host that is not loopback, BatchformError when the port is taken or the state unusable.
+    Raises UsageError for a host that is not loopback, BatchformError when the port is taken or the state unusable,
+    InvalidProject for a wrong fault schedule.
     """
     job_seconds = _checked(job_seconds)
     _refuse_public(host)
     store = Store(state_dir, SystemClock())
+    gate = FaultGate(store)
     try:
+        if faults is not None:
+            gate.install(faults, keep_counts=True)
+        if on_faults:
+            on_faults(len(gate.faults()))
         listener = _listen(host, port)
-        _Server(Emulator(store, job_seconds), on_ready=lambda: on_ready(_url(listener))).run([listener])
+        _Server(Emulator(store, job_seconds, gate), on_ready=lambda: on_ready(_url(listener))).run([listener])
     except KeyboardInterrupt:
         pass  # how a server in the foreground is meant to be stopped
     finally:
@@ -134,17 +169,26 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP, letting the application have the connection, so that it can be dropped."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.app_state = {**self.app_state, TRANSPORT: transport}
+        super().connection_made(transport)
+
+
 def _config(emulator: Emulator) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its own levels would configure the program's logging
     return uvicorn.Config(
         App(emulator),
         loop="asyncio",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,
         headers=[("x-batchform-emulator", "1")],
         timeout_graceful_shutdown=_STOP_SECONDS,
     )

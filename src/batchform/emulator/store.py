@@ -17,7 +17,7 @@ from typing import Final
 from batchform.emulator.clock import Now
 from batchform.errors import BatchformError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE offset (seconds REAL NOT NULL);
@@ -44,6 +44,20 @@ CREATE TABLE bill (
 );
 CREATE TABLE attempts (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+_FAULT_TABLES: Final = """
+CREATE TABLE fault_schedule (version INTEGER NOT NULL, faults TEXT NOT NULL);
+INSERT INTO fault_schedule VALUES (0, '[]');
+CREATE TABLE fault_counts (fault INTEGER PRIMARY KEY, seen INTEGER NOT NULL, fired INTEGER NOT NULL);
+CREATE TABLE fault_log (
+  id INTEGER PRIMARY KEY, fault INTEGER NOT NULL, call TEXT NOT NULL, type TEXT NOT NULL, seen INTEGER NOT NULL,
+  about TEXT NOT NULL, at REAL NOT NULL
+);
+ALTER TABLE jobs ADD COLUMN fate TEXT;
+"""
+
+_STEPS: Final = (_TABLES, _FAULT_TABLES)
+"""What each format has more than the one before."""
 
 
 class Store:
@@ -153,9 +167,9 @@ class Store:
                     f"The emulator's state {self._path} has format {found}; this batchform knows {FORMAT}.",
                     hint="Use the newer batchform, or another state folder.",
                 )
-            if not found:
-                for statement in _TABLES.split(";\n"):
-                    db.execute(statement)
+            for statement in ";\n".join(_STEPS[found:]).split(";\n"):
+                db.execute(statement)
+            if found < FORMAT:
                 db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
