@@ -175,7 +175,7 @@ class Project(Strict):
     ledger: str = Wire(".batchform", description="Folder of the recorded state.")
     backends: dict[str, Backend] = Wire(default_factory=dict, description="Services that take jobs, by name.")
     defaults: Defaults = Wire(default_factory=Defaults, description="What specs need not repeat.")
-    limits: Limits = Field(default_factory=Limits, description="Limits of a whole plan.")
+    limits: Limits = Field(default_factory=Limits, description="Limits of all specs together.")
     environments: dict[str, Environment] = Wire(
         default_factory=dict, description="What differs under `--env NAME`, laid over the rest of this file."
     )
@@ -324,7 +324,7 @@ class Spec(Strict):
     destination: Destination = Field(description="Where answers go.")
     idempotency: Idempotency = Wire(description="What makes a row the same row.")
     retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
-    limits: Limits = Field(default_factory=Limits, description="Limits of this spec's part of a plan.")
+    limits: Limits = Field(default_factory=Limits, description="Limits of this spec alone.")
     backend: str | None = Wire(None, description="Name of a backend in batchform.yaml; default from the project.")
     submit: Literal["auto", "file", "inline"] = Field(
         "file",
