@@ -5,9 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.cli.scratch import Scratch
     from batchform.emulator import EmulatorServer
     from batchform.ledger.store import Ledger
     from batchform.plan.build import Settings, Work
@@ -55,7 +54,7 @@ class Session:
         self.clock = SystemClock()
         self.who = f"{getpass.getuser()}@{platform.node()}"
         self._emulators: list[EmulatorServer] = []
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
         self._databases: dict[tuple[Path, ...], DuckDBPyConnection] = {}
 
     # --- places
@@ -77,10 +76,10 @@ class Session:
     def scratch(self) -> Path:
         """A private folder that is removed at the end; on the ledger's disk when that can be written."""
         if self._scratch is None:
-            writable = self.ledger_path.is_dir() and os.access(self.ledger_path, os.W_OK)
-            parent = self.ledger_path if writable else None
-            self._scratch = Path(tempfile.mkdtemp(prefix="tmp-" if writable else "batchform-", dir=parent))
-        return self._scratch
+            from batchform.cli.scratch import Scratch
+
+            self._scratch = Scratch(self.ledger_path)
+        return self._scratch.path
 
     def close(self) -> None:
         if "backends" in self.__dict__:
@@ -90,7 +89,7 @@ class Session:
         for database in self._databases.values():
             database.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.close()
 
     # --- what commands use
 
