@@ -28,6 +28,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,22 @@ class Interrupted(BatchformError):
     """Stopped by the user. Everything is recorded."""
 
     exit_code = 130
+
+
+def as_json(error: BatchformError) -> dict[str, Any]:
+    """An error for programs. type: its class in errors.py; diagnostics: the complaints of an InvalidProject."""
+    told: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "place": str(error.place) if error.place else None,
+    }
+    if isinstance(error, InvalidProject):
+        told["diagnostics"] = [
+            {"rule": d.rule, "severity": d.severity, "message": d.message, "hint": d.hint, "place": str(d.place)}
+            for d in error.diagnostics
+        ]
+    return told
 
 
 def exit_code(error: BaseException) -> int:

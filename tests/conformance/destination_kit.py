@@ -39,13 +39,13 @@ class Place:
         self.file = root / "out" / f"answers.{suffix}"
         self.shown = f"out/answers.{suffix}"
 
-    def destination(self, *, folder: bool = False, path: str | None = None) -> Destination:
+    def destination(self, *, folder: bool = False, path: str | None = None, spec: str = "triage") -> Destination:
         shown = path or ("out/" if folder else self.shown)
         if self.kind in TABLES:
             made: Any = DatabaseDestination(type=self.kind, path=shown, table="answers")  # type: ignore[arg-type]
         else:
             made = FileDestination(type=self.kind, path=shown)  # type: ignore[arg-type]
-        return make_destination(made, root=self.root, allow=())
+        return make_destination(made, spec=spec, root=self.root, allow=())
 
     def deliver(
         self,
@@ -69,7 +69,7 @@ class Place:
                 chosen = columns or f"*, {at}"
                 con.execute(f"CREATE TEMP VIEW {view} AS SELECT {chosen} FROM t_{view} ORDER BY key")
             delivery = Delivery(spec, name, "everything", "news", ("key",), full, previous, name.partition(".")[0])
-            return (to or self.destination()).deliver(con, delivery)
+            return (to or self.destination(spec=spec)).deliver(con, delivery)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         return connect(self.root / ".batchform" / "tmp", memory_limit="256MB", threads=2, allowed=[self.root])

@@ -45,6 +45,8 @@ def test_a_foreign_view_is_refused(table: Place) -> None:
 def test_a_table_of_another_spec_is_refused(table: Place) -> None:
     table.deliver([row("a")])
     with pytest.raises(DestinationError, match="belongs to the spec triage"):
+        table.destination(spec="other").check()
+    with pytest.raises(DestinationError, match="belongs to the spec triage"):
         table.deliver([row("b")], spec="other", name="other-0.a.1")
     assert table.keys() == ["a"]
 
@@ -115,7 +117,7 @@ def test_sqlite_readers_keep_their_snapshot_or_wait(tmp_path: Path) -> None:
 def test_a_locked_sqlite_is_refused_in_time(tmp_path: Path) -> None:
     place = Place(tmp_path, "sqlite")
     place.deliver([row("a")])
-    impatient = SqliteTable(place.file, table="answers", shown=place.shown, lock_seconds=0.05)
+    impatient = SqliteTable(place.file, table="answers", spec="triage", shown=place.shown, lock_seconds=0.05)
     with closing(sqlite3.connect(place.file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert impatient.exists()

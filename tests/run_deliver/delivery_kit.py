@@ -91,7 +91,7 @@ class World:
         return connect(self.scratch, memory_limit=self.memory_limit, threads=2, allowed=[self.root])
 
     def destination(self, spec: ResolvedSpec) -> Destination:
-        return make_destination(spec.spec.destination, root=self.root, allow=())
+        return make_destination(spec.spec.destination, spec=spec.name, root=self.root, allow=())
 
     def deliver(self, spec: ResolvedSpec, *, source_rows: SourceRows | None = None) -> Delivered | None:
         return deliver_spec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from batchform.errors import BatchformError
@@ -75,27 +75,11 @@ def _answer(given: Sequence[str], error: BatchformError, code: int) -> int:
         import json
         from contextlib import suppress
 
+        from batchform.errors import as_json
+
         with suppress(OSError):  # nobody may be reading any more
-            print(json.dumps({"error": _as_json(error), "exit_code": code}, ensure_ascii=False), flush=True)  # noqa: T201
+            print(json.dumps({"error": as_json(error), "exit_code": code}, ensure_ascii=False), flush=True)  # noqa: T201
     return code
-
-
-def _as_json(error: BatchformError) -> dict[str, Any]:
-    """An error for programs. type: its class in errors.py; diagnostics: the complaints of an InvalidProject."""
-    from batchform.errors import InvalidProject
-
-    told: dict[str, Any] = {
-        "type": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "place": str(error.place) if error.place else None,
-    }
-    if isinstance(error, InvalidProject):
-        told["diagnostics"] = [
-            {"rule": d.rule, "severity": d.severity, "message": d.message, "hint": d.hint, "place": str(d.place)}
-            for d in error.diagnostics
-        ]
-    return told
 
 
 def _system_error(exc: OSError) -> str:

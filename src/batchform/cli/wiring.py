@@ -133,7 +133,7 @@ class Session:
     def destination(self, spec: ResolvedSpec) -> Destination:
         from batchform.adapters.destinations import make_destination
 
-        return make_destination(spec.spec.destination, root=self.root, allow=self.allowed)
+        return make_destination(spec.spec.destination, spec=spec.name, root=self.root, allow=self.allowed)
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work

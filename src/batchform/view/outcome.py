@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from batchform.errors import BatchformError
+from batchform.errors import BatchformError, as_json
 from batchform.run.reconcile import Outcome
 from batchform.spec.wording import counted, money
 
@@ -43,7 +43,7 @@ def _of_spec(outcome: Outcome, spec: str) -> Iterator[str]:
 
 
 def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, Any]:
-    """The outcome as JSON: `exit_code` and `error` say how it ended."""
+    """The outcome as JSON: `exit_code` and `error` (type, message, hint, place) say how it ended."""
     return {
         "created": outcome.created,
         "adopted": outcome.adopted,
@@ -56,5 +56,5 @@ def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, An
         "usd": outcome.usd,
         "delivered": {s: {"rows": d.rows, "location": d.location} for s, d in outcome.delivered.items()},
         "exit_code": error.exit_code if error else 0,
-        "error": error.message if error else None,
+        "error": as_json(error) if error else None,
     }

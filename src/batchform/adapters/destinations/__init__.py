@@ -13,10 +13,13 @@ from batchform.spec import model
 __all__ = ["make_destination"]
 
 
-def make_destination(spec_dest: model.Destination, *, root: Path, allow: Sequence[Path]) -> ports.Destination:
+def make_destination(
+    spec_dest: model.Destination, *, spec: str, root: Path, allow: Sequence[Path]
+) -> ports.Destination:
     """The destination that a spec names. Touches nothing. Raises DestinationError when it lies outside the project.
 
-    root: the project's folder, against which paths are relative; allow: folders outside of it that may be written.
+    spec: its name; root: the project's folder, against which paths are relative; allow: folders outside of it that
+    may be written.
     """
     path = _confined(spec_dest.path, root=root, allow=allow)
     shown = spec_dest.path
@@ -30,7 +33,7 @@ def make_destination(spec_dest: model.Destination, *, root: Path, allow: Sequenc
     from batchform.adapters.destinations.databases import DuckDBTable, SqliteTable
 
     table = SqliteTable if spec_dest.type == "sqlite" else DuckDBTable
-    return table(path, table=spec_dest.table, shown=shown)
+    return table(path, table=spec_dest.table, spec=spec, shown=shown)
 
 
 def _confined(written: str, *, root: Path, allow: Sequence[Path]) -> Path:

@@ -37,10 +37,12 @@ class _Table(ABC):
     _COLUMNS_OF: ClassVar[str]  # query: names of a table's or view's columns; empty when there is none
     _NOW: ClassVar[str]  # SQL: the time, in ISO 8601 UTC
 
-    def __init__(self, path: Path, *, table: str, shown: str, lock_seconds: float = LOCK_SECONDS) -> None:
-        """path: real path of the database; shown: as the user wrote it; lock_seconds: how long to wait for a lock."""
+    def __init__(self, path: Path, *, table: str, spec: str, shown: str, lock_seconds: float = LOCK_SECONDS) -> None:
+        """path: real path of the database; spec: name of the spec whose answers the table holds; shown: path as the
+        user wrote it; lock_seconds: how long to wait for a lock."""
         self._path = path
         self._table = table
+        self._spec = spec
         self._shown = f"table {table} of {shown}"
         self._lock_seconds = lock_seconds
 
@@ -74,11 +76,11 @@ class _Table(ABC):
             is_new = not self._path.exists()
             try:
                 with self._writing() as db:
-                    self._refuse_foreign(db, spec=delivery.spec)
-                    if self._columns(db, self._table) and self._owner(db) == (delivery.spec, digest):
+                    self._refuse_foreign(db)
+                    if self._columns(db, self._table) and self._owner(db) == (self._spec, digest):
                         return Delivered(rows, self._shown)
                     self._replace(db, con, columns, delivery.key_columns, rows_file)
-                    self._own(db, delivery.spec, digest)
+                    self._own(db, digest)
             except BaseException:
                 if is_new:  # what a database engine makes before it fails
                     for path in (self._path, *(Path(f"{self._path}{s}") for s in (".wal", "-journal", "-wal", "-shm"))):
@@ -86,8 +88,8 @@ class _Table(ABC):
                 raise
         return Delivered(rows, self._shown)
 
-    def _refuse_foreign(self, db: Any, *, spec: str | None = None) -> None:
-        """Raise DestinationError unless the table is ours (and this spec's, when that is known) or not there."""
+    def _refuse_foreign(self, db: Any) -> None:
+        """Raise DestinationError unless the table is this spec's or not there."""
         if self._columns(db, OWNED) not in ([], list(_OWNED_COLUMNS)):
             raise DestinationError(
                 f"{self._shown}: the database has a table {OWNED} that batchform did not make.", hint=_ELSEWHERE
@@ -99,7 +101,7 @@ class _Table(ABC):
             raise DestinationError(
                 f"{self._shown} is already there, and batchform did not make it: it is left alone.", hint=_ELSEWHERE
             )
-        if spec is not None and owner[0] != spec:
+        if owner[0] != self._spec:
             raise DestinationError(
                 f"{self._shown} belongs to the spec {owner[0]}: two specs cannot share a table.",
                 hint=f"Choose another table, or drop this one if {owner[0]} no longer delivers to it.",
@@ -117,10 +119,10 @@ class _Table(ABC):
         ).fetchone()
         return (found[0], found[1]) if found else None
 
-    def _own(self, db: Any, spec: str, digest: str) -> None:
+    def _own(self, db: Any, digest: str) -> None:
         db.execute(_NEW_OWNED)
         db.execute(f"DELETE FROM {OWNED} WHERE lower(table_name) = lower(?)", [self._table])
-        db.execute(f"INSERT INTO {OWNED} VALUES (?, ?, ?, {self._NOW})", [self._table, spec, digest])
+        db.execute(f"INSERT INTO {OWNED} VALUES (?, ?, ?, {self._NOW})", [self._table, self._spec, digest])
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Any]:
