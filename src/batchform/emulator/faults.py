@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -27,7 +29,7 @@ KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS,)
 if TYPE_CHECKING:
     Do = Kind
 else:
-    Do = Annotated[KINDS, Field(discriminator="type")]
+    Do = Annotated[reduce(or_, KINDS), Field(discriminator="type")]
 
 Source = str | bytes | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A schedule: a file, the text of one, or its values: a list of faults, or `{"faults": […]}`."""
