@@ -229,8 +229,11 @@ class Backend(Protocol):
         same digest is uploaded once); mode "inline": nothing to upload."""
         ...
 
-    def create(self, *, model: str, tag: str, staged: Staged) -> str:
-        """Create the job, once. Returns its name. Raises NotCreated or OutcomeUnknown, nothing else."""
+    def create(self, *, model: str, tag: str, staged: Staged, before: datetime | None = None) -> str:
+        """Create the job, once. Returns its name. Raises NotCreated or OutcomeUnknown, nothing else.
+
+        before: the call must not be on its way later than this, however long it took to connect: NotCreated then.
+        """
         ...
 
     def get(self, job: str) -> RemoteJob:

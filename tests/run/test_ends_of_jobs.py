@@ -101,6 +101,9 @@ def test_results_that_the_service_has_no_longer(w: World) -> None:
     w.fault("GET", ":download", before=lambda: refusal(403, "it may not exist"), times=100)
     ctx, _ = started(w, {"a": "x"})
     w.clock.sleep(90)
+    assert sync(w.run(), ctx.project.specs).running  # one refusal proves nothing
+    assert w.rows(ctx)["a"]["status"] == "in_flight" and "were not found" in w.log.notes
+    w.clock.sleep(1000)
     sync(w.run(), ctx.project.specs)
     row = w.rows(ctx)["a"]
     assert row["failure"] == "expired" and "are gone" in row["failure_message"]

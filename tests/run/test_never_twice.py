@@ -149,13 +149,18 @@ def test_a_full_quota_waits_as_long_as_asked_and_charges_no_attempt(w: World) ->
     assert {r["attempt"] for r in w.rows(ctx).values()} == {1}
 
 
-def test_a_quota_that_stays_full_is_an_error_in_the_end(w: World) -> None:
-    w.fault("POST", CREATE, before=lambda: refusal(429, "quota"), times=1000)
-    plan, bundle = w.plan({"a": "x"})
+def test_a_quota_that_stays_full_leaves_the_rows_queued(w: World) -> None:
+    full = w.fault("POST", CREATE, before=lambda: refusal(429, "quota"), times=1000)
+    plan, bundle = w.plan({"a": "x", "b": "y"}, shards=2)
     ctx = w.run()
-    with pytest.raises(NotCreated, match="quota"):
-        apply_plan(ctx, plan, bundle)
-    assert (w.rows(ctx)["a"]["status"], w.rows(ctx)["a"]["attempt"]) == ("pending", 0)
+    outcome = apply_plan(ctx, plan, bundle)
+    error = outcome.error({})
+    assert outcome.not_sent == 2 and error is not None and error.exit_code == 7 and "2 shards not sent" in error.message
+    assert {(r["status"], r["attempt"]) for r in w.rows(ctx).values()} == {("pending", 0)}
+    assert "quota" in w.log.notes and "stay queued" in w.log.notes
+    full.times = 0
+    again, bundle = w.plan({"a": "x", "b": "y"}, shards=2, attempt=2, serial=ctx.ledger.serial)
+    assert apply_plan(w.run(), again, bundle).answered == 2 and w.charged() == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -163,8 +168,9 @@ def test_a_refusal_gives_the_rows_back_and_is_told(w: World, status: int) -> Non
     w.fault("POST", CREATE, before=lambda: refusal(status, "not like this"))
     plan, bundle = w.plan({"a": "x", "b": "y"}, shards=2)
     ctx = w.run()
-    with pytest.raises(NotCreated, match="not like this"):
-        apply_plan(ctx, plan, bundle)
+    outcome = apply_plan(ctx, plan, bundle)
+    assert isinstance(outcome.stopped, NotCreated) and "not like this" in outcome.stopped.message
+    assert outcome.error({}) is outcome.stopped and outcome.not_sent == 1
     rows = w.rows(ctx)
     assert set(rows) == {"a"} and (rows["a"]["status"], rows["a"]["attempt"]) == ("pending", 0)
     assert ctx.ledger.control().jobs[tag_of(plan)].status == "not_submitted"
@@ -177,8 +183,7 @@ def test_an_upload_that_fails_is_tried_again_and_leaves_no_trace(w: World) -> No
     w.fault("POST", "/upload/", before=lambda: refusal(503), times=100)
     ctx = w.run()
     other, bundle = w.plan({"b": "y"}, serial=ctx.ledger.serial)
-    with pytest.raises(BackendError):
-        apply_plan(ctx, other, bundle)
+    assert isinstance(apply_plan(ctx, other, bundle).stopped, BackendError)
     assert "b" not in w.rows(ctx)
 
 
@@ -238,9 +243,11 @@ def test_another_credential_settles_nothing(w: World) -> None:
     apply_plan(w.run(), plan, bundle)
     w.clock.sleep(5000)
     ctx = w.run(key="another")
-    with pytest.raises(BackendError, match="made with another credential"):
-        recover(ctx)
-    assert w.rows(ctx)["a"]["status"] == "in_flight"
+    assert recover(ctx).foreign == (tag_of(plan),) and "made with another credential" in w.log.notes
+    error = sync(ctx, ctx.project.specs).error({})
+    assert error is not None and error.exit_code == 8 and w.rows(ctx)["a"]["status"] == "in_flight"
+    other, beside = w.plan({"b": "y"}, serial=ctx.ledger.serial)
+    assert apply_plan(w.run(key="another"), other, beside).answered == 1  # what the other key left open stops nothing
     assert recover(w.run()).returned
 
 
@@ -249,7 +256,11 @@ def test_a_job_that_another_credential_does_not_see_is_not_dead(w: World) -> Non
     apply_plan(w.run(), plan, bundle, wait="submitted")
     w.clock.sleep(5000)
     ctx = w.run(key="another")
-    with pytest.raises(BackendError, match="made with another credential"):
-        sync(ctx, ctx.project.specs)
+    other, bundle = w.plan({"b": "y"}, serial=ctx.ledger.serial)
+    outcome = apply_plan(ctx, other, bundle)
+    error = outcome.error({})
+    assert outcome.answered == 1 and list(outcome.unseen) == [tag_of(plan)]
+    assert error is not None and error.exit_code == 1 and "made with another credential" in error.message
+    assert sync(w.run(key="another"), ctx.project.specs, wait="done").unseen  # does not wait for what it cannot see
     assert w.rows(ctx)["a"]["status"] == "in_flight"
     assert sync(w.run(), ctx.project.specs).answered == 1

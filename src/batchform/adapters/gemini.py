@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google import genai
 
     from batchform.adapters.gemini_errors import Redactor
-    from batchform.adapters.gemini_http import RawReader
+    from batchform.adapters.gemini_http import Fence, RawReader
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
@@ -98,7 +98,13 @@ class GeminiBackend:
     def _http(self) -> httpx2.Client:
         from batchform.adapters.gemini_http import open_client
 
-        return open_client(base_url=self._base_url, timeout=self._timeout, realm=self.realm)
+        return open_client(base_url=self._base_url, timeout=self._timeout, realm=self.realm, fence=self._fence)
+
+    @cached_property
+    def _fence(self) -> Fence:
+        from batchform.adapters.gemini_http import Fence
+
+        return Fence(self._now)
 
     @cached_property
     def _redact(self) -> Redactor:
@@ -176,8 +182,9 @@ class GeminiBackend:
                 return self._ready(path, known, content)
         raise BackendError(f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.")
 
-    def create(self, *, model: str, tag: str, staged: Staged) -> str:
+    def create(self, *, model: str, tag: str, staged: Staged, before: datetime | None = None) -> str:
         from batchform.adapters.gemini_errors import create_outcome
+        from batchform.adapters.gemini_http import TooLate
 
         doing = f"Creating job {tag}"
         if not _MODEL_ID.fullmatch(_bare(model)):
@@ -190,6 +197,7 @@ class GeminiBackend:
             with staged.path.open("rb") as lines:
                 options["extra_body"] = wire.inline_body(lines)
         client = self._client_or_not_created()
+        self._fence.before = before
         try:
             with warnings.catch_warnings():  # the SDK warns of states that it does not know
                 warnings.simplefilter("ignore")
@@ -198,10 +206,14 @@ class GeminiBackend:
                     src=staged.name if staged.name is not None else [],
                     config={"display_name": tag, "http_options": options},
                 )
+        except TooLate:
+            raise NotCreated(f"{doing}: it could not be sent before {before}.", hint="Run again.") from None
         except BackendError as error:  # an emulator answered in Google's place
             raise NotCreated(error.message, hint=error.hint) from None
         except Exception as error:  # noqa: BLE001  (whatever the SDK makes of the answer, a job may exist)
             raise create_outcome(error, doing, self._redact) from None
+        finally:
+            self._fence.before = None
         if not job.name:
             raise OutcomeUnknown(f"{doing}: the service said yes but named no job.")
         return job.name

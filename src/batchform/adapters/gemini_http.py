@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -27,12 +28,37 @@ CHUNK = 1 << 20
 PAGE_SIZE = 100
 
 
-def open_client(*, base_url: str, timeout: float, realm: str) -> httpx2.Client:
+class Fence:
+    """Keeps calls from being sent too late: set `before` and `now` around a call whose moment matters.
+
+    It is asked when the connection stands and the first byte is about to leave, so that a slow look-up of the host, a
+    slow handshake or a machine that slept in between cannot delay the call past it.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self.before: datetime | None = None
+
+    def __call__(self, event: str, info: Mapping[str, Any]) -> None:  # noqa: ARG002  (httpcore's own signature)
+        if event.endswith("send_request_headers.started") and self.before is not None and self._now() > self.before:
+            raise TooLate
+
+
+class TooLate(Exception):
+    """A call was not sent, since its time had passed."""
+
+
+def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence) -> httpx2.Client:
     """The HTTP client that the SDK and the raw reads share.
 
-    It keeps the API key from other hosts, and refuses an emulator's answers where Google's are expected.
+    It keeps the API key from other hosts, refuses an emulator's answers where Google's are expected, and sends nothing
+    that the fence holds back.
     """
     host = httpx2.URL(base_url).host
+
+    def hold_back(request: httpx2.Request) -> None:
+        if fence.before is not None:
+            request.extensions["trace"] = fence
 
     def keep_key_home(request: httpx2.Request) -> None:
         if request.url.host != host:
@@ -49,7 +75,7 @@ def open_client(*, base_url: str, timeout: float, realm: str) -> httpx2.Client:
     return httpx2.Client(
         timeout=timeout,
         follow_redirects=True,
-        event_hooks={"request": [keep_key_home], "response": [refuse_synthetic]},
+        event_hooks={"request": [keep_key_home, hold_back], "response": [refuse_synthetic]},
     )
 
 

@@ -102,10 +102,10 @@ def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Se
     """A fresh plan with its shards, made after open submissions are settled, so that it sees what became of them."""
     from batchform.cli.planning import make_plan
     from batchform.run.rebuild import rebuild_answers
-    from batchform.run.recover import recover
+    from batchform.run.reconcile import settle_past
 
     specs = session.select(select)
-    recover(ctx)
+    settle_past(ctx)
     rebuild_answers(ctx, specs)
     return make_plan(session, specs, allow=allow, folder=bundle)
 

@@ -62,9 +62,11 @@ def _apply(job: JobRecord, event: JobEvent) -> None:
             job.job, job.how, job.submitted_at = event.job, event.how, event.at
             if job.status in ("intent", "not_submitted"):
                 job.status = "submitted"
+            elif event.how == "reopened" and job.collected is not None and job.collected.archive is None:
+                job.status, job.collected = "submitted", None
         case NotSubmitted():
             if job.status == "intent":
-                job.status = "not_submitted"
+                job.status, job.how, job.reason = "not_submitted", event.how, event.reason
         case StateSeen():
             job.state, job.state_at, job.error = event.state, event.at, event.error
             job.counts = dict(event.counts)

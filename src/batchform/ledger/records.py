@@ -90,6 +90,11 @@ def rerun_name(token: str) -> str:
     return f"archive/rerun-{token}.parquet"
 
 
+def ledger_mark(lineage: str) -> str:
+    """The part of a ledger's lineage that its jobs' tags hold, so that two ledgers never take each other's jobs."""
+    return lineage.replace("-", "")[:6]
+
+
 def answers_name(tag: str, parse_digest: str) -> str:
     """Blob name of a job's parsed answers under one way of parsing."""
     return f"answers/{tag}.{parse_digest.rpartition(':')[2][:12]}.parquet"
@@ -129,7 +134,8 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Submitted(Event, frozen=True, kw_only=True, tag=True):
-    """The job exists. how: "created", "adopted" (found by its tag) or "manual"."""
+    """The job exists. how: "created", "adopted" (found by its tag), "manual", or "reopened" (given up on without results,
+    and alive after all)."""
 
     tag: str
     job: str
@@ -137,10 +143,15 @@ class Submitted(Event, frozen=True, kw_only=True, tag=True):
 
 
 class NotSubmitted(Event, frozen=True, kw_only=True, tag=True):
-    """Surely no job: its rows, committed as pending with this event, may be sent again."""
+    """Taken for no job: its rows, committed as pending with this event, may be sent again.
+
+    how: "refused" (the service said no), "too_late" (create was not called), "unlisted" (not in the list when the settle
+    window had passed) or "manual"; after the last two a job may still turn up.
+    """
 
     tag: str
     reason: str
+    how: str = ""
 
 
 class StateSeen(Event, frozen=True, kw_only=True, tag=True):
@@ -175,10 +186,11 @@ class Reparsed(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Refreshed(Event, frozen=True, kw_only=True, tag=True):
-    """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left."""
+    """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left, and rows
+    of a plan that found no room and stay queued."""
 
     spec: str
-    rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove → rows
+    rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove | queued → rows
 
 
 class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
@@ -261,10 +273,14 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Retired(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment that no head may name again: folded by compaction, or left by a commit that never was. at: RFC 3339."""
+    """A segment that no head may name again: folded by compaction, or left by a commit that never was.
+
+    at: RFC 3339; until: it is not deleted before, whoever compacts by then; absent where nothing was asked.
+    """
 
     name: str
     at: str
+    until: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,13 +304,15 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, kw_only=True):
     """A job as the fold of its events sees it.
 
-    status: intent (no job known) | submitted | collected | not_submitted | deleted.
+    status: intent (no job known) | submitted | collected | not_submitted | deleted; how: of the last Submitted, or of
+    NotSubmitted, whose reason is kept too.
     """
 
     intent: Intent
     status: str = "intent"
     job: str | None = None
     how: str = ""
+    reason: str = ""
     submitted_at: str | None = None
     state: str = ""
     state_at: str | None = None

@@ -22,9 +22,9 @@ from batchform.plan.price import usage_cost_sql
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
-from batchform.run.context import RunContext, described, state_seen
-from batchform.run.recover import COMMIT_ATTEMPTS
+from batchform.run.context import RESULTS_NOT_FOUND, RunContext, described, missing_for_long, state_seen
 from batchform.run.row_states import WAITING, write_states
+from batchform.run.settle import COMMIT_ATTEMPTS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,7 +40,7 @@ _REST: Final = {"CANCELLED": "cancelled", "EXPIRED": "expired", "FAILED": "job_f
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that will not change any more. remote: None if the service has it no longer; gone: its words on that."""
+    """A job that will not change any more. remote: None if the service has it no longer; gone: a sentence on that."""
 
     record: JobRecord
     remote: RemoteJob | None
@@ -56,15 +56,19 @@ class _Rest:
 
 
 def collect(ctx: RunContext, finished: Finished) -> Collected | None:
-    """Archive, parse and record a finished job. None if another runner was faster.
+    """Archive, parse and record a finished job. None if another runner was faster, or if its results are not found and
+    it is too early to believe that they are gone.
 
     Raises BackendError when the results cannot be fetched now; nothing is recorded then.
     """
     record, rest = finished.record, _rest(finished)
-    with _scratch(ctx, record.tag) as scratch:
+    with scratch_folder(ctx, record.tag) as scratch:
         try:
-            archived = _archive(ctx, finished, scratch)
+            archived = archive(ctx, finished, scratch)
         except NotFound as error:
+            if not missing_for_long(ctx, record, RESULTS_NOT_FOUND, str(error)):
+                ctx.progress.note(f"The results of {record.tag} were not found; they are looked for again: {error}")
+                return None
             archived = None
             rest = _Rest("expired", f"The results of job {record.job} are gone: {error}")
         readings: Path | None = None
@@ -82,7 +86,7 @@ def collect(ctx: RunContext, finished: Finished) -> Collected | None:
 # --- archive ---------------------------------------------------------------------------------------------------
 
 
-def _archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
+def archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
     """A local file with the raw results, stored durably; None if the job has none."""
     record, remote = finished.record, finished.remote
     name = archive_name(record.tag)
@@ -93,7 +97,12 @@ def _archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
     raw, packed = scratch / "results.jsonl", scratch / "results.jsonl.gz"
     ctx.backend(record.intent.backend).download(remote, raw)
     pack(raw, packed)
-    ctx.ledger.put_blob(name, packed)
+    try:
+        ctx.ledger.put_blob(name, packed)
+    except BatchformError:
+        if not ctx.ledger.has_blob(name):
+            raise
+        return ctx.ledger.blob(name)  # another runner was faster, and the service sent the lines in another order
     return raw
 
 
@@ -110,7 +119,7 @@ def pack(raw: Path, packed: Path) -> None:
 def _rest(finished: Finished) -> _Rest:
     record, remote = finished.record, finished.remote
     if remote is None:
-        return _Rest("expired", f"The service has job {record.job} no longer: {finished.gone}")
+        return _Rest("expired", finished.gone)
     cls = _REST.get(remote.state)
     said = f": {remote.error}" if remote.error else ""
     if cls is None:
@@ -297,7 +306,7 @@ def _tell(ctx: RunContext, record: JobRecord, collected: Collected, parsed: Pars
 
 
 @contextmanager
-def _scratch(ctx: RunContext, tag: str) -> Iterator[Path]:
+def scratch_folder(ctx: RunContext, tag: str) -> Iterator[Path]:
     """A folder of this collection's own files. A full disk is said in a sentence."""
     folder = ctx.work_dir / f"collect-{tag}"
     try:

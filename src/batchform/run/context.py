@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from batchform.errors import BatchformError
 from batchform.ledger.records import Collected, Intent, JobRecord, StateSeen
@@ -73,7 +73,8 @@ class Backends:
 @dataclass(frozen=True)
 class RunContext:
     """connect: a fresh DuckDB connection; rates: prices of a model's batch answers, None if unknown; deliver: writes
-    what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as the run."""
+    what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as the run;
+    told: what was noted once and for all."""
 
     project: ResolvedProject
     ledger: Ledger
@@ -86,6 +87,13 @@ class RunContext:
     work_dir: Path
     progress: Progress
     rng: Random = field(default_factory=Random)
+    told: set[str] = field(default_factory=set)
+
+    def tell_once(self, message: str) -> None:
+        """A note that is not repeated when the same is found again in the same run."""
+        if message not in self.told:
+            self.told.add(message)
+            self.progress.note(message)
 
     def spec(self, name: str) -> ResolvedSpec | None:
         """A spec of the project; None if it is gone since its job was created."""
@@ -125,6 +133,21 @@ def open_jobs(ctx: RunContext) -> list[JobRecord]:
 def open_intents(ctx: RunContext) -> list[JobRecord]:
     """Intents of which it is not known whether a job came of them."""
     return [r for r in ctx.ledger.control().jobs.values() if r.status == "intent"]
+
+
+NOT_FOUND: Final = "NOT_FOUND"
+RESULTS_NOT_FOUND: Final = "RESULTS_NOT_FOUND"
+"""States of our own, recorded while the service says that it has no such job, or none of its results."""
+
+
+def missing_for_long(ctx: RunContext, record: JobRecord, state: str, said: str) -> bool:
+    """Whether what the service does not find has been missing for a whole settle window. The first time is recorded:
+    one answer, or the first minutes, prove nothing."""
+    if record.state == state and record.state_at is not None:
+        settle = timedelta(seconds=ctx.settings(record.intent.backend).settle)
+        return ctx.clock.now() > parse_stamp(record.state_at) + settle
+    ctx.ledger.commit([StateSeen(at=ctx.now(), by=ctx.who, tag=record.tag, state=state, error=said)])
+    return False
 
 
 def state_seen(ctx: RunContext, record: JobRecord, remote: RemoteJob) -> list[StateSeen]:

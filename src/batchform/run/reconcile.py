@@ -32,7 +32,7 @@ from batchform.run.recover import Recovered, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
 from batchform.run.submit import Submission, Submitter
-from batchform.run.track import Tracker
+from batchform.run.track import Tracker, look_again
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import counted
 
@@ -47,8 +47,10 @@ class Outcome:
     """What a run did.
 
     created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; reread: likewise,
-    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that found no room; refused:
-    rows that limits held when they were about to be sent.
+    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that were not
+    sent for want of room, or because the run was stopped; refused: rows that limits held when they were about to be
+    sent; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that could not be
+    asked for; stopped: what ended the sending.
     """
 
     created: list[str] = field(default_factory=list)
@@ -61,7 +63,10 @@ class Outcome:
     delivered: dict[str, Delivered] = field(default_factory=dict)
     running: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    reopened: list[str] = field(default_factory=list)
+    unseen: dict[str, str] = field(default_factory=dict)
     not_sent: int = 0
+    stopped: BatchformError | None = None
     refused: list[Refused] = field(default_factory=list)
     interrupted: bool = False
 
@@ -74,25 +79,35 @@ class Outcome:
         return sum(sum(classes.values()) - classes["answered"] for classes in self.rows.values())
 
     def error(self, tolerated: Mapping[str, float], *, detached: bool = False) -> BatchformError | None:
-        """What the exit code says: interrupted, unknown, held by a limit, still running (unless detached), failed rows;
-        None if well.
+        """What the exit code says: interrupted, stopped, unknown, held by a limit, unseen, still running (unless
+        detached), failed rows; None if well.
 
         tolerated: spec → share of failed rows that is not an error.
         """
+        waiting = f", {counted(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
         if self.interrupted:
             return Interrupted(
-                f"Stopped. Everything is recorded; {counted(len(self.running), 'job')} at work at the service.",
-                hint="Come back with: batchform sync --wait",
+                f"Stopped. Everything is recorded; {counted(len(self.running), 'job')} at work{waiting}.",
+                hint="Come back with: batchform sync --wait"
+                + ("; send the rest with: batchform apply" if waiting else ""),
             )
+        if self.stopped is not None:
+            return self.stopped
         if self.unknown:
             return UnknownSubmissions(
                 f"Whether {counted(len(self.unknown), 'job')} came to be is unknown: {', '.join(self.unknown[:5])}.",
-                hint="Nothing is sent twice. Run `batchform sync` later: it looks for them and settles this.",
+                hint="Nothing is sent twice. Run `batchform sync` later: it looks for them. `batchform status` says "
+                "when this settles, and how to settle it by hand.",
             )
         if self.refused:
             return not_sent(self.refused)
+        if self.unseen:
+            return BackendError(
+                "; ".join(list(self.unseen.values())[:3]) + ("; …" if len(self.unseen) > 3 else "") + ".",
+                hint="No row of theirs was changed. Run `batchform sync` with the credential and backend that made "
+                "them; if those are gone for good, give a job up with: batchform jobs abandon TAG",
+            )
         if (self.running or self.not_sent) and not detached:
-            waiting = f", {counted(self.not_sent, 'shard')} not sent yet" if self.not_sent else ""
             return StillRunning(
                 f"{counted(len(self.running), 'job')} still running{waiting}.",
                 hint="Come back with: batchform sync --wait",
@@ -124,11 +139,12 @@ def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done")
     outcome = Outcome()
 
     def steps() -> None:
-        _note_recovered(outcome, recover(ctx))
+        settle_past(ctx, outcome)
         check_budgets(ctx, plan)
         _carry_out(ctx, outcome, plan, bundle, leave=wait == "submitted")
         if wait == "done":
-            _wait_for_jobs(ctx, outcome)
+            if outcome.stopped is None:
+                _wait_for_jobs(ctx, outcome, Tracker(ctx))
             _finish(ctx, outcome, [s.name for s in plan.specs])
 
     return _run(ctx, outcome, steps)
@@ -140,14 +156,14 @@ def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", re
     names = [s.name for s in specs]
 
     def steps() -> None:
-        _note_recovered(outcome, recover(ctx))
+        settle_past(ctx, outcome)
         rebuild_answers(ctx, specs)
         tracker = Tracker(ctx)
         _round(ctx, outcome, tracker)
         while True:
             if wait == "done":
-                _wait_for_jobs(ctx, outcome)
-            if retry is None or (again := retry()) is None:
+                _wait_for_jobs(ctx, outcome, tracker)
+            if outcome.stopped or outcome.not_sent or retry is None or (again := retry()) is None:
                 break
             plan, bundle = again
             _carry_out(ctx, outcome, plan, bundle, leave=wait != "done")
@@ -169,12 +185,22 @@ def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcom
     return outcome
 
 
+def settle_past(ctx: RunContext, outcome: Outcome | None = None) -> None:
+    """What every command does first that may send rows: settle open intents, and look again at what was given up on."""
+    outcome = outcome or Outcome()
+    _note_recovered(outcome, recover(ctx))
+    outcome.reopened += look_again(ctx)
+
+
 # --- steps -------------------------------------------------------------------------------------------------------
 
 
 def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, leave: bool) -> None:
     """Record what is free, send what is not. The lease says who is at it, so that another apply stops early and
-    politely; nothing depends on it, and it is not held while jobs are waited for."""
+    politely; nothing depends on it, and it is not held while jobs are waited for.
+
+    What a service refuses stops the sending, and nothing else: what was sent before is collected and delivered.
+    """
     with ctx.ledger.lease(_LEASE_SECONDS) as lease:
         if lease.takeover:
             ctx.progress.note(lease.takeover)
@@ -184,11 +210,15 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             _round(ctx, outcome, tracker)
 
         submitter = Submitter(ctx, plan, bundle, on_full=on_full)
-        submitter.check()
-        for planned in plan.specs:
-            _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
         try:
+            submitter.check()
+            for planned in plan.specs:
+                _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
             submitter.run(wait_for_room="leave" if leave else "wait")
+        except BackendError as error:
+            outcome.stopped = error
+            if at_work := open_jobs(ctx):
+                ctx.progress.note(f"{counted(len(at_work), 'job')} sent before go on: `batchform sync` collects them.")
         finally:
             _note_submitted(outcome, submitter.done)
 
@@ -228,16 +258,16 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
         outcome.collected.append(record.tag)
         outcome.rows.setdefault(record.intent.spec, Counter()).update(collected.rows)
         outcome.usd += collected.usd
+    outcome.unseen |= tracker.unseen
 
 
-def _wait_for_jobs(ctx: RunContext, outcome: Outcome) -> None:
-    """Track and collect until no job is open and no intent is young."""
-    tracker = Tracker(ctx)
+def _wait_for_jobs(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
+    """Track and collect until no job is open that can be asked for. Open intents are looked for meanwhile."""
     while True:
         _round(ctx, outcome, tracker)
         if open_intents(ctx):
             _note_recovered(outcome, recover(ctx))
-        if not open_jobs(ctx):
+        if not tracker.open():
             return
         tracker.pause()
 

@@ -1,162 +1,189 @@
-"""Intents without a job: looked up by tag, adopted, given back, or left unknown while they are young.
+"""Intents without a job: looked up by tag, adopted, given back, or left unknown.
 
 `create` may have made a job without our knowing. Nothing is sent again before that is settled, since it would be paid
-for twice.
+for twice. And what was given up on is looked at again, since a late answer is an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from datetime import timedelta
+from typing import Final
 
-from batchform.errors import BackendError, LedgerMoved
-from batchform.ledger.records import AnyEvent, JobRecord, NotSubmitted, Submitted
-from batchform.ledger.store import RowsFile
+from batchform.errors import BackendError, BatchformError, LedgerCorrupt, LedgerMoved
+from batchform.ledger.records import JobRecord, ledger_mark
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import RunContext, described, open_intents, parse_stamp
-from batchform.run.row_states import give_back, take_back
+from batchform.run.lookup import Listing, look_through, why_not_absent
+from batchform.run.row_states import waiting_rows
+from batchform.run.settle import is_settled, not_submitted, settles_at, submitted
 
-COMMIT_ATTEMPTS = 20
-_NEVER = datetime.max.replace(tzinfo=UTC)
+_LATE: Final = timedelta(days=14)
+"""How long a job that was given up on is still looked for."""
+_SKEW: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """Tags by what became of them."""
+    """Tags by what became of them. foreign: those of `unknown` that only another credential can settle."""
 
     adopted: tuple[str, ...] = ()
     returned: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     def __add__(self, other: Recovered) -> Recovered:
-        return Recovered(self.adopted + other.adopted, self.returned + other.returned, self.unknown + other.unknown)
-
-
-def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
-    """Settle the open intents (or those of `tags`). Raises BackendError when a backend cannot be asked, or was asked
-    under another credential than the one that sent them."""
-    ctx.ledger.refresh()
-    chosen = set(tags) if tags is not None else None
-    records = [r for r in open_intents(ctx) if chosen is None or r.tag in chosen]
-    records.sort(key=lambda r: r.intent.backend)
-    total = Recovered()
-    for name, group in groupby(records, key=lambda r: r.intent.backend):
-        total += _recover_at(ctx, ctx.backend(name), list(group))
-    return total
-
-
-def _recover_at(ctx: RunContext, backend: Backend, records: Sequence[JobRecord]) -> Recovered:
-    given_up = [r for r in ctx.ledger.control().jobs.values() if _given_up_at(r, records[0].intent.backend)]
-    found = find_jobs(backend, [*records, *given_up])
-    adopted, returned, unknown, foreign = [], [], [], []
-    for record in (*records, *(r for r in given_up if r.tag in found)):
-        jobs = found.get(record.tag, [])
-        if jobs:
-            adopt(ctx, backend, record, jobs)
-            adopted.append(record.tag)
-        elif record.intent.fingerprint != backend.fingerprint:
-            foreign.append(record)
-        elif not is_settled(ctx, record):
-            unknown.append(record.tag)
-        else:
-            _return_rows(ctx, record)
-            returned.append(record.tag)
-    if foreign:
-        raise _another_credential(foreign)
-    return Recovered(tuple(adopted), tuple(returned), tuple(unknown))
-
-
-def _given_up_at(record: JobRecord, backend: str) -> bool:
-    """Whether a job of this backend was taken for not created. It may turn up all the same: late truth wins."""
-    return record.status == "not_submitted" and record.intent.backend == backend
-
-
-def find_jobs(backend: Backend, records: Iterable[JobRecord]) -> Mapping[str, list[RemoteJob]]:
-    """The service's jobs of these intents, by tag, oldest first. One pass over its list.
-
-    A job whose name the service dropped is known by its input, whose name only shards of the same rows share.
-    """
-    tags = {r.tag for r in records}
-    by_input = {r.intent.input_name: r.tag for r in records if r.intent.input_name}
-    found: dict[str, list[RemoteJob]] = {}
-    for job in backend.list_jobs():
-        tag = job.tag or by_input.get(job.input_name or "", "")
-        if tag in tags:
-            found.setdefault(tag, []).append(job)
-    for jobs in found.values():
-        jobs.sort(key=lambda j: (j.created_at or _NEVER, j.name))
-    return found
-
-
-def adopt(ctx: RunContext, backend: Backend, record: JobRecord, jobs: Sequence[RemoteJob]) -> None:
-    """Take the oldest job as the intent's own; cancel the others, which would be paid for beside it."""
-    kept, others = jobs[0], jobs[1:]
-    event = Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=kept.name, how="adopted")
-    if record.status == "not_submitted":
-        _commit_rows(ctx, record, event, take_back)
-    else:
-        ctx.ledger.commit([event])
-    ctx.progress.submitted(ctx.ledger.control().jobs[record.tag], "adopted")
-    for job in others:
-        if job.terminal:
-            continue
-        try:
-            backend.cancel(job.name)
-        except BackendError as error:
-            ctx.progress.note(f"Job {job.name} is a double of {kept.name} and could not be cancelled: {error}")
-        else:
-            ctx.progress.note(f"Job {job.name} was a double of {kept.name} and was cancelled.")
-
-
-def is_settled(ctx: RunContext, record: JobRecord) -> bool:
-    """Whether an intent is old enough that its job, if there were one, would be listed."""
-    settle = timedelta(seconds=ctx.settings(record.intent.backend).settle)
-    return ctx.clock.now() > parse_stamp(record.intent.at) + settle
-
-
-def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str) -> None:
-    """Record that there surely is no job; its rows may be sent again and are not charged an attempt."""
-    event = NotSubmitted(at=ctx.now(), by=ctx.who, tag=record.tag, reason=reason)
-    _commit_rows(ctx, record, event, give_back)
-
-
-def _commit_rows(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Callable[..., RowsFile]) -> None:
-    """Commit an event with row states made from the very ledger that it goes on top of. If another runner settles
-    the record in the meantime, its word stands."""
-    to = ctx.work_dir / f"{record.tag}.settled.parquet"
-    for _ in range(COMMIT_ATTEMPTS):
-        try:
-            with closing(ctx.connect()) as con:
-                rows = make_rows(con, ctx.ledger, record.intent.spec, record.tag, at=ctx.now(), to=to)
-            ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
-            break
-        except LedgerMoved:
-            ctx.ledger.refresh()
-            now = ctx.ledger.control().jobs.get(record.tag)
-            if now is None or now.status != record.status:
-                break
-        finally:
-            to.unlink(missing_ok=True)
-    else:
-        raise LedgerMoved(
-            f"{ctx.ledger.place} is too busy to record what became of {record.tag}.",
-            hint="Run `batchform sync`: it looks for the job and settles this.",
+        return Recovered(
+            self.adopted + other.adopted,
+            self.returned + other.returned,
+            self.unknown + other.unknown,
+            self.foreign + other.foreign,
         )
 
 
-def _return_rows(ctx: RunContext, record: JobRecord) -> None:
-    not_submitted(ctx, record, reason="no job of this tag was listed within the settle window")
-    ctx.progress.note(f"No job came of {described(record.intent)}: its rows may be sent again.")
+def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
+    """Settle the open intents (or those of `tags` only), and find late jobs of intents that were given up.
+
+    A backend that cannot be asked now is told; its intents stay unknown. Nothing is concluded from a list that broke
+    off.
+    """
+    ctx.ledger.refresh()
+    chosen = set(tags) if tags is not None else None
+    records = [r for r in open_intents(ctx) if chosen is None or r.tag in chosen]
+    late = [r for r in ctx.ledger.control().jobs.values() if chosen is None and _may_come_late(ctx, r)]
+    total = Recovered()
+    for name in dict.fromkeys(r.intent.backend for r in (*records, *late)):
+        mine = [r for r in records if r.intent.backend == name]
+        try:
+            total += _recover_at(ctx, ctx.backend(name), mine, [r for r in late if r.intent.backend == name])
+        except (LedgerMoved, LedgerCorrupt):
+            raise
+        except BatchformError as error:
+            ctx.tell_once(f"Backend {name} could not be asked for submissions of unknown outcome: {error.message}")
+            still = {r.tag for r in open_intents(ctx)}
+            total += Recovered(unknown=tuple(r.tag for r in mine if r.tag in still))
+    return total
 
 
-def _another_credential(records: Sequence[JobRecord]) -> BackendError:
-    named = ", ".join(r.tag for r in records[:5]) + (" …" if len(records) > 5 else "")
-    count = f"{len(records)} submission{'s' if len(records) != 1 else ''}"
-    return BackendError(
-        f"{count} of unknown outcome ({named}) on backend {records[0].intent.backend} were made with another "
-        "credential or endpoint: this one cannot tell whether their jobs exist.",
-        hint="Run again with the credential they were made with. No row was changed.",
+def _may_come_late(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether an intent was given up without the service having said no, and not long ago."""
+    if record.status != "not_submitted" or record.how in ("refused", "too_late"):
+        return False
+    return ctx.clock.now() < parse_stamp(record.intent.at) + _LATE
+
+
+def _recover_at(
+    ctx: RunContext, backend: Backend, records: Sequence[JobRecord], late: Sequence[JobRecord]
+) -> Recovered:
+    listing = look_through(backend, [*late, *records], ctx.ledger.control().jobs)
+    adopted, returned, unknown, foreign = [], [], [], []
+    for record in (*records, *late):
+        jobs = listing.found.get(record.tag, [])
+        if jobs:
+            if adopt(ctx, backend, record, jobs):
+                adopted.append(record.tag)
+        elif record.status != "intent":
+            continue
+        elif record.intent.fingerprint != backend.fingerprint:
+            unknown.append(record.tag)
+            foreign.append(record.tag)
+        elif not is_settled(ctx, record) or _doubted(ctx, backend, listing, record):
+            unknown.append(record.tag)
+        elif not_submitted(ctx, record, reason="no job of this tag is listed", how="unlisted"):
+            ctx.progress.note(f"No job came of {described(record.intent)}: its rows may be sent again.")
+            returned.append(record.tag)
+    _end_doubles(ctx, backend, listing)
+    if foreign:
+        ctx.tell_once(_another_credential(foreign, records[0].intent.backend))
+    return Recovered(tuple(adopted), tuple(returned), tuple(unknown), tuple(foreign))
+
+
+def _doubted(ctx: RunContext, backend: Backend, listing: Listing, record: JobRecord) -> bool:
+    why = why_not_absent(ctx, backend, listing, record)
+    if why:
+        ctx.tell_once(f"{record.tag} is not listed, and yet not sent again: {why}.")
+    return bool(why)
+
+
+def adopt(
+    ctx: RunContext, backend: Backend, record: JobRecord, jobs: Sequence[RemoteJob], *, how: str = "adopted"
+) -> bool:
+    """Take the oldest job as the intent's own; cancel the others, which would be paid for beside it. False if another
+    runner was faster."""
+    kept, others = jobs[0], jobs[1:]
+    if not submitted(ctx, record, kept.name, how=how):
+        return False
+    ctx.progress.submitted(ctx.ledger.control().jobs[record.tag], how)
+    for job in others:
+        end_double(ctx, backend, record, job, beside=kept.name)
+    if record.status == "not_submitted" and not waiting_rows(ctx, record.intent.spec, record.tag):
+        _tell_late(ctx, backend, record, kept)
+    return True
+
+
+def record_created(ctx: RunContext, backend: Backend, record: JobRecord, job: str) -> None:
+    """Record a job that was just created. If the call took so long that another runner gave the intent up or found
+    another job of it, this one is late, or a double."""
+    made = RemoteJob(name=job, tag=record.tag, state="PENDING", created_at=ctx.clock.now())
+    while not adopt(ctx, backend, record, [made], how="created"):
+        now = ctx.ledger.control().jobs.get(record.tag)
+        if now is None or now.intent != record.intent or now.status not in ("intent", "not_submitted"):
+            if now is None or now.job != job:
+                end_double(ctx, backend, record, made, beside=(now.job if now else "") or "another one")
+            return
+        record = now
+
+
+def _tell_late(ctx: RunContext, backend: Backend, record: JobRecord, job: RemoteJob) -> None:
+    """A job turned up whose rows are all in other jobs by now. Its answers are kept, if it has any."""
+    what = f"Job {job.name} of {described(record.intent)} turned up after its rows were sent again"
+    if job.terminal:
+        ctx.progress.note(f"{what}: what it answered is paid for beside them, and kept in the archive.")
+        return
+    end_double(ctx, backend, record, job, beside="the jobs that have its rows now")
+
+
+def _end_doubles(ctx: RunContext, backend: Backend, listing: Listing) -> None:
+    """Cancel jobs beside the one that the ledger has under their tag."""
+    for tag, jobs in listing.doubles.items():
+        record = ctx.ledger.control().jobs[tag]
+        for job in jobs:
+            end_double(ctx, backend, record, job, beside=record.job or "")
+
+
+def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: RemoteJob, *, beside: str) -> None:
+    """Cancel a job that would be paid for beside another one. Told; what cannot be cancelled is told, too.
+
+    Only a job that is surely of this ledger: another one may send the same rows with the same credential.
+    """
+    if job.terminal:
+        return
+    if not _is_ours(ctx, record, job):
+        ctx.tell_once(f"Job {job.name} has the name of {beside}, but another ledger may have made it: left alone.")
+        return
+    try:
+        backend.cancel(job.name)
+    except BackendError as error:
+        ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled: {error}")
+    else:
+        ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
+
+
+def _is_ours(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
+    """By the ledger's mark in the tag; a tag that was planned before there was a ledger has none: then by its time."""
+    if f"-{ledger_mark(ctx.ledger.lineage)}-" in record.tag:
+        return True
+    if job.created_at is None:
+        return False
+    end = settles_at(record.intent, ctx.settings(record.intent.backend).settle)
+    return parse_stamp(record.intent.at) - _SKEW <= job.created_at <= end + _SKEW
+
+
+def _another_credential(tags: Sequence[str], backend: str) -> str:
+    named = ", ".join(tags[:5]) + (" …" if len(tags) > 5 else "")
+    return (
+        f"Of unknown outcome, and made with another credential or endpoint of backend {backend}: {named}. This one "
+        "cannot tell whether their jobs exist, so no row was changed. Run `batchform sync` with that credential; if it "
+        "is gone for good, settle each with `batchform jobs adopt` or `batchform jobs not-submitted`."
     )

@@ -18,8 +18,8 @@ from batchform.run.collect import answered_values
 from batchform.run.context import RunContext
 from batchform.run.inputs import sent_requests
 from batchform.run.parse import parse_file, parser_for
-from batchform.run.recover import COMMIT_ATTEMPTS
 from batchform.run.row_states import write_states
+from batchform.run.settle import COMMIT_ATTEMPTS
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,9 +50,46 @@ def take_back(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, a
     return RowsFile(spec, to, count)
 
 
-def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int) -> None:
-    """Raise StalePlan if the ledger changed any row of this Parquet of row states after the serial `since`."""
-    if ctx.ledger.serial == since:
+def take_up(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, at: str, to: Path) -> RowsFile:
+    """The rows that failed with a job that was given up on, when the job is alive after all: in flight again."""
+    rows = ledger.tag_rows(con, spec, tag)
+    values = {
+        "status": "'in_flight'", "failure": "NULL", "failure_message": "NULL", "failure_parse": "NULL",
+        "at": literal(at),
+    }  # fmt: skip
+    count = write_states(con, values, f"{rows} r WHERE r.status = 'failed'", to)
+    return RowsFile(spec, to, count)
+
+
+def waiting_rows(ctx: RunContext, spec: str, tag: str) -> int:
+    """How many rows wait for the job of this tag."""
+    with closing(ctx.connect()) as con:
+        rows = ctx.ledger.tag_rows(con, spec, tag)
+        return int(con.execute(f"SELECT count(*) FROM {rows} r WHERE {WAITING}").fetchall()[0][0])
+
+
+def queue_rows(con: DuckDBPyConnection, ledger: Ledger, spec: str, states: Path, *, at: str, to: Path) -> RowsFile:
+    """The rows of a shard that was planned and not sent, from its row states: pending, and not charged an attempt.
+
+    A row keeps the tag under which this very request was sent before: that job may still turn up.
+    """
+    values = {
+        "status": "'pending'",
+        "attempt": "greatest(r.attempt - 1, 0)",
+        "tag": "CASE WHEN l.request_fp = r.request_fp THEN l.tag END",
+        "at": literal(at),
+    }
+    recorded = f"(SELECT key_hash, request_fp, tag FROM {ledger.rows_relation(con, spec)})"
+    source = f"read_parquet({literal(str(states))}) r LEFT JOIN {recorded} l ON l.key_hash = r.key_hash"
+    return RowsFile(spec, to, write_states(con, values, source, to))
+
+
+def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int, own: Collection[int] = frozenset()) -> None:
+    """Raise StalePlan if the ledger changed any row of this Parquet of row states after the serial `since`.
+
+    own: serials of commits that are known to concern other rows.
+    """
+    if not any(s.serial > since and s.serial not in own for s in ctx.ledger.row_segments(spec)):
         return
     with closing(ctx.connect()) as con:
         rows, planned = ctx.ledger.rows_relation(con, spec), f"read_parquet({literal(str(states))})"

@@ -6,32 +6,33 @@ ledger says what has to be looked up.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from batchform.canon import digest_of
 from batchform.errors import BackendError, LedgerMoved, NotCreated, OutcomeUnknown
-from batchform.ledger.records import Intent, JobRecord, Submitted
+from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
 from batchform.run.budget import Refused, refusal
-from batchform.run.context import RunContext, parse_stamp
+from batchform.run.context import RunContext, open_intents, parse_stamp
 from batchform.run.inputs import archive_input
-from batchform.run.recover import COMMIT_ATTEMPTS, not_submitted, recover
-from batchform.run.row_states import refuse_changed
+from batchform.run.recover import record_created, recover
+from batchform.run.row_states import queue_rows, refuse_changed
+from batchform.run.settle import COMMIT_ATTEMPTS, not_submitted, window_for_create
 from batchform.run.track import Tracker
+from batchform.spec.wording import counted
 
-# A create call must begin within this share of the settle window: the call itself and the service's list may take the
-# rest. A runner that sleeps longer must not create, since another may have taken the job for lost.
-_BEGIN_WITHIN: Final = 0.4
-_BEGIN_AT_LEAST: Final = 5.0
 _STAGE_ATTEMPTS: Final = 4
 _LOOKUPS: Final = 3
+_LATE_STARTS: Final = 5
 _QUOTA_WAITS: Final = 8
 _QUOTA_FIRST_WAIT: Final = 30.0
 _QUOTA_LONGEST_WAIT: Final = 900.0
@@ -48,8 +49,8 @@ class Work:
 
 @dataclass
 class Submission:
-    """What submitting did. Tags by outcome; `held` shards were not sent because the service had no room, those of
-    `over_budget` because a budget had none."""
+    """What submitting did. Tags by outcome; `held` shards were not sent: there was no room, or it was stopped. Those of
+    `over_budget` were not, because a budget had no room."""
 
     created: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
@@ -68,58 +69,81 @@ class Submitter:
         self._on_full = on_full
         self._work = [Work(s, shard) for s in plan.specs for shard in s.shards]
         self._tracker = Tracker(ctx)
+        self._as_planned = {w.shard.tag: plan.serial for w in self._work}  # tag → serial that still had its rows so
+        self._own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
         self._quota: dict[str, tuple[datetime, int]] = {}  # backend → not before, refusals in a row
+        self._full: set[str] = set()  # backends that refused too often to be asked again in this run
+        self._late: Counter[str] = Counter()  # tag → creations that could not begin in time
         self.done = Submission()
 
     def run(self, *, wait_for_room: str = "wait") -> Submission:
-        """Submit all shards. wait_for_room: "wait", or "leave": shards that find no room are left for a later plan.
+        """Submit all shards. wait_for_room: "wait", or "leave": what finds no room is recorded as queued, for a later
+        sync or apply; so is what a backend refuses again and again for its quota.
 
         Raises BackendError when the service refuses. `check` comes first.
         """
         queue = deque(self._work)
-        while queue:
-            work = next((w for w in queue if self._has_room(w)), None)
-            if work is None:
-                if wait_for_room == "leave":
-                    self.done.held = len(queue)
-                    break
-                self._wait()
-                continue
-            queue.remove(work)
-            if not self._submit(work):
-                queue.append(work)
+        try:
+            while queue:
+                work = next((w for w in queue if self._has_room(w)), None)
+                if work is None:
+                    if wait_for_room == "leave" or all(w.plan.backend in self._full for w in queue):
+                        self._leave(queue)
+                        break
+                    self._wait()
+                    continue
+                queue.remove(work)
+                if not self._submit(work):
+                    queue.append(work)
+        finally:
+            self.done.held = len(queue)
         return self.done
 
     # --- room ------------------------------------------------------------------------------------------------------
 
     def _has_room(self, work: Work) -> bool:
-        """Whether the backend takes another job of this size now. A job too large for the budget goes alone."""
+        """Whether the backend may be asked now, and takes another job of this size."""
         name = work.plan.backend
-        if name in self._quota and self._ctx.clock.now() < self._quota[name][0]:
+        if name in self._full or (name in self._quota and self._ctx.clock.now() < self._quota[name][0]):
             return False
-        settings = self._ctx.settings(name)
-        at_work = [r for r in self._ctx.ledger.control().jobs.values() if r.open and r.intent.backend == name]
-        if len(at_work) >= settings.max_jobs_in_flight:
-            return False
-        if settings.max_enqueued_tokens is None or not at_work:
-            return True
-        enqueued = sum(r.intent.est_input_tokens for r in at_work)
-        return enqueued + work.shard.input_tokens <= settings.max_enqueued_tokens
+        return has_room(self._ctx, name, work.shard.input_tokens)
 
     def _wait(self) -> None:
-        """Until a job ends or the service may be asked again."""
+        """Until a job ends, an open intent is settled, or the service may be asked again."""
+        ctx = self._ctx
         self._on_full(self._tracker)
-        now = self._ctx.clock.now()
-        waits = [until for until, _ in self._quota.values() if until > now]
-        self._settle_unknown()
-        self._tracker.pause(min(waits) if waits else None)
-
-    def _settle_unknown(self) -> None:
-        """Intents of unknown outcome take room too: look for them again while waiting."""
-        if self.done.unknown:
-            found = recover(self._ctx, tags=self.done.unknown)
+        if open_intents(ctx):
+            found = recover(ctx)
             self.done.adopted += found.adopted
             self.done.unknown = list(found.unknown)
+        now = ctx.clock.now()
+        waits = [until for until, _ in self._quota.values() if until > now]
+        waits += [now + timedelta(seconds=ctx.settings(w.plan.backend).poll) for w in self._work]
+        self._tracker.pause(min(waits))
+
+    def _leave(self, queue: Sequence[Work]) -> None:
+        """Record what is not sent as queued: surely not sent, to be sent by the next sync or apply."""
+        ctx = self._ctx
+        for work in queue:
+            to = ctx.work_dir / f"{work.shard.tag}.queued.parquet"
+            for _ in range(COMMIT_ATTEMPTS):
+                self._check_rows([work])
+                with closing(ctx.connect()) as con:
+                    rows = queue_rows(
+                        con, ctx.ledger, work.plan.name, self._bundle / work.shard.rows_path, at=ctx.now(), to=to
+                    )
+                event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
+                try:
+                    self._own.add(ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial).serial)
+                    break
+                except LedgerMoved:
+                    ctx.ledger.refresh()
+            to.unlink(missing_ok=True)
+        rows_left = sum(w.shard.rows for w in queue)
+        ctx.progress.note(
+            f"{counted(len(queue), 'shard')} ({counted(rows_left, 'row')}) found no room and stay queued: "
+            "`batchform sync` sends them when there is."
+        )
 
     # --- one shard -------------------------------------------------------------------------------------------------
 
@@ -135,27 +159,32 @@ class Submitter:
         record = self._intend(work, backend, staged)
         if record is None:
             return False
-        if ctx.clock.now() > parse_stamp(record.intent.deadline):
-            not_submitted(ctx, record, reason="the deadline for creating the job had passed")
-            return False
+        deadline = parse_stamp(record.intent.deadline)
+        if ctx.clock.now() > deadline:
+            return self._too_late(work, record)
         try:
-            job = backend.create(model=work.plan.model, tag=shard.tag, staged=staged)
+            job = backend.create(model=work.plan.model, tag=shard.tag, staged=staged, before=deadline)
         except NotCreated as error:
+            if ctx.clock.now() > deadline and not error.status:
+                return self._too_late(work, record)
             return self._refused(work, record, error)
         except OutcomeUnknown as error:
             self._look_for(record, error)
             return True
-        ctx.ledger.commit([Submitted(at=ctx.now(), by=ctx.who, tag=shard.tag, job=job)])
         self._quota.pop(work.plan.backend, None)
+        record_created(ctx, backend, record, job)
         self.done.created.append(shard.tag)
-        ctx.progress.submitted(ctx.ledger.control().jobs[shard.tag], "created")
         return True
 
     def _stage(self, backend: Backend, shard: Shard) -> Staged:
         """Upload the input; safe to repeat, since its name comes from its digest."""
+        if not self._ctx.ledger.lineage:
+            self._ctx.ledger.commit([])
+        # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
+        name = digest_of("input", [self._ctx.ledger.lineage, shard.digest])
         for attempt in range(1, _STAGE_ATTEMPTS + 1):
             try:
-                return backend.stage(self._bundle / shard.path, digest=shard.digest, tag=shard.tag, mode=shard.mode)
+                return backend.stage(self._bundle / shard.path, digest=name, tag=shard.tag, mode=shard.mode)
             except BackendError as error:
                 if attempt == _STAGE_ATTEMPTS or error.status not in _TRANSIENT:
                     raise
@@ -165,6 +194,7 @@ class Submitter:
 
     def _within_budget(self, work: Work) -> bool:
         """Whether every budget has room for a shard, by the newest ledger. If not, it is held for good."""
+        self._ctx.ledger.refresh()
         held = refusal(self._ctx, self._plan, work.plan, work.shard)
         if held is not None:
             self.done.over_budget.append(held)
@@ -172,25 +202,25 @@ class Submitter:
 
     def _intend(self, work: Work, backend: Backend, staged: Staged) -> JobRecord | None:
         """Commit the intent and its rows on top of a ledger in which these rows are as they were planned, and in which
-        every budget has room for them. None if one has not any more: another runner took it."""
+        there is room for the job, and money. None if there is none any more: another runner took it."""
         ctx, shard = self._ctx, work.shard
         rows = RowsFile(work.plan.name, self._bundle / shard.rows_path, shard.rows)
         for _ in range(COMMIT_ATTEMPTS):
-            expect = ctx.ledger.serial
-            if refusal(ctx, self._plan, work.plan, shard):
+            self._check_rows([work])
+            if not self._has_room(work) or refusal(ctx, self._plan, work.plan, shard):
                 return None
+            intent = self._intent(work, backend, staged)
             try:
-                ctx.ledger.commit([self._intent(work, backend, staged)], [rows], expect=expect)
-                return ctx.ledger.control().jobs[shard.tag]
+                head = ctx.ledger.commit([intent], [rows], expect=ctx.ledger.serial)
             except LedgerMoved:
                 ctx.ledger.refresh()
-                self._check_rows([work], since=expect)
+            else:
+                self._own.add(head.serial)
+                return ctx.ledger.control().jobs[shard.tag]
         raise LedgerMoved(f"{ctx.ledger.place} is too busy to record {shard.tag}.", hint="Run apply again.")
 
     def _intent(self, work: Work, backend: Backend, staged: Staged) -> Intent:
         ctx, shard = self._ctx, work.shard
-        settle = ctx.settings(work.plan.backend).settle
-        within = timedelta(seconds=max(_BEGIN_AT_LEAST, settle * _BEGIN_WITHIN))
         return Intent(
             at=ctx.now(),
             by=ctx.who,
@@ -205,7 +235,7 @@ class Submitter:
             requests=shard.requests,
             bytes=shard.bytes,
             input_name=staged.name,
-            deadline=timestamp(ctx.clock.now() + within),
+            deadline=timestamp(ctx.clock.now() + window_for_create(ctx, work.plan.backend)),
             est_input_tokens=shard.input_tokens,
             est_usd=shard.usd.expected,
             est_usd_high=shard.usd.high,
@@ -213,19 +243,39 @@ class Submitter:
             plan_digest=self._plan.digest,
         )
 
+    def _give_back(self, work: Work, record: JobRecord, *, reason: str, how: str) -> None:
+        """Record that surely no job came of an intent; the shard may be sent again by this very run."""
+        if not_submitted(self._ctx, record, reason=reason, how=how):
+            self._as_planned[work.shard.tag] = self._ctx.ledger.serial
+
+    def _too_late(self, work: Work, record: JobRecord) -> bool:
+        """Another runner may soon take the job for lost, so it is not created under this intent any more."""
+        name = work.plan.backend
+        self._give_back(work, record, reason="the deadline for creating the job had passed", how="too_late")
+        self._late[work.shard.tag] += 1
+        if self._late[work.shard.tag] == _LATE_STARTS:
+            seconds = window_for_create(self._ctx, name).total_seconds()
+            raise BackendError(
+                f"{work.shard.tag} could not be begun within {seconds:g} s of its intent, {_LATE_STARTS} times.",
+                hint=f"Raise `settle` of backend {name}. Its rows were not sent and are not charged an attempt.",
+            )
+        return False
+
     def _refused(self, work: Work, record: JobRecord, error: NotCreated) -> bool:
         """Surely no job: the rows are given back. A quota refusal waits, anything else is the user's to mend."""
-        ctx = self._ctx
-        not_submitted(ctx, record, reason=error.message)
+        ctx, name = self._ctx, work.plan.backend
+        self._give_back(work, record, reason=error.message, how="refused")
         if error.status != 429:
             raise error
-        refusals = self._quota.get(work.plan.backend, (None, 0))[1] + 1
+        refusals = self._quota.get(name, (None, 0))[1] + 1
         if refusals > _QUOTA_WAITS:
-            raise error
+            self._full.add(name)
+            ctx.progress.note(f"{error.message}. Backend {name} refused {refusals} times in a row and is left alone.")
+            return False
         wait = min(_QUOTA_LONGEST_WAIT, _QUOTA_FIRST_WAIT * 2 ** (refusals - 1)) * (0.8 + 0.4 * ctx.rng.random())
         wait = max(wait, error.retry_after or 0.0)
-        self._quota[work.plan.backend] = (ctx.clock.now() + timedelta(seconds=wait), refusals)
-        ctx.progress.note(f"{error.message}. {work.shard.tag} waits {wait:.0f} s before it is sent again.")
+        self._quota[name] = (ctx.clock.now() + timedelta(seconds=wait), refusals)
+        ctx.progress.note(f"{error.message}. {work.shard.tag} stays queued for at least {wait:.0f} s.")
         return False
 
     def _look_for(self, record: JobRecord, error: OutcomeUnknown) -> None:
@@ -256,8 +306,32 @@ class Submitter:
             self._ctx.backend(name).check_model(model)
         self._check_rows(self._work)
 
-    def _check_rows(self, queue: Sequence[Work], *, since: int | None = None) -> None:
-        """Refuse shards with rows that someone else changed since the plan (or since a serial that we knew)."""
-        base = self._plan.serial if since is None else since
+    def _check_rows(self, queue: Sequence[Work]) -> None:
+        """Refuse shards with rows that someone else changed since they were planned. Raises StalePlan.
+
+        Every commit of this run may have been laid on top of another runner's, so it is asked before each intent.
+        """
+        serial = self._ctx.ledger.serial
         for work in queue:
-            refuse_changed(self._ctx, work.plan.name, self._bundle / work.shard.rows_path, since=base)
+            tag, path = work.shard.tag, self._bundle / work.shard.rows_path
+            refuse_changed(self._ctx, work.plan.name, path, since=self._as_planned[tag], own=self._own)
+            self._as_planned[tag] = serial
+
+
+def has_room(ctx: RunContext, backend: str, tokens: int) -> bool:
+    """Whether a backend may have another job of this many input tokens at work, by what all runners recorded.
+
+    A job is at work until its end was seen. A job too large for the budget goes alone. Jobs of another credential are
+    not counted: their quota is another, and they may never be seen again.
+    """
+    settings, fingerprint = ctx.settings(backend), ctx.backend(backend).fingerprint
+    at_work = [
+        r.intent
+        for r in ctx.ledger.control().jobs.values()
+        if r.open and r.intent.backend == backend and r.intent.fingerprint == fingerprint
+    ]
+    if len(at_work) >= settings.max_jobs_in_flight:
+        return False
+    if settings.max_enqueued_tokens is None or not at_work:
+        return True
+    return sum(i.est_input_tokens for i in at_work) + tokens <= settings.max_enqueued_tokens

@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
-from batchform.errors import AuthError, BackendError, NotFound
+from batchform.errors import AuthError, BackendError, BatchformError, NotFound
 from batchform.ledger.records import JobRecord
-from batchform.ports import TERMINAL_STATES, Backend, RemoteJob
-from batchform.run.collect import Finished
-from batchform.run.context import RunContext, described, open_jobs, parse_stamp, state_seen
+from batchform.ports import TERMINAL_STATES, RemoteJob
+from batchform.run.collect import Finished, archive, scratch_folder
+from batchform.run.context import (
+    NOT_FOUND,
+    RunContext,
+    described,
+    missing_for_long,
+    open_jobs,
+    parse_stamp,
+    state_seen,
+)
+from batchform.run.settle import reopened
 
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
 _JITTER = 0.2
 _WITH_RESULTS = ("SUCCEEDED", "PARTIALLY_SUCCEEDED")
+_LATE: Final = timedelta(days=14)
+"""How long a job that was given up on is still asked for."""
 
 
 class Tracker:
-    """Looks at each open job every `poll` seconds, give or take a fifth. No timer ever cancels a job."""
+    """Looks at each open job every `poll` seconds, give or take a fifth. No timer ever cancels a job.
+
+    unseen: tag → why, of jobs that cannot be asked for here: made with another credential, or their backend is gone.
+    They are left alone.
+    """
 
     def __init__(self, ctx: RunContext) -> None:
         self._ctx = ctx
         self._due: dict[str, datetime] = {}
-        self._asked: set[str] = set()
+        self.unseen: dict[str, str] = {}
 
     def round(self) -> list[Finished]:
-        """Look at all jobs that are due; record what changed; the jobs that ended. Raises AuthError, and BackendError
-        when a job was sent with another credential and this one does not see it."""
+        """Look at all jobs that are due; record what changed; the jobs that ended. Raises AuthError when the service
+        refuses the very credential that made a job."""
         ctx = self._ctx
+        ctx.ledger.refresh()
         finished, seen = [], []
-        for record in open_jobs(ctx):
+        for record in self.open():
             if self._due.get(record.tag, ctx.clock.now()) > ctx.clock.now():
                 continue
-            self._due[record.tag] = self._next(record)
             found = self._look(record)
             if isinstance(found, Finished):
                 finished.append(found)
@@ -42,10 +58,14 @@ class Tracker:
             ctx.ledger.commit(seen)
         return finished
 
+    def open(self) -> list[JobRecord]:
+        """The open jobs that can be asked for."""
+        return [r for r in open_jobs(self._ctx) if r.tag not in self.unseen]
+
     def pause(self, until: datetime | None = None) -> None:
         """Sleep until a job is due, or until the given time if that is earlier."""
         ctx = self._ctx
-        times = [self._due.get(r.tag, ctx.clock.now()) for r in open_jobs(ctx)]
+        times = [self._due.get(r.tag, ctx.clock.now()) for r in self.open()]
         times += [until] if until is not None else []
         if times:
             ctx.clock.sleep(max(0.0, (min(times) - ctx.clock.now()).total_seconds()))
@@ -58,14 +78,22 @@ class Tracker:
 
     def _look(self, record: JobRecord) -> Finished | RemoteJob | None:
         ctx = self._ctx
-        backend = ctx.backend(record.intent.backend)
+        try:
+            self._due[record.tag] = self._next(record)
+            backend = ctx.backend(record.intent.backend)
+        except BatchformError as error:
+            self.unseen[record.tag] = f"{described(record.intent)} cannot be looked at: {error.message}"
+            return None
         assert record.job is not None
         try:
             remote = backend.get(record.job)
-        except NotFound as error:
-            return self._vanished(record, backend, error)
-        except AuthError:
-            raise
+        except (NotFound, AuthError) as error:
+            if record.intent.fingerprint != backend.fingerprint:
+                self.unseen[record.tag] = another_credential(record)
+                return None
+            if isinstance(error, AuthError):
+                raise
+            return self._vanished(record, error)
         except BackendError as error:
             ctx.progress.note(f"Looking at {record.tag} failed; it is tried again: {error}")
             return None
@@ -77,20 +105,15 @@ class Tracker:
             return Finished(record, remote)
         return remote
 
-    def _vanished(self, record: JobRecord, backend: Backend, error: NotFound) -> Finished | None:
-        """A job that the service does not have. Only the credential that made it can say so, and not in its first
-        moments, when the service may not show it yet."""
+    def _vanished(self, record: JobRecord, error: NotFound) -> Finished | None:
+        """A job that the service does not have, by the credential that made it. It is believed when it has been so for
+        long: the service may not show a job in its first moments, and may err."""
         ctx = self._ctx
-        if record.intent.fingerprint != backend.fingerprint:
-            raise BackendError(
-                f"Job {record.job} of {described(record.intent)} was made with another credential or endpoint of "
-                f"backend {record.intent.backend}; this one does not see it.",
-                hint="Run again with the credential it was made with. No row was changed.",
-            )
-        settle = timedelta(seconds=ctx.settings(record.intent.backend).settle)
-        if ctx.clock.now() <= parse_stamp(record.submitted_at or record.intent.at) + settle:
+        if not missing_for_long(ctx, record, NOT_FOUND, str(error)):
+            ctx.progress.note(f"The service does not find job {record.job} of {record.tag}; it is asked again: {error}")
             return None
-        return Finished(record, None, str(error))
+        ctx.progress.note(f"Job {record.job} of {described(record.intent)} is gone: its rows are given back.")
+        return Finished(record, None, f"The service has job {record.job} no longer: {error}")
 
     def _results_are_late(self, record: JobRecord, remote: RemoteJob) -> bool:
         """Whether a job that succeeded does not show its results yet, and it is too early to call them missing."""
@@ -104,3 +127,49 @@ class Tracker:
                 return True
             ended = parse_stamp(record.state_at)
         return ctx.clock.now() <= ended + settle
+
+
+def another_credential(record: JobRecord) -> str:
+    """Why a job that is not seen is not dead."""
+    return (
+        f"Job {record.job} of {described(record.intent)} was made with another credential or endpoint of backend "
+        f"{record.intent.backend}; this one does not see it"
+    )
+
+
+def look_again(ctx: RunContext) -> list[str]:
+    """Late truth wins: jobs that were given up on without results are asked for once more. Those that are alive after
+    all, or have results now, are open again, and their rows are not sent meanwhile. Returns their tags.
+
+    Comes before rows are planned to be sent again.
+    """
+    found = []
+    for record in list(ctx.ledger.control().jobs.values()):
+        if _given_up(ctx, record) and _lives(ctx, record) and reopened(ctx, record):
+            ctx.progress.note(
+                f"Job {record.job} of {described(record.intent)} was given up on, and is there after all."
+            )
+            found.append(record.tag)
+    return found
+
+
+def _given_up(ctx: RunContext, record: JobRecord) -> bool:
+    collected = record.collected
+    if record.status != "collected" or collected is None or collected.archive is not None or not record.job:
+        return False
+    return ctx.clock.now() < parse_stamp(collected.at) + _LATE
+
+
+def _lives(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether asking for the job again brings something: it is at work, or its results can be fetched now."""
+    assert record.job is not None
+    try:
+        remote = ctx.backend(record.intent.backend).get(record.job)
+        if not remote.terminal:
+            return True
+        if remote.results is None:
+            return False
+        with scratch_folder(ctx, record.tag) as scratch:
+            return archive(ctx, Finished(record, remote), scratch) is not None
+    except BackendError:
+        return False

@@ -18,6 +18,8 @@ def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterato
     if held:
         yield f"{counted(held, 'row')} held: `batchform plan` says why."
     did = (outcome.created, outcome.adopted, outcome.collected, outcome.reread, outcome.delivered, outcome.running)
+    if outcome.stopped or outcome.not_sent or outcome.unknown or outcome.unseen:
+        did = (*did, ["told by the error"])
     if not any(did):
         yield "Nothing to do." if held else "Nothing to do: every row is up to date."
         return
@@ -25,6 +27,8 @@ def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterato
         yield f"{spec}: {'; '.join(_of_spec(outcome, spec))}."
     if outcome.collected:
         yield f"Cost of what was collected: {money(outcome.usd)}."
+    if detached and outcome.not_sent:
+        yield f"{counted(outcome.not_sent, 'shard')} not sent yet for want of room: batchform sync sends them."
     if detached and outcome.running:
         yield f"{counted(len(outcome.running), 'job')} at work. Come back with: batchform sync --wait"
 
@@ -50,6 +54,8 @@ def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, An
         "collected": outcome.collected,
         "running": outcome.running,
         "unknown": outcome.unknown,
+        "reopened": outcome.reopened,
+        "unseen": sorted(outcome.unseen),
         "not_sent": outcome.not_sent,
         "rows": {spec: dict(classes) for spec, classes in outcome.rows.items()},
         "reread": {spec: dict(classes) for spec, classes in outcome.reread.items()},

@@ -1,0 +1,86 @@
+"""What becomes of an intent, recorded: its job is known, or there surely is none. And when that may be concluded.
+
+The settle window of a submission begins with its intent. In its first part the create call must be on its way; the rest
+is for the call itself and for the service's list to show the job. Only after it is absence from the list believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Final
+
+from batchform.errors import LedgerMoved
+from batchform.ledger.records import AnyEvent, Intent, JobRecord, NotSubmitted, Submitted
+from batchform.ledger.store import RowsFile
+from batchform.run.context import RunContext, parse_stamp
+from batchform.run.row_states import give_back, take_back, take_up
+
+COMMIT_ATTEMPTS: Final = 20
+_CREATE_SHARE: Final = 0.3
+
+
+def window_for_create(ctx: RunContext, backend: str) -> timedelta:
+    """How long after its intent a create call may still begin."""
+    return timedelta(seconds=ctx.settings(backend).settle * _CREATE_SHARE)
+
+
+def settles_at(intent: Intent, settle: float) -> datetime:
+    """When an intent is old enough that its job, if there were one, would be listed.
+
+    settle: of the backend now, in seconds. The deadline is the one that its runner kept to, whatever was set then.
+    """
+    return parse_stamp(intent.deadline) + timedelta(seconds=settle * (1 - _CREATE_SHARE))
+
+
+def is_settled(ctx: RunContext, record: JobRecord) -> bool:
+    return ctx.clock.now() > settles_at(record.intent, ctx.settings(record.intent.backend).settle)
+
+
+def submitted(ctx: RunContext, record: JobRecord, job: str, *, how: str) -> bool:
+    """Record the job of an intent, also of one that was taken for not submitted: its rows that still wait are in flight
+    again. False if another runner settled it meanwhile: its word stands."""
+    event = Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=job, how=how)
+    return _commit(ctx, record, event, take_back if record.status == "not_submitted" else None)
+
+
+def reopened(ctx: RunContext, record: JobRecord) -> bool:
+    """Record that a job which was given up on without results is alive after all: its rows that were not sent again
+    wait for it. False if another runner was faster."""
+    event = Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=record.job or "", how="reopened")
+    return _commit(ctx, record, event, take_up)
+
+
+def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str, how: str) -> bool:
+    """Record that there is no job; its rows may be sent again and are not charged an attempt.
+
+    how: see NotSubmitted. False if another runner settled it meanwhile: its word stands.
+    """
+    event = NotSubmitted(at=ctx.now(), by=ctx.who, tag=record.tag, reason=reason, how=how)
+    return _commit(ctx, record, event, give_back)
+
+
+def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Callable[..., RowsFile] | None) -> bool:
+    """Commit an event with row states made from the very ledger that it goes on top of."""
+    to = ctx.work_dir / f"{record.tag}.settled.parquet"
+    for _ in range(COMMIT_ATTEMPTS):
+        now = ctx.ledger.control().jobs.get(record.tag)
+        if now is None or now.status != record.status or now.intent != record.intent:
+            return False
+        try:
+            rows = []
+            if make_rows is not None:
+                with closing(ctx.connect()) as con:
+                    rows = [make_rows(con, ctx.ledger, record.intent.spec, record.tag, at=ctx.now(), to=to)]
+            ctx.ledger.commit([event], rows, expect=ctx.ledger.serial)
+        except LedgerMoved:
+            ctx.ledger.refresh()
+        else:
+            return True
+        finally:
+            to.unlink(missing_ok=True)
+    raise LedgerMoved(
+        f"{ctx.ledger.place} is too busy to record what became of {record.tag}.",
+        hint="Run `batchform sync`: it looks for the job and settles this.",
+    )
