@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
     from batchform.plan.build import Settings, Work
     from batchform.plan.registry import Registry
-    from batchform.ports import Backend, Delivered, Destination, Source
+    from batchform.ports import Backend, Blobs, Delivered, Destination, Source
     from batchform.run.context import Backends, Progress, RunContext
 
 MEMORY_LIMIT = "512MB"
@@ -94,12 +94,26 @@ class Session:
     # --- what commands use
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def blobs(self) -> Blobs:
+        """Where the ledger lies."""
         from batchform.adapters.local_blobs import LocalBlobs
+
+        return LocalBlobs(self.ledger_path, described=self.project.config.ledger)
+
+    @cached_property
+    def ledger(self) -> Ledger:
         from batchform.ledger.store import Ledger
 
-        blobs = LocalBlobs(self.ledger_path, described=self.project.config.ledger)
-        return Ledger.open(blobs, clock=self.clock, who=self.who)
+        return Ledger.open(self.blobs, clock=self.clock, who=self.who)
+
+    def copy_of_ledger(self, place: str) -> Blobs:
+        """A copy of the ledger's folder, as it is named on the command line."""
+        from batchform.adapters.local_blobs import LocalBlobs
+
+        path = Path(place).resolve()
+        if not path.is_dir():
+            raise UsageError(f"{place} is no folder", hint="Name a copy of the ledger's folder.")
+        return LocalBlobs(path, described=place)
 
     @cached_property
     def registry(self) -> Registry:
@@ -134,6 +148,19 @@ class Session:
         from batchform.adapters.destinations import make_destination
 
         return make_destination(spec.spec.destination, spec=spec.name, root=self.root, allow=self.allowed)
+
+    def delivered(self, spec: ResolvedSpec) -> Source:
+        """What lies at a spec's destination, to be read as a source is."""
+        from batchform.adapters.sources import make_source
+        from batchform.spec.model import DatabaseSource, FileDestination, FileSource
+
+        there = spec.spec.destination
+        if isinstance(there, FileDestination):
+            path = f"{there.path}part-*" if there.path.endswith("/") else there.path
+            source: FileSource | DatabaseSource = FileSource(type=there.type, path=path)
+        else:
+            source = DatabaseSource(type=there.type, path=there.path, table=there.table)
+        return make_source(source, root=self.root, allow=self.allowed)
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work
