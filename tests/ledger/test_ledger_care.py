@@ -124,6 +124,8 @@ def test_missing_blobs(answered: Ledger) -> None:
         "warning",
         "answers/t1.a.parquet is missing.",
         "`batchform sync` makes it again from the archived results, for nothing.",
+        "answers/t1.a.parquet",
+        "batchform sync",
     )
     answered.blobs.delete("archive/t1.jsonl.gz")
     assert errors(answered) == ["The answers of job t1 are gone: archive/t1.jsonl.gz is missing."]
@@ -131,7 +133,10 @@ def test_missing_blobs(answered: Ledger) -> None:
 
 @pytest.mark.parametrize("damage", ["", "xx", "cut", "inside"])
 def test_damaged_blobs_are_named(answered: Ledger, tmp_path: Path, damage: str) -> None:
-    for name, way_out in (("answers/t1.a.parquet", "makes it again"), ("archive/t1.jsonl.gz", "Restore")):
+    for name, way_out in (
+        ("answers/t1.a.parquet", "ledger repair && batchform sync"),
+        ("archive/t1.jsonl.gz", "--from BACKUP"),
+    ):
         path = tmp_path / "ledger" / name
         sound = path.read_bytes()
         middle = len(sound) // 4
@@ -143,7 +148,8 @@ def test_damaged_blobs_are_named(answered: Ledger, tmp_path: Path, damage: str) 
         (finding,) = findings(answered)
         assert finding.severity == "error"
         assert finding.message.startswith(f"{name} is damaged: ")
-        assert way_out in finding.hint
+        assert way_out in finding.repair
+        assert finding.file == name
         path.write_bytes(sound)
     assert findings(answered) == []
 

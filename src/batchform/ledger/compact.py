@@ -58,7 +58,7 @@ def compact(
     scratch: Path | None = None,
 ) -> CompactReport:
     """Fold the row segments of a spec (None: of all) into one each, and all events into one; then delete what was
-    replaced longer ago than keep_history.
+    replaced longer ago than keep_history, and longer than the compaction that replaced it was told to keep it.
 
     scratch: a folder that the connections may write; None: the system's.
     """
@@ -71,7 +71,7 @@ def compact(
         folded = [*(s for old in rows.values() for s in old), *(events if len(events) > 1 else ())]
         drafts = _fold(ledger, con_factory, rows, events, token, scratch)
         names = [*(s.name for s in folded), *_abandoned(ledger, drafts)]
-        if names and not _publish(ledger, token, folded, drafts, names):
+        if names and not _publish(ledger, token, folded, drafts, names, keep_history):
             return CompactReport(serial=ledger.serial)
         return CompactReport(
             serial=ledger.serial,
@@ -129,21 +129,29 @@ def _fold_rows(
 
 
 def _publish(
-    ledger: Ledger, token: str, folded: Sequence[Segment], drafts: Sequence[Segment], names: Sequence[str]
+    ledger: Ledger,
+    token: str,
+    folded: Sequence[Segment],
+    drafts: Sequence[Segment],
+    names: Sequence[str],
+    keep_history: timedelta,
 ) -> bool:
     """Replace the folded segments and retire `names`. False if another process folded some of them first.
 
     Only then, or on a swap that surely failed, are the drafts removed: a head may name them.
     """
     there = set(ledger.blobs.list(seg.FOLDER))
-    now = seg.timestamp(ledger.log.clock.now())
+    at = ledger.log.clock.now()
+    now, until = seg.timestamp(at), seg.timestamp(at + keep_history)
 
     def change(head: Head) -> Head:
         if not {s.name for s in folded} <= {s.name for s in head.segments}:
             raise _OvertakenError
         waiting = [r for r in head.retired if r.name in there]
         live = {s.name for s in head.segments} | {r.name for r in waiting}
-        retired = [Retired(name=n, at=now) for n in names if n in {s.name for s in folded} or n not in live]
+        retired = [
+            Retired(name=n, at=now, until=until) for n in names if n in {s.name for s in folded} or n not in live
+        ]
         kept = [s for s in head.segments if s not in folded]
         return msgspec.structs.replace(head, segments=(*drafts, *kept), retired=(*waiting, *retired))
 
@@ -171,7 +179,12 @@ def _sweep(ledger: Ledger, keep_history: timedelta) -> int:
         return 0
     limit = ledger.log.clock.now() - keep_history
     there = set(ledger.blobs.list(seg.FOLDER))
-    due = [r.name for r in ledger.head.retired if r.name in there and datetime.fromisoformat(r.at) <= limit]
+    now = seg.timestamp(ledger.log.clock.now())
+    due = [
+        r.name
+        for r in ledger.head.retired
+        if r.name in there and datetime.fromisoformat(r.at) <= limit and r.until <= now
+    ]
     for name in due:
         ledger.blobs.delete(name)
     return len(due)

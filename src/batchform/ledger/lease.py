@@ -1,6 +1,6 @@
 """The lease: a note that says who is at work. A courtesy: safety rests on the swapped head alone.
 
-Notes are numbered objects, `lease/<n>.json`, and the highest number counts. Taking, extending and giving up are each the
+Notes are numbered objects, `lease/<n>.json`; the highest number counts. Taking, extending and giving up are each the
 creation of the next number, which succeeds for one writer only: nobody can remove or replace what another just wrote.
 """
 

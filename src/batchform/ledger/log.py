@@ -51,13 +51,16 @@ class Log:
         """The segments that the head names."""
         return self.head.segments if self.head else ()
 
-    def refresh(self) -> None:
-        """Look at the newest head. Raises LedgerCorrupt; LedgerMoved if it is another ledger than before."""
+    def refresh(self, *, distrust: bool = False) -> None:
+        """Look at the newest head. Raises LedgerCorrupt; LedgerMoved if it is another ledger than before.
+
+        distrust: even a head that is the one we know is held against the copies: it may have been put back to that.
+        """
         with self.lock:
             found = self.blobs.head() or self._appeared()
             if found is None:
                 return
-            head, version = self._newest(found)
+            head, version = self._newest(found, known=None if distrust else self._version)
             if self.head and (head.lineage != self.head.lineage or head.serial < self.serial):
                 raise LedgerMoved(
                     f"{self.place} was replaced while in use: lineage {self.head.lineage} at serial {self.serial} "
@@ -73,7 +76,7 @@ class Log:
         that it won. To leave it out could forget a commit that happened, if the head was put back by one.
         """
         with self.lock:
-            self.refresh()
+            self.refresh(distrust=True)
             if self.head is None or (other := heads.ready(self.blobs, self.head)) is None:
                 return
             there = set(self.blobs.list(seg.FOLDER))
@@ -174,8 +177,11 @@ class Log:
     def _accept(self, head: Head, version: str) -> None:
         self.head, self._version = head, version
 
-    def _newest(self, found: tuple[bytes, str]) -> tuple[Head, str]:
-        """The head and its version. Raises LedgerCorrupt if it is damaged, or was put back to an earlier one."""
+    def _newest(self, found: tuple[bytes, str], *, known: str | None) -> tuple[Head, str]:
+        """The head and its version. Raises LedgerCorrupt if it is damaged, or was put back to an earlier one.
+
+        known: a version that needs no comparing with the copies.
+        """
         while True:
             try:
                 head = seg.decode_head(found[0], self.place)
@@ -183,7 +189,7 @@ class Log:
                 raise
             except LedgerCorrupt as error:
                 raise self._repairable(error.message) from None
-            if found[1] == self._version:
+            if found[1] == known:
                 return head, found[1]
             ahead = heads.ahead_of(self.blobs, head)
             if ahead is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,6 +127,19 @@ def read_events(blobs: Blobs, segment: Segment) -> tuple[tuple[int, AnyEvent], .
     except msgspec.MsgspecError as error:
         raise LedgerCorrupt(f"{blobs.describe()}/{segment.name} holds no events: {error}.", hint=RESTORE) from None
     return tuple((e.serial, msgspec.structs.replace(e, serial=0)) if e.serial else (segment.serial, e) for e in events)
+
+
+def readable_events(blobs: Blobs, name: str) -> list[AnyEvent]:
+    """What can be read of a segment that no head vouches for: whole lines of known kinds, the rest left out."""
+    found: list[AnyEvent] = []
+    try:
+        lines = blobs.read(name).splitlines()
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            found.append(_events_in.decode(line))
+    return found
 
 
 # --- rows --------------------------------------------------------------------------------------------------------

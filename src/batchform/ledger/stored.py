@@ -82,19 +82,24 @@ def reading_archive(ledger: Ledger, name: str) -> Iterator[Path]:
 
 def answers_problem(path: Path) -> str:
     """What is wrong with a file of answers, every value read; "" if nothing."""
+    return parquet_problem(path, columns=tuple(ANSWER_COLUMNS))
+
+
+def parquet_problem(path: Path, *, columns: Sequence[str] = ("key_hash",)) -> str:
+    """What is wrong with a Parquet file that must have these columns, every value read; "" if nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            missing = [name for name in ANSWER_COLUMNS if name not in file.schema_arrow.names]
+            missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 return f"it has no column {', '.join(missing)}"
             rows = sum(batch.num_rows for batch in file.iter_batches())
             if rows != file.metadata.num_rows:
                 return f"it has {rows:,} rows, its own footer says {file.metadata.num_rows:,}"
     except (pa.ArrowException, OSError) as error:
-        return str(error).strip().splitlines()[0].rstrip(".")
+        return _words(error)
     return ""
 
 
@@ -107,5 +112,22 @@ def archive_problem(path: Path) -> str:
             while lines.read(_PIECE):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        return str(error).rstrip(".")
+        return _words(error)
     return ""
+
+
+def input_problem(path: Path) -> str:
+    """What is wrong with zstd lines, read to the end; "" if nothing."""
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(str(path), "zstd") as lines:
+            while lines.read(_PIECE):
+                pass
+    except (pa.ArrowException, OSError) as error:
+        return _words(error)
+    return ""
+
+
+def _words(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
