@@ -74,8 +74,8 @@ class GeminiBackend:
         self._version = _api_version(config, env)
         self._key = api_key or find_api_key(config, env)
         self._timeout = config.timeout
-        # A create call must have ended well before another runner may take it for lost.
-        self._create_timeout = max(0.001, min(config.timeout, config.settle / 2)) if config.settle else config.timeout
+        # A create call must have ended well before another runner may take it for lost: see run/settle.py.
+        self._create_timeout = max(0.001, min(config.timeout, config.settle * 0.4))
         self._sleep = sleep
         self._now = now
         self.fingerprint = canon.digest_of("backend", self._identity(config, configured))

@@ -19,36 +19,54 @@ if TYPE_CHECKING:
 @click.command("status", short_help="Per spec and job: rows, age, state, spend, time left.")
 @selection
 @click.option("--all", "everything", is_flag=True, help="Settled jobs too.")
+@click.option("--check", is_flag=True, help="Exit 1 when results that nobody collected expire before long.")
+@click.option(
+    "--within",
+    default=48.0,
+    show_default=True,
+    metavar="HOURS",
+    type=click.FloatRange(0),
+    help="What --check calls so.",
+)
 @common
-def status_command(common: Common, select: Sequence[str], everything: bool) -> int:
+def status_command(common: Common, select: Sequence[str], everything: bool, check: bool, within: float) -> int:
     """What the ledger knows: reads it only, asks no service. Exit code 8 while a submission is unknown."""
     import json
     from dataclasses import asdict
 
     from batchform.cli.wiring import open_session
     from batchform.errors import UnknownSubmissions
+    from batchform.view.attention import expiring
 
     with open_session(common) as session:
-        status = _status(session, session.select(select), everything)
+        status = _status(session, session.select(select), everything, whole=not select)
         if common.as_json:
             click.echo(json.dumps(asdict(status), default=str))
         else:
             from batchform.view.tables import print_status
 
             print_status(status)
-        unknown = [j for j in session.ledger.control().jobs.values() if j.status == "intent"]
-        return UnknownSubmissions.exit_code if unknown else 0
+        jobs = session.ledger.control().jobs.values()
+        if check:
+            service, now = session.registry.service, session.clock.now()
+            if error := expiring(jobs, now=now, service=service, within=within):
+                click.echo(f"error: {error.render()}", err=True)
+                return error.exit_code
+        return UnknownSubmissions.exit_code if any(j.status == "intent" for j in jobs) else 0
 
 
-def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -> StatusView:
+def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool, *, whole: bool) -> StatusView:
+    """whole: no spec was selected, so jobs of specs that are gone are shown too."""
     from batchform.run.budget import budget_lines
+    from batchform.view.attention import unknown_notes
     from batchform.view.values import StatusView, job_line
 
     control = session.ledger.control()
     names = {s.name for s in specs}
-    jobs = [j for j in control.jobs.values() if j.intent.spec in names and (everything or j.open)]
+    jobs = [j for j in control.jobs.values() if (whole or j.intent.spec in names) and (everything or j.open)]
     now, service = session.clock.now(), session.registry.service
-    unknown = [j for j in jobs if j.status == "intent"]
+    settle = {s.backend_name: s.backend.settle for s in session.project.specs}
+    settle |= {name: b.settle for name, b in session.project.config.backends.items()}
     return StatusView(
         project=session.project.config.project,
         environment=session.project.environment,
@@ -56,9 +74,7 @@ def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool) -
         serial=session.ledger.serial,
         specs=tuple(_spec_line(session, control, s) for s in specs),
         jobs=tuple(job_line(j, now=now, service=service) for j in jobs),
-        notes=tuple(
-            f"{j.tag}: it is not known whether this job was created. `batchform sync` looks for it." for j in unknown
-        ),
+        notes=unknown_notes(jobs, now=now, settle=settle),
         budgets=budget_lines(session.project, specs, session.ledger, session.clock),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +14,15 @@ if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.ledger.records import JobRecord
     from batchform.ports import Backend
+    from batchform.run.context import RunContext
 
 
-@click.group("jobs", short_help="Remote jobs: list, show, cancel, delete.")
+@click.group("jobs", short_help="Remote jobs: list, show, cancel, delete, settle by hand.")
 def jobs_command() -> None:
-    """Remote jobs by their tag. Nothing here is ever done by a timer: only by these commands."""
+    """Remote jobs by their tag. Nothing here is ever done by a timer: only by these commands.
+
+    `adopt`, `not-submitted` and `abandon` settle by hand what batchform cannot know. They are recorded with who did it.
+    """
 
 
 @jobs_command.command("list")
@@ -70,11 +76,14 @@ def show_job(common: Common, tag: str) -> None:
 @click.argument("tag")
 @common
 def cancel_job(common: Common, tag: str) -> None:
-    """Ask the service to cancel a job. Its state is taken over by the next sync; answers it has are collected."""
+    """Ask the service to cancel a job. Its state is taken over by the next sync; answers it has are collected.
+
+    A submission of unknown outcome is looked for first.
+    """
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
-        record = _record(session, tag, must_exist=True)
+        record = _submitted(session, common, tag)
         _backend(session, record).cancel(record.job or "")
         if not common.quiet:
             click.echo(f"{tag}: asked to cancel. `batchform sync` takes over what comes of it.")
@@ -90,16 +99,115 @@ def delete_job(common: Common, tag: str) -> None:
     from batchform.ledger.records import JobDeleted
 
     with open_session(common) as session:
-        record = _record(session, tag, must_exist=True)
+        record = _submitted(session, common, tag)
         if record.open:
             raise UsageError(
                 f"{tag} is not settled: deleting it could lose answers that are paid for",
                 hint=f"Run `batchform sync` first, or `batchform jobs cancel {tag}` and then sync.",
             )
         _backend(session, record).delete(record.job or "")
-        session.ledger.commit([JobDeleted(at=session.clock.now().isoformat(), by=session.who, tag=tag)])
+        session.ledger.commit([JobDeleted(at=session.clock.now().isoformat(), by=session.who, tag=record.tag)])
         if not common.quiet:
             click.echo(f"{tag}: deleted at the service.")
+
+
+@jobs_command.command("adopt")
+@click.argument("tag")
+@click.argument("job")
+@click.option("--unseen", is_flag=True, help="Take your word for a job that this credential does not see.")
+@common
+def adopt_job(common: Common, tag: str, job: str, unseen: bool) -> None:
+    """Record that JOB (its name at the service) is the job of the submission TAG, whose outcome was unknown.
+
+    The job is compared with what was sent: its name, model, input and number of requests. Works also for a submission
+    that was taken for lost; its rows, unless sent again since, then wait for this job.
+    """
+    from batchform.run.by_hand import adopt_by_hand
+
+    with _run_context(common) as ctx:
+        adopt_by_hand(ctx, tag, job, look="trust" if unseen else "must_see")
+        if not common.quiet:
+            click.echo(f"{tag}: its job is {job}. `batchform sync` follows it.")
+
+
+@jobs_command.command("not-submitted")
+@click.argument("tag")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common
+def not_submitted_job(common: Common, tag: str, yes: bool) -> None:
+    """Record that no job came of the submission TAG, before its settle window has passed or when nobody can tell.
+
+    Its rows may be sent again. If there was a job after all, they are paid for twice. It is looked for once more first.
+    """
+    from batchform.run.by_hand import check_not_submitted, not_submitted_by_hand
+    from batchform.spec.wording import counted
+
+    with _run_context(common) as ctx:
+        record = check_not_submitted(ctx, tag)
+        rows = counted(record.intent.rows, "row")
+        _confirm(f"If {tag} has a job after all, {rows} will be paid for twice. Send them again?", yes)
+        not_submitted_by_hand(ctx, record)
+        if not common.quiet:
+            click.echo(f"{tag}: taken for not submitted. {rows} may be sent again: batchform plan")
+
+
+@jobs_command.command("abandon")
+@click.argument("tag")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common
+def abandon_job(common: Common, tag: str, yes: bool) -> None:
+    """Give up a job that can no longer be seen, because its credential is gone for good. Its rows may be sent again.
+
+    Refused while the service shows the job. If it is seen again later, it is taken up again.
+    """
+    from batchform.run.by_hand import abandon, check_abandon
+    from batchform.spec.wording import counted
+
+    with _run_context(common) as ctx:
+        record = check_abandon(ctx, tag)
+        rows = counted(record.intent.rows, "row")
+        _confirm(f"What {record.job} answered is lost, and {rows} will be paid for again. Give it up?", yes)
+        abandon(ctx, record)
+        if not common.quiet:
+            click.echo(f"{tag}: given up. {rows} may be sent again: batchform plan")
+
+
+@contextmanager
+def _run_context(common: Common) -> Iterator[RunContext]:
+    """What a run works with; notes go to standard error."""
+    from batchform.cli.running import make_progress_for
+    from batchform.cli.wiring import open_session
+
+    with open_session(common) as session, make_progress_for(common) as progress:
+        yield session.run_context(progress)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    from batchform.cli.wiring import is_terminal
+    from batchform.errors import UsageError
+
+    if yes:
+        return
+    if not is_terminal():
+        raise UsageError(question, hint="There is no terminal to ask: add --yes. Nothing was recorded.")
+    click.confirm(question, abort=True)
+
+
+def _submitted(session: Session, common: Common, tag: str) -> JobRecord:
+    """The record of a job that exists. One of unknown outcome is looked for. Raises UsageError if there is none."""
+    from batchform.cli.running import make_progress_for
+    from batchform.errors import UsageError
+    from batchform.run.recover import recover
+
+    record = _record(session, tag)
+    if record.status == "intent":
+        with make_progress_for(common) as progress:
+            recover(session.run_context(progress), tags=[record.tag])
+        record = _record(session, tag)
+    if not record.job:
+        hint = "Run `batchform sync`: it looks for it." if record.status == "intent" else "There is nothing to do."
+        raise UsageError(f"{tag} has no job that is known ({record.status.replace('_', ' ')})", hint=hint)
+    return record
 
 
 def _backend(session: Session, record: JobRecord) -> Backend:
@@ -115,7 +223,7 @@ def _backend(session: Session, record: JobRecord) -> Backend:
     return backend
 
 
-def _record(session: Session, tag: str, *, must_exist: bool = False) -> JobRecord:
+def _record(session: Session, tag: str) -> JobRecord:
     from difflib import get_close_matches
 
     from batchform.errors import UsageError
@@ -127,6 +235,4 @@ def _record(session: Session, tag: str, *, must_exist: bool = False) -> JobRecor
         raise UsageError(
             f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list"
         )
-    if must_exist and not record.job:
-        raise UsageError(f"it is not known whether {tag} was created", hint="Run `batchform sync`: it looks for it.")
     return record

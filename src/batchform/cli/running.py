@@ -45,7 +45,7 @@ def apply_command(
             "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}"
         )
     with open_session(common) as session:
-        with _progress(common) as progress:
+        with make_progress_for(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
             chosen = _saved(session, ctx, bundle) if plan else _planned(session, ctx, select, allow, bundle)
@@ -57,7 +57,7 @@ def apply_command(
         if not plan:
             _confirm(chosen, yes)
         _record_allowed(session, chosen)
-        with _progress(common) as progress:
+        with make_progress_for(common) as progress:
             ctx = session.run_context(progress, bundle)
             try:
                 outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
@@ -86,7 +86,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
 
     with open_session(common) as session:
         specs = session.select(select)
-        with _progress(common) as progress:
+        with make_progress_for(common) as progress:
             ctx = session.run_context(progress)
             held: list[Refused] = []
             outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs, held))
@@ -192,7 +192,7 @@ def _settle(session: Session, ctx: RunContext, outcome: Outcome, plan: Plan) -> 
 # --- asking and telling ----------------------------------------------------------------------------------------------
 
 
-def _progress(common: Common) -> LineProgress | BarProgress:
+def make_progress_for(common: Common) -> LineProgress | BarProgress:
     """Progress on standard error, so that standard output holds results only; nowhere when nobody wants it."""
     from io import StringIO
 

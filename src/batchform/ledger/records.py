@@ -134,8 +134,8 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Submitted(Event, frozen=True, kw_only=True, tag=True):
-    """The job exists. how: "created", "adopted" (found by its tag), "manual", or "reopened" (given up on without results,
-    and alive after all)."""
+    """The job exists. how: "created", "adopted" (found by its tag), "manual" (a person said so), or "reopened" (given
+    up on without results, and alive after all)."""
 
     tag: str
     job: str
@@ -145,8 +145,8 @@ class Submitted(Event, frozen=True, kw_only=True, tag=True):
 class NotSubmitted(Event, frozen=True, kw_only=True, tag=True):
     """Taken for no job: its rows, committed as pending with this event, may be sent again.
 
-    how: "refused" (the service said no), "too_late" (create was not called), "unlisted" (not in the list when the settle
-    window had passed) or "manual"; after the last two a job may still turn up.
+    how: "refused" (the service said no), "too_late" (create was not called), "unlisted" (not in the list when the
+    settle window had passed) or "manual"; after the last two a job may still turn up.
     """
 
     tag: str

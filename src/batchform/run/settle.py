@@ -1,7 +1,8 @@
 """What becomes of an intent, recorded: its job is known, or there surely is none. And when that may be concluded.
 
-The settle window of a submission begins with its intent. In its first part the create call must be on its way; the rest
-is for the call itself and for the service's list to show the job. Only after it is absence from the list believed.
+The settle window of a submission begins with its intent. Within 30 % of it the create call must be on its way, and then
+it may take at most 40 % (the adapter cuts it): what remains is for the service's list to show the job. Only after the
+window is absence from the list believed.
 """
 
 from __future__ import annotations

@@ -171,5 +171,5 @@ def _lives(ctx: RunContext, record: JobRecord) -> bool:
             return False
         with scratch_folder(ctx, record.tag) as scratch:
             return archive(ctx, Finished(record, remote), scratch) is not None
-    except BackendError:
+    except BatchformError:  # it cannot be asked, or its results cannot be had: it stays as it is
         return False

@@ -18,9 +18,8 @@ def outcome_lines(outcome: Outcome, *, detached: bool, held: int = 0) -> Iterato
     if held:
         yield f"{counted(held, 'row')} held: `batchform plan` says why."
     did = (outcome.created, outcome.adopted, outcome.collected, outcome.reread, outcome.delivered, outcome.running)
-    if outcome.stopped or outcome.not_sent or outcome.unknown or outcome.unseen:
-        did = (*did, ["told by the error"])
-    if not any(did):
+    told = bool(outcome.stopped or outcome.not_sent or outcome.unknown or outcome.unseen)  # by the error, or below
+    if not any(did) and not told:
         yield "Nothing to do." if held else "Nothing to do: every row is up to date."
         return
     for spec in sorted({*outcome.rows, *outcome.reread, *outcome.delivered}):

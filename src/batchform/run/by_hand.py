@@ -1,0 +1,153 @@
+"""What a person settles: which job an intent has, that it has none, or that a job is given up. Recorded as theirs."""
+
+from __future__ import annotations
+
+from batchform.errors import AuthError, BackendError, NotFound, UsageError
+from batchform.ledger.records import Collected, JobRecord
+from batchform.ports import Backend, RemoteJob
+from batchform.run.collect import Finished, collect
+from batchform.run.context import RunContext, described
+from batchform.run.lookup import look_through
+from batchform.run.recover import adopt
+from batchform.run.settle import not_submitted
+
+
+def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see") -> None:
+    """Record that `job` is the job of the intent `tag`, also of one that was taken for not submitted.
+
+    look: "must_see" asks the service for the job and compares; "trust" takes the person's word for a job that this
+    credential does not see. Raises UsageError for what is not so, BackendError when the service cannot say.
+    """
+    record = _open_intent(ctx, tag, late="allowed")
+    owner = next((r for r in ctx.ledger.control().jobs.values() if r.job == job), None)
+    if owner is not None:
+        raise UsageError(f"{job} is the job of {owner.tag}", hint=f"batchform jobs show {owner.tag}")
+    backend = ctx.backend(record.intent.backend)
+    try:
+        remote = backend.get(job)
+    except (NotFound, AuthError) as error:
+        if look != "trust":
+            raise BackendError(
+                f"Backend {record.intent.backend} does not show {job} to its present credential: {error.message}",
+                hint="Use the credential that made it. If you know that it is the job of this tag, add --unseen: it is "
+                "then recorded without a look, and collected once a credential sees it.",
+            ) from None
+        remote = RemoteJob(name=job, tag=tag, state="PENDING")
+    _refuse_another(record, remote)
+    if not adopt(ctx, backend, record, [remote], how="manual"):
+        raise _overtaken(ctx, tag)
+
+
+def _refuse_another(record: JobRecord, remote: RemoteJob) -> None:
+    """Refuse a job that cannot be the one of an intent, by all that the service says of it."""
+    intent = record.intent
+    if remote.tag and remote.tag != record.tag:
+        raise UsageError(f"{remote.name} is named {remote.tag}, not {record.tag}", hint="Nothing was recorded.")
+    if remote.model and remote.model != intent.model.removeprefix("models/"):
+        raise UsageError(
+            f"{remote.name} asks {remote.model}, and {record.tag} was for {intent.model}", hint="Nothing was recorded."
+        )
+    if remote.input_name and intent.input_name and remote.input_name != intent.input_name:
+        raise UsageError(
+            f"{remote.name} reads {remote.input_name}, and {record.tag} staged {intent.input_name}",
+            hint="Nothing was recorded.",
+        )
+    total = remote.counts.get("total", intent.requests)
+    if total != intent.requests:
+        raise UsageError(
+            f"{remote.name} holds {total} requests, and {record.tag} has {intent.requests}",
+            hint="Nothing was recorded.",
+        )
+
+
+def check_not_submitted(ctx: RunContext, tag: str) -> JobRecord:
+    """The open intent of a tag, looked for once more: a person may be wrong. Raises UsageError if its job is listed.
+
+    A service that cannot be asked, or shows nothing to this credential, leaves it to the person.
+    """
+    record = _open_intent(ctx, tag, late="refused")
+    try:
+        found = look_through(ctx.backend(record.intent.backend), [record], ctx.ledger.control().jobs).found.get(tag)
+    except BackendError as error:
+        ctx.progress.note(f"The service could not be asked for {tag}: {error.message}")
+        found = None
+    if found:
+        raise UsageError(
+            f"{tag} was submitted: the service has it as {found[0].name} ({found[0].state})",
+            hint="`batchform sync` takes it over. To be rid of it, cancel it after that.",
+        )
+    return record
+
+
+def not_submitted_by_hand(ctx: RunContext, record: JobRecord) -> None:
+    """Record that no job came of an intent, on a person's word. Its rows may be sent again."""
+    if not not_submitted(ctx, record, reason=f"settled by hand by {ctx.who}", how="manual"):
+        raise _overtaken(ctx, record.tag)
+
+
+def check_abandon(ctx: RunContext, tag: str) -> JobRecord:
+    """The open job of a tag, which the service must not show. Raises UsageError if it does: it can be cancelled."""
+    record = _known(ctx, tag)
+    if record.status != "submitted" or record.job is None:
+        raise UsageError(f"{tag} is {_stands(record)}: there is no open job to give up")
+    backend = _backend_or_none(ctx, record)
+    if backend is None:
+        return record
+    try:
+        remote = backend.get(record.job)
+    except (NotFound, AuthError):
+        return record
+    what = "`batchform sync` collects it" if remote.terminal else f"batchform jobs cancel {tag}"
+    raise UsageError(f"job {record.job} of {tag} is there, in state {remote.state}", hint=f"It is not lost: {what}.")
+
+
+def _backend_or_none(ctx: RunContext, record: JobRecord) -> Backend | None:
+    """The backend of a job; None if it cannot be opened, because it is gone from the project or its key is."""
+    try:
+        return ctx.backend(record.intent.backend)
+    except (AuthError, UsageError):
+        return None
+
+
+def abandon(ctx: RunContext, record: JobRecord) -> Collected:
+    """Give a job up on a person's word: its rows count as expired, with this attempt charged, and are sent again as far
+    as `retry` allows. If the job is seen again, it is taken up again."""
+    collected = collect(ctx, Finished(record, None, f"Job {record.job} was given up by {ctx.who}"))
+    if collected is None:
+        raise _overtaken(ctx, record.tag)
+    return collected
+
+
+def _open_intent(ctx: RunContext, tag: str, *, late: str) -> JobRecord:
+    record = _known(ctx, tag)
+    if record.status == "intent" or (record.status == "not_submitted" and late == "allowed"):
+        return record
+    raise UsageError(f"{tag} is settled already: {_stands(record)}", hint=f"batchform jobs show {tag}")
+
+
+def _known(ctx: RunContext, tag: str) -> JobRecord:
+    from difflib import get_close_matches
+
+    ctx.ledger.refresh()
+    jobs = ctx.ledger.control().jobs
+    if tag not in jobs:
+        near = get_close_matches(tag, jobs, n=1)
+        raise UsageError(
+            f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list"
+        )
+    return jobs[tag]
+
+
+def _stands(record: JobRecord) -> str:
+    """Where a job stands, in words."""
+    if record.status == "not_submitted":
+        return f"not submitted ({record.reason})"
+    if record.status == "intent":
+        return "of unknown outcome"
+    return f"{record.status} as {record.job}"
+
+
+def _overtaken(ctx: RunContext, tag: str) -> UsageError:
+    ctx.ledger.refresh()
+    record = ctx.ledger.control().jobs[tag]
+    return UsageError(f"another run was faster: {described(record.intent)} is {_stands(record)}")
