@@ -166,17 +166,18 @@ def test_selecting_specs(workspace: Workspace) -> None:
     assert (near.code, "triage" in near.err) == (64, True)
 
 
-def test_interrupt_detaches_and_sync_comes_back(workspace: Workspace) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_detaches_and_sync_comes_back(workspace: Workspace, kind: signal.Signals) -> None:
     workspace.project(backends={"local": {"type": "emulator", "job_seconds": 4, "poll": "50ms"}})
     process = _batchform("apply", "--yes", cwd=workspace.root)
     head = workspace.root / ".batchform/head.json"
     for _ in range(600):
         time.sleep(0.05)
-        if head.exists() and "Submitted" in "".join(
-            p.read_text() for p in (workspace.root / ".batchform/segments").glob("events-*.jsonl")
-        ):
+        named = json.loads(head.read_text())["segments"] if head.exists() else []
+        events = [workspace.root / ".batchform" / s["name"] for s in named if s["kind"] == "events"]
+        if any('"Submitted"' in path.read_text() for path in events):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "batchform sync --wait" in err

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchform.canon import digest_of
 from batchform.errors import DestinationError, InvalidProject, SourceError
-from batchform.ledger.records import ROW_COLUMNS, ControlView
+from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
 from batchform.plan.diff import CANDIDATES, Diff, Recorded, diff
@@ -239,6 +239,7 @@ def render_candidates(
         realm=realm,
         fp_columns=renderer.fp_columns,
         attempts_of=lambda digest: attempts(control, spec.name, digest),
+        mark=ledger_mark(control.lineage),
         at=settings.now,
     )
     try:

@@ -1,8 +1,8 @@
 """Cutting requests into shards: one shard is one remote job.
 
 Shards are cut in row order by rows and bytes, so the same rows give the same shards. A shard's digest covers its rows'
-key hashes and request fingerprints; its tag is derived from spec, digest and attempt, so that a lost job can be found
-by its tag and no two create calls share one.
+key hashes and request fingerprints; its tag is derived from spec, digest, ledger and attempt, so that a lost job can be
+found by its tag and no two create calls share one, not even those of two ledgers that send the same rows.
 """
 
 from __future__ import annotations
@@ -72,14 +72,17 @@ class ShardCutter:
         realm: str,
         fp_columns: str,
         attempts_of: Callable[[str], int],
+        mark: str,
         at: dt.datetime,
     ) -> None:
-        """attempts_of: shard digest → how many jobs were begun for it before; at: time of the plan."""
+        """attempts_of: shard digest → how many jobs were begun for it before; mark: of the ledger, "" while there is
+        none; at: time of the plan."""
         self._spec = spec
         self._limits = limits
         self._folder = folder
         self._relative = relative
         self._attempts_of = attempts_of
+        self._mark = f"-{mark}" if mark else ""
         self._constants: dict[str, Any] = {
             "fp_columns": fp_columns,
             "fp_version": FINGERPRINT_VERSION,
@@ -162,7 +165,7 @@ class ShardCutter:
             return
         self._flush()
         digest = self._hasher.digest()
-        tag = f"bf-{self._spec.name}-{short(digest)}-a{self._attempts_of(digest) + 1}"
+        tag = f"bf-{self._spec.name}-{short(digest)}{self._mark}-a{self._attempts_of(digest) + 1}"
         path = rows_path = ""
         if self._folder is not None:
             assert self._file is not None
