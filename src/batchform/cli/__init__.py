@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `batchform`. Exits with the code of the one table in errors.py; never with a traceback."""
     _start_quickly()
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that ends a run detaches it, like Ctrl-C
     sys.exit(run(arguments))
 
 
