@@ -51,8 +51,8 @@ def intent(tag: str, usd: float = 1.0, high: float = 2.0, *, at: datetime = NOON
     return msgspec.structs.replace(made, **changes)
 
 
-def submitted(tag: str) -> Submitted:
-    return Submitted(at=stamp(NOON), tag=tag, job=f"batches/{tag}")
+def submitted(tag: str, how: str = "created") -> Submitted:
+    return Submitted(at=stamp(NOON), tag=tag, job=f"batches/{tag}", how=how)
 
 
 def collected(tag: str, usd: float, *, at: datetime = NOON, archive: str | None = "a", **rows: int) -> Collected:
@@ -91,6 +91,10 @@ YESTERDAY, LAST_MONTH, TOMORROW = NOON - timedelta(days=1), NOON - timedelta(day
         ((*JOB, seen("t", "RUNNING"), collected("t", 0, archive=None)), Spend(1, 1, 1)),  # gone: 404
         ((*JOB, seen("t", "SUCCEEDED"), collected("t", 0, archive=None)), Spend(1, 1, 1)),  # its results are gone
         ((*JOB, seen("t", "SUCCEEDED"), collected("t", 0, archive=None), collected("t", 0.7)), Spend(0.7, 0.7, 0.7)),
+        (
+            (*JOB, seen("t", "RUNNING"), collected("t", 0, archive=None), submitted("t", how="reopened")),
+            Spend(in_flight=1),
+        ),
         ((*JOB, JobDeleted(at="", tag="t")), Spend(1, 1, 1)),
         ((*JOB, collected("t", 0.25), JobDeleted(at="", tag="t")), Spend(0.25, 0.25, 0.25)),
         ((intent("t", realm="emulator"),), Spend()),
