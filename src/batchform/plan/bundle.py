@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = "bundle.json"
 BUNDLE_FORMAT: Final = 1
+_UNFINISHED: Final = ".unfinished"
+"""Says of a folder without a manifest that a plan was being saved there: its maker was killed, another may go on."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,20 +45,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make an empty private folder. Refuses one that holds something other than an earlier bundle."""
+    """Make an empty private folder. Refuses one that holds something other than an earlier bundle, whole or not."""
     import shutil
 
     if folder.exists():
         if not folder.is_dir():
             raise UsageError(f"{folder} is a file, not a folder", hint="Name a new folder for --out.")
-        if any(folder.iterdir()):
-            if not (folder / MANIFEST).is_file():
-                raise UsageError(
-                    f"{folder} is not empty and holds no saved plan",
-                    hint="Name a new or empty folder for --out.",
-                )
-            shutil.rmtree(folder)
+        found = {p.name for p in folder.iterdir()}
+        if found and not found & {MANIFEST, _UNFINISHED}:
+            raise UsageError(
+                f"{folder} is not empty and holds no saved plan",
+                hint="Name a new or empty folder for --out.",
+            )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / _UNFINISHED).touch()
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _UNFINISHED:
+            entry.unlink()
 
 
 def save_bundle(folder: Path, plan: Plan) -> None:
@@ -68,6 +75,7 @@ def save_bundle(folder: Path, plan: Plan) -> None:
         files=files,
     )
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    (folder / _UNFINISHED).unlink(missing_ok=True)
 
 
 def load_bundle(folder: Path) -> Manifest:
