@@ -51,6 +51,9 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 test: $(VENV)/.installed-dev  ## the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+prove: $(VENV)/.installed-dev  ## the long proofs that nothing is paid twice and no answer lost: crashes, faults, histories
+	@$(BIN)/python scripts/prove.py $(ARGS)
+
 lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
 	@$(BIN)/ruff check --quiet $(linted)
 	@$(BIN)/ruff format --check --quiet $(linted)
@@ -92,4 +95,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test lint check bench bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test prove lint check bench bench-memory clean distclean validate plan show apply sync status

@@ -1,0 +1,88 @@
+"""What must hold after a kill and what followed it: the same as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from crash_scenarios import Scenario
+from crash_world import World
+
+PLAN, LEDGER, JOBS = ("plan", "--json"), ("ledger", "list", "--json"), ("jobs", "list", "--json")
+NOTHING, VERIFY = ("apply", "--yes", "--json"), ("ledger", "verify", "--json")
+_LEDGER_FILES = {"head.json", ".lock", ".tmp", "heads", "lease", "segments", "archive", "answers"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run came to. bill: charges by request digest; jobs: at the service; actions: of a further plan."""
+
+    bill: Counter[str]
+    jobs: int
+    destination: Any
+    actions: dict[str, int]
+
+
+def facts(world: World, scenario: Scenario) -> Facts:
+    """Also checks what needs no comparison. Raises AssertionError that says what does not hold."""
+    planned, before, nothing, after, verified, listed = world.ask(PLAN, LEDGER, NOTHING, LEDGER, VERIFY, JOBS)
+    _holds(planned.code == 0, "plan", planned.err)
+    actions = {name: n for s in planned.json["specs"] for name, n in s["actions"].items() if n}
+    _holds(sum(s["rows_to_send"] for s in planned.json["specs"]) == 0, "a further plan sends rows", actions)
+    _holds(nothing.code == 0, "a further apply fails", nothing.err)
+    _holds(before.json == after.json, "a further apply changes the ledger", nothing.out)
+    found = [f for f in verified.json["findings"] if f["severity"] != "info"]
+    _holds(verified.code == 0 and not found, "ledger verify", found)
+    remote = world.jobs()
+    known = Counter(j["job"] for j in listed.json if j["job"])
+    _holds(Counter(j["name"] for j in remote) == known, "jobs at the service are not those of the ledger", known)
+    _holds(not any(j["open"] for j in listed.json), "a job is not settled", listed.json)
+    _holds(not world.inputs(), "uploaded inputs are left", world.inputs())
+    return Facts(world.bill(), len(remote), _delivered(world, scenario), actions)
+
+
+def compare(found: Facts, expected: Facts) -> None:
+    """Raise AssertionError unless the run came to what an undisturbed one comes to."""
+    twice = found.bill - expected.bill
+    _holds(not twice, "paid for more often than undisturbed", dict(twice))
+    _holds(not expected.bill - found.bill, "never sent", dict(expected.bill - found.bill))
+    _holds(found.jobs == expected.jobs, "another number of jobs", (found.jobs, expected.jobs))
+    _holds(found.actions == expected.actions, "a further plan is another", (found.actions, expected.actions))
+    _holds(found.destination == expected.destination, "the destination differs", (found, expected))
+
+
+def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:
+    """Raise AssertionError when files pile up. A killed writer's one file in .tmp/ stays for a day."""
+    ledger = world.project / ".batchform"
+    strange = {p.name for p in ledger.iterdir()} - _LEDGER_FILES
+    _holds(not strange, "left in the ledger", strange)
+    _holds(len(list((ledger / ".tmp").iterdir())) <= kills, "piling up in .tmp", kills)
+    left = [p.name for p in (world.folder / "tmp").iterdir()]
+    _holds(not left, "left in the temporary folder", left)
+    results = world.project / "results"
+    known = {"results/triage.jsonl", scenario.destination.rstrip("/")}
+    odd = {p.relative_to(world.project).as_posix() for p in results.iterdir()} - known
+    _holds(not odd, "left beside the destination", odd)
+
+
+def _delivered(world: World, scenario: Scenario) -> Any:
+    path = world.project / scenario.destination
+    if path.suffix == ".sqlite":
+        with closing(sqlite3.connect(path)) as db:
+            return db.execute("SELECT * FROM triage ORDER BY id").fetchall()
+    if path.suffix == ".duckdb":
+        return world.rows_of(scenario.destination, "triage")
+    if path.is_dir():
+        parts = [p for p in path.iterdir() if p.suffix == ".jsonl"]
+        _holds(len(parts) == len(list(path.iterdir())), "odd files in the folder of parts", list(path.iterdir()))
+        return sorted(json.loads(line)["answer"] for p in parts for line in p.read_text(encoding="utf-8").splitlines())
+    return path.read_bytes()
+
+
+def _holds(condition: bool, law: str, shown: Any) -> None:
+    if not condition:
+        raise AssertionError(f"{law}: {shown}")
