@@ -83,3 +83,9 @@ def test_answers_of_any_shape_are_translated() -> None:
         except AttributeError:
             continue  # the SDK itself cannot make this one
         assert "HTTP 400" in str(translate(error, "Doing", REDACT))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 429, 499, 500, 502, 503, 504])
+def test_every_refusal_says_what_to_do(status: int) -> None:
+    error = genai_errors.APIError(status, {"error": {"code": status, "message": "no", "status": "NO"}})
+    assert translate(error, "Doing", REDACT).hint and create_outcome(error, "Creating", REDACT).hint

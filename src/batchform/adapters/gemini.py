@@ -166,7 +166,8 @@ class GeminiBackend:
         methods = found.get("supportedGenerationMethods") or found.get("supportedActions") or []
         if BATCH_METHOD not in methods:
             raise BackendError(
-                f"Model {model!r} takes no batches: it supports {', '.join(map(str, methods)) or 'nothing'}."
+                f"Model {model!r} takes no batches: it supports {', '.join(map(str, methods)) or 'nothing'}.",
+                hint="Choose another model in the spec; if it took batches before, run again in a while.",
             )
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
@@ -180,7 +181,10 @@ class GeminiBackend:
                 return self._ready(path, uploaded, content)
             if self._reusable(known, content):
                 return self._ready(path, known, content)
-        raise BackendError(f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.")
+        raise BackendError(
+            f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.",
+            hint="Run again in an hour; files of the service expire by themselves after 48 hours.",
+        )
 
     def create(self, *, model: str, tag: str, staged: Staged, before: datetime | None = None) -> str:
         from batchform.adapters.gemini_errors import create_outcome
@@ -239,7 +243,7 @@ class GeminiBackend:
             if found.get("state") != "PROCESSING":
                 return found
             self._sleep(1.0)
-        raise BackendError(f"{doing}: it is still being processed after a minute.")
+        raise BackendError(f"{doing}: it is still being processed after a minute.", hint="Run again in a while.")
 
     def _reusable(self, file: dict[str, Any], content: str) -> bool:
         expires = wire.parse_time(file.get("expirationTime"))
@@ -338,7 +342,7 @@ class GeminiBackend:
             raw = answer.sdk_http_response.body if answer.sdk_http_response else None
             decoded = msgspec.json.decode(raw) if raw else None
         if not isinstance(decoded, dict):
-            raise BackendError(f"Asking {model}: the answer is not a JSON object.")
+            raise BackendError(f"Asking {model}: the answer is not a JSON object.", hint="Run again.")
         return decoded
 
 

@@ -48,6 +48,9 @@ SURELY_REFUSED = frozenset({400, 401, 403, 404, 429})
 
 RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
+AGAIN = "Run again in a while: it goes on where it stopped."
+"""What to do about a service that fails."""
+
 
 @dataclass(frozen=True)
 class Redactor:
@@ -75,14 +78,14 @@ def translate(error: Exception, doing: str, redact: Redactor) -> BackendError:
     """What happened, as one of ours: AuthError, NotFound or BackendError."""
     message = redact(f"{doing}: {describe(error)}")
     if not isinstance(error, genai_errors.APIError):
-        hint = "Check the network and `base_url`, then run again." if isinstance(error, NEVER_SENT) else ""
+        hint = "Check the network and `base_url`, then run again." if isinstance(error, NEVER_SENT) else AGAIN
         return BackendError(message, hint=hint)
     status, retry_after = error.code or 0, retry_delay(error)
     if _is_auth(error):
         return AuthError(message, hint="Check the API key and what it may do.", status=status)
     if status == 404:
-        return NotFound(message, status=status)
-    return BackendError(message, status=status, retry_after=retry_after)
+        return NotFound(message, hint=_way_out(status), status=status)
+    return BackendError(message, hint=_way_out(status), status=status, retry_after=retry_after)
 
 
 def create_outcome(error: Exception, doing: str, redact: Redactor) -> NotCreated | OutcomeUnknown:
@@ -91,12 +94,19 @@ def create_outcome(error: Exception, doing: str, redact: Redactor) -> NotCreated
     if isinstance(error, NEVER_SENT):
         return NotCreated(message, hint="Check the network and `base_url`, then run again.")
     if isinstance(error, genai_errors.APIError) and error.code in SURELY_REFUSED:
-        hint = "Check the API key and what it may do." if _is_auth(error) else ""
+        hint = "Check the API key and what it may do." if _is_auth(error) else _way_out(error.code)
         return NotCreated(message, hint=hint, status=error.code, retry_after=retry_delay(error))
     status = error.code or 0 if isinstance(error, genai_errors.APIError) else 0
     return OutcomeUnknown(
         message, hint="The job is looked up by its name before anything is sent again.", status=status
     )
+
+
+def _way_out(status: int) -> str:
+    """What to do about a refusal: later it may pass, or what was sent has to change."""
+    if status in RETRYABLE_STATUS or status >= 500:
+        return AGAIN
+    return "Change what the service complains of, then run again: it goes on where it stopped."
 
 
 def describe(error: Exception) -> str:

@@ -17,7 +17,7 @@ import httpx2
 import msgspec
 from google.genai import errors as genai_errors
 
-from batchform.adapters.gemini_errors import RETRYABLE_STATUS, Redactor, retry_delay, vendor_errors
+from batchform.adapters.gemini_errors import AGAIN, RETRYABLE_STATUS, Redactor, retry_delay, vendor_errors
 from batchform.errors import BackendError
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class RawReader:
         with vendor_errors(doing, self._redact):
             body = self._retried(read)
         if not isinstance(body, dict):
-            raise BackendError(f"{doing}: the answer is not a JSON object.")
+            raise BackendError(f"{doing}: the answer is not a JSON object.", hint=AGAIN)
         return body
 
     def pages(self, path: str, *, doing: str) -> Iterator[dict[str, Any]]:
@@ -126,7 +126,7 @@ class RawReader:
             if not token:
                 return
             if token in seen:
-                raise BackendError(f"{doing}: the service gave the same page token twice.")
+                raise BackendError(f"{doing}: the service gave the same page token twice.", hint=AGAIN)
             seen.add(token)
 
     def to_file(self, path: str, to: Path, *, doing: str) -> int:
