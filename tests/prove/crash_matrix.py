@@ -35,9 +35,12 @@ _AGAIN: Final = (4, 5, 7, 8)  # stale, moved, running, unknown: each says to run
 
 @dataclass
 class Tally:
-    """What a scenario came to. points: before and after each effect of the command; states: those of them
-    that leave something else than the one before, and a sample of the others; killed: runs that died; twice: of these, in what followed as well; failures: place, and
-    the law that was broken."""
+    """What a scenario came to.
+
+    points: before and after each effect of the command; states: those of them that leave something else than the one
+    before, and a sample of the others; killed: runs that died; twice: of these, in what followed as well; failures:
+    place, and the law that was broken.
+    """
 
     scenario: str
     points: int = 0
