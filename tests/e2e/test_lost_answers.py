@@ -66,19 +66,54 @@ def test_who_only_reads_names_the_file_and_the_way_out(workspace: Workspace, dam
     assert "internal error" not in planned.err + read.err
 
 
-def test_damage_inside_is_named_and_deleting_the_file_brings_it_back(workspace: Workspace) -> None:
+def damage_inside(path: Path) -> None:
+    """Footer and end are whole; what they describe is not."""
+    sound = path.read_bytes()
+    path.write_bytes(sound[:4] + b"\xff" * (len(sound) // 4) + sound[4 + len(sound) // 4 :])
+
+
+@pytest.mark.parametrize("command", [("apply", "--yes"), ("sync",)])
+def test_damage_inside_is_noticed_when_it_is_read_and_made_again(
+    workspace: Workspace, command: tuple[str, ...]
+) -> None:
     workspace.apply()
     (path,) = answers(workspace)
-    before, sound = content(path), path.read_bytes()
-    path.write_bytes(sound[:4] + b"\xff" * (len(sound) // 4) + sound[4 + len(sound) // 4 :])
+    before = content(path)
+    damage_inside(path)
+    broken = path.read_bytes()
     (workspace.root / "results/triage.jsonl").unlink()
+    read = workspace.run("results", "triage")
+    assert (read.code, f"{path.name} is damaged" in read.err, "ledger repair" in read.err) == (1, True, True)
+    workspace.ok(*command)
+    assert (content(path), len(workspace.delivered()), len(workspace.billed())) == (before, 6, 6)
+    assert [p.read_bytes() for p in (workspace.root / ".batchform/damaged").rglob("*.parquet")] == [broken]
+
+
+def test_damage_inside_is_found_by_verify_and_mended_by_repair(workspace: Workspace) -> None:
+    workspace.apply()
+    (path,) = answers(workspace)
+    before = content(path)
+    damage_inside(path)
     verified = workspace.run("ledger", "verify")
-    assert (verified.code, f"{path.name} is damaged" in verified.out, "Delete it" in verified.out) == (1, True, True)
-    refused = workspace.run("sync")
-    assert (refused.code, f"{path.name} is damaged" in refused.err, "Delete it" in refused.err) == (1, True, True)
-    path.unlink()
+    assert (verified.code, f"{path.name} is damaged" in verified.out) == (1, True)
+    assert "mend: batchform ledger repair && batchform sync" in verified.out
+    workspace.ok("ledger", "repair")
     workspace.ok("sync")
-    assert (content(path), len(workspace.delivered())) == (before, 6)
+    assert content(path) == before
+    workspace.ok("ledger", "verify")
+
+
+def test_damage_inside_without_an_archive_is_not_set_aside(workspace: Workspace) -> None:
+    workspace.apply()
+    (path,) = answers(workspace)
+    damage_inside(path)
+    (archive,) = (workspace.root / ".batchform/archive").glob("*.jsonl.gz")
+    archive.write_bytes(archive.read_bytes()[:-4])
+    (workspace.root / "results/triage.jsonl").unlink()
+    refused = workspace.run("sync")
+    assert (refused.code, f"{path.name} is damaged" in refused.err, path.exists()) == (1, True, True)
+    repaired = workspace.run("ledger", "repair")
+    assert (repaired.code, path.exists(), "Its archive cannot be read either" in repaired.out) == (1, True, True)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

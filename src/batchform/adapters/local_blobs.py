@@ -37,6 +37,7 @@ class LocalBlobs:
         self.root = root
         self._described = described or root.as_posix()
         self._lock_timeout = lock_timeout
+        self._folders: set[Path] = set()  # known to be durable in their parents
 
     def describe(self) -> str:
         return self._described
@@ -67,7 +68,7 @@ class LocalBlobs:
         target = self._path(name)
         with self._writing(name), self._scratch(content) as scratch, self._locked():
             if not target.exists():
-                make_folder(target.parent)
+                self._make_folder(target.parent)
                 scratch.rename(target)
             elif file_digest(target) != file_digest(scratch):
                 raise FileExistsError(errno.EEXIST, f"{self._described}/{name} exists with other bytes")
@@ -108,11 +109,21 @@ class LocalBlobs:
             raise ValueError(f"{name!r} is reserved")
         return self.root / name
 
+    def _make_folder(self, folder: Path) -> None:
+        """A folder that is surely there after a power cut, even if whoever made it was killed before he saw to that."""
+        if folder in self._folders and folder.is_dir():
+            return
+        make_folder(folder)
+        if folder != self.root:
+            self._make_folder(folder.parent)
+        sync(folder.parent)
+        self._folders.add(folder)
+
     @contextmanager
     def _scratch(self, content: bytes | Path) -> Iterator[Path]:
         """A synced file with the content, outside of what readers see. Removed unless renamed."""
         folder = self.root / _SCRATCH
-        make_folder(folder)
+        self._make_folder(folder)
         path = folder / uuid.uuid4().hex
         try:
             with path.open("xb") as out:

@@ -18,8 +18,15 @@ from batchform.ledger import heads
 from batchform.ledger import segments as seg
 from batchform.ledger.findings import ERROR, RESTORE_FILE, WARNING, Finding
 from batchform.ledger.fold import fold
-from batchform.ledger.records import ControlView, Head, Segment, archive_name, is_results
-from batchform.ledger.stored import AGAIN, answers_problem, archive_problem, input_problem, parquet_problem
+from batchform.ledger.records import ControlView, Head, Segment, is_results
+from batchform.ledger.stored import (
+    AGAIN,
+    answers_problem,
+    archive_problem,
+    input_problem,
+    parquet_problem,
+    results_of,
+)
 from batchform.ports import Blobs, Clock
 
 FOLDER: Final = "damaged/"
@@ -224,9 +231,7 @@ class _Repair:
             self._report.refused.append(Finding(severity, f"{name}: {problem}.{needed}", hint, name))
 
     def _answers(self, name: str, problem: str) -> None:
-        tag = name.removeprefix("answers/").removesuffix(".parquet").rpartition(".")[0]
-        source = self._in_backup(name)
-        archive = archive_name(tag)
+        source, archive = self._in_backup(name), results_of(name)
         if archive in self._blobs.list(archive) and not archive_problem(self._blobs.local(archive)):
             self._set_aside(name)
             self._did(f"{name}: {problem}. Set aside: {AGAIN}")

@@ -186,6 +186,12 @@ class Ledger:
         _beside(name)
         return name in self.blobs.list(name)
 
+    def set_aside(self, name: str) -> None:
+        """Move a damaged blob to `damaged/`, so that it can be written anew."""
+        when = seg.timestamp(self.log.clock.now()).replace(":", "")
+        self.blobs.write_new(f"damaged/{when}-{secrets.token_hex(3)}/{name}", self.blob(name))
+        self.blobs.delete(name)
+
     # --- care ----------------------------------------------------------------------------------------------------
 
     def should_compact(self, spec: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.errors import LedgerCorrupt, no_room
-from batchform.ledger.records import ANSWER_COLUMNS
+from batchform.ledger.records import ANSWER_COLUMNS, archive_name
 from batchform.ledger.segments import RESTORE
 
 if TYPE_CHECKING:
@@ -25,7 +25,26 @@ _SMALLEST: Final = 12  # bytes of a Parquet file: magic, length of the footer, m
 _PIECE: Final = 1 << 20
 
 AGAIN: Final = "`batchform sync` makes it again from the archived results, for nothing."
-_DELETE: Final = f"Delete it: {AGAIN}"
+_ASIDE: Final = f"`batchform ledger repair` sets it aside, then {AGAIN}"
+
+
+class DamagedAnswers(LedgerCorrupt):
+    """A file of answers that cannot be read to its end. name: the file's."""
+
+    def __init__(self, ledger: Ledger, name: str, problem: str) -> None:
+        super().__init__(f"{ledger.place}/{name} is damaged: {problem}.", hint=_ASIDE)
+        self.name = name
+
+
+def results_of(name: str) -> str:
+    """The blob of raw results from which a file of answers was made."""
+    return archive_name(name.removeprefix("answers/").removesuffix(".parquet").rpartition(".")[0])
+
+
+def can_be_made_again(ledger: Ledger, name: str) -> bool:
+    """Whether the results from which a file of answers was made are archived and can be read to the end."""
+    archive = results_of(name)
+    return ledger.has_blob(archive) and not archive_problem(ledger.blob(archive))
 
 
 def is_whole(ledger: Ledger, name: str) -> bool:
@@ -62,7 +81,7 @@ def reading_answers(ledger: Ledger, names: Sequence[str]) -> Iterator[None]:
             raise
         for name in names:
             if problem := answers_problem(ledger.blob(name)):
-                raise LedgerCorrupt(f"{ledger.place}/{name} is damaged: {problem}.", hint=_DELETE) from error
+                raise DamagedAnswers(ledger, name, problem) from error
         raise
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchform.errors import BatchformError
 from batchform.ledger.findings import ERROR, INFO, SYNC, WARNING, Finding
+from batchform.ledger.records import ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.ports import Destination, RemoteJob, Source
 from batchform.rows.sql import identifier
@@ -24,11 +25,15 @@ from batchform.spec.wording import counted
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_TAG: Final = re.compile(r"bf-(?P<spec>.+)-[0-9a-f]+-a\d+")
+_TAG: Final = re.compile(r"bf-.+-(?P<mark>[0-9a-f]+)-a\d+")
 _ANEW: Final = f"Move it away and run `{SYNC}`: it is written anew from the archive, for nothing."
+_LOOK: Final = (
+    "Somebody else wrote there, or this ledger is an older backup: then restore the newest. Else move it away and run "
+    f"`{SYNC}`: it is written anew from the archive, for nothing."
+)
 _UNKNOWN: Final = (
-    "If another ledger sent it (another environment or project under the same key), nothing is wrong. If this ledger "
-    "was restored from a backup, do not apply before you restored a newer one: its rows would be paid for again."
+    "The ledger was put back to an older one. Restore the newest copy of its folder, and until then apply nothing: "
+    "rows of this job would be paid for again."
 )
 
 
@@ -89,27 +94,24 @@ def _compared(
     if lacking:
         yield Finding(ERROR, f"{shown} lacks {counted(lacking, 'row')} that were delivered to it.", _ANEW)
     if strange:
-        yield Finding(ERROR, f"{shown} holds {counted(strange, 'row')} that the ledger does not know.", _ANEW)
+        yield Finding(ERROR, f"{shown} holds {counted(strange, 'row')} that the ledger does not know.", _LOOK)
 
 
 def check_services(ledger: Ledger, project: ResolvedProject, backends: Backends) -> Iterator[Finding]:
-    """Jobs that bear a tag of this project's specs and that the ledger does not know."""
-    known = ledger.control().jobs
-    specs = {s.name for s in project.specs} | {r.intent.spec for r in known.values()}
+    """Jobs that bear this ledger's mark in their tag, and that it does not know: it is not the newest one."""
+    known, mark = ledger.control().jobs, ledger_mark(ledger.lineage)
     names = {s.backend_name for s in project.specs} | {r.intent.backend for r in known.values() if r.open}
-    for name in sorted(names):
+    for name in sorted(names) if mark else ():
         try:
-            strangers = [j for j in backends(name).list_jobs() if _ours(j, specs) and j.tag not in known]
+            strangers = [j for j in backends(name).list_jobs() if _bears(j, mark) and j.tag not in known]
         except BatchformError as error:
             yield Finding(WARNING, f"Backend {name} could not be asked for its jobs: {error.message}", error.hint)
             continue
         for job in strangers:
-            text = (
-                f"{job.name} at backend {name} has the tag {job.tag} and is {job.state}; this ledger does not know it."
-            )
-            yield Finding(WARNING, text, _UNKNOWN)
+            text = f"This ledger sent {job.tag}, job {job.name} at backend {name} ({job.state}), and does not know it."
+            yield Finding(ERROR, text, _UNKNOWN)
 
 
-def _ours(job: RemoteJob, specs: set[str]) -> bool:
+def _bears(job: RemoteJob, mark: str) -> bool:
     match = _TAG.fullmatch(job.tag or "")
-    return match is not None and match["spec"] in specs
+    return match is not None and match["mark"] == mark

@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from batchform.ledger.records import JobRecord, answers_name, archive_name
-from batchform.ledger.stored import is_whole
+from batchform.ledger.stored import DamagedAnswers, can_be_made_again, is_whole
+from batchform.ports import Delivered
 from batchform.rows.sql import literal
 from batchform.run.context import RunContext
 from batchform.run.reparse import answers_of, reparse
@@ -33,6 +34,20 @@ def rebuild_answers(ctx: RunContext, specs: Sequence[ResolvedSpec]) -> None:
             _rebuild(ctx, spec, lost)
         for record in (*lost, *otherwise):
             ctx.progress.note(f"The answers of job {record.tag} were lost: they are made again from its results.")
+
+
+def deliver_mended(ctx: RunContext, spec: ResolvedSpec) -> Delivered | None:
+    """Deliver; answers that turn out to be damaged inside are set aside and made again first, if they can be."""
+    mended: set[str] = set()
+    while True:
+        try:
+            return ctx.deliver(ctx, spec)
+        except DamagedAnswers as error:
+            if error.name in mended or not can_be_made_again(ctx.ledger, error.name):
+                raise
+            mended.add(error.name)
+            ctx.ledger.set_aside(error.name)
+            rebuild_answers(ctx, [spec])
 
 
 def _lost(ctx: RunContext, spec: ResolvedSpec) -> tuple[list[JobRecord], list[JobRecord]]:

@@ -27,7 +27,7 @@ from batchform.ports import Delivered
 from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import collect
 from batchform.run.context import RunContext, open_intents, open_jobs
-from batchform.run.rebuild import rebuild_answers
+from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
@@ -279,7 +279,7 @@ def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
     for name in dict.fromkeys((*names, *outcome.rows)):
         spec = ctx.spec(name)
         try:
-            delivered = ctx.deliver(ctx, spec) if spec is not None else None
+            delivered = deliver_mended(ctx, spec) if spec is not None else None
         except DestinationError as error:
             failed.append(error)
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchform.errors import LedgerMoved
 from batchform.ledger.records import Reparsed, answers_name, archive_name
 from batchform.ledger.store import RowsFile
-from batchform.ledger.stored import is_whole, reading_archive
+from batchform.ledger.stored import answers_problem, is_whole, reading_archive
 from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
@@ -114,7 +114,7 @@ def _requests(ctx: RunContext, known: str, tag: str, folder: Path) -> str:
     """Which requests a job answered: its earlier answers say so, else what was sent, else the rows that hold them."""
     record = ctx.ledger.control().jobs.get(tag)
     earlier = record.collected.answers if record and record.collected else None
-    if earlier and is_whole(ctx.ledger, earlier):
+    if earlier and is_whole(ctx.ledger, earlier) and not answers_problem(ctx.ledger.blob(earlier)):
         return f"read_parquet({literal(str(ctx.ledger.blob(earlier)))})"
     if record is not None and (sent := sent_requests(ctx.ledger, record.intent, folder)) is not None:
         return f"read_parquet({literal(str(sent))})"
