@@ -380,6 +380,20 @@ class World:
         self.proxy.faults.append(made)
         return made
 
+    @contextmanager
+    def hidden_list(self) -> Iterator[None]:
+        """The service's list shows nothing for a while."""
+        fault = Fault("GET", "/v1/batches?", before=lambda: (200, b"{}"), times=1000)
+        self.proxy.faults.insert(0, fault)
+        try:
+            yield
+        finally:
+            self.proxy.faults.remove(fault)
+
+    def end_lease(self) -> None:
+        """Whoever is at work is taken for gone: safety rests on the swapped head alone."""
+        shutil.rmtree(self.root / "ledger" / "lease", ignore_errors=True)
+
     def forget_work(self) -> None:
         shutil.rmtree(self.root / "work", ignore_errors=True)
 

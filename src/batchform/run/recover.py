@@ -48,7 +48,7 @@ def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
     A backend that cannot be asked now is told; its intents stay unknown. Nothing is concluded from a list that broke
     off.
     """
-    ctx.ledger.refresh()
+    ctx.ledger.catch_up()
     chosen = set(tags) if tags is not None else None
     records = [r for r in open_intents(ctx) if chosen is None or r.tag in chosen]
     late = [r for r in ctx.ledger.control().jobs.values() if chosen is None and _may_come_late(ctx, r)]
@@ -125,7 +125,7 @@ def adopt(
 def record_created(ctx: RunContext, backend: Backend, record: JobRecord, job: str) -> None:
     """Record a job that was just created. If the call took so long that another runner gave the intent up or found
     another job of it, this one is late, or a double."""
-    made = RemoteJob(name=job, tag=record.tag, state="PENDING", created_at=ctx.clock.now())
+    made = RemoteJob(name=job, tag=record.tag, state="PENDING", created_at=parse_stamp(record.intent.at))
     while not adopt(ctx, backend, record, [made], how="created"):
         now = ctx.ledger.control().jobs.get(record.tag)
         if now is None or now.intent != record.intent or now.status not in ("intent", "not_submitted"):
