@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOR_USERS = ["validate", "plan", "show", "apply", "sync", "status"]
-FOR_HANDS = ["demo", "test", "check", "bench"]
+FOR_HANDS = ["demo", "test", "check", "prove", "bench"]
 
 
 def dry_run(*arguments: str) -> str:
