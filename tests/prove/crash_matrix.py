@@ -155,6 +155,7 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 
 def run_lanes(lanes: int, *, every: int, only: str, all_points: bool, folder: Path) -> list[Tally]:
     """The scenarios, shared out among lanes: processes of their own."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends its lanes, and they their emulators
     warm_up()
     chosen = [s for s in SCENARIOS if only in s.name]
     children = [_lane(chosen[n::lanes], folder / str(n), every=every, all_points=all_points) for n in range(lanes)]
@@ -175,7 +176,6 @@ def _lane(scenarios: Sequence[Scenario], folder: Path, *, every: int, all_points
         return child
     code = 1
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends its emulator
         folder.mkdir()
         with Matrix(folder, every=every, all_points=all_points) as matrix:
             tallies = []

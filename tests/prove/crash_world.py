@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -342,14 +343,15 @@ def _one_context(*_: Any, **__: Any) -> Any:
 
 
 def _emulate(folder: Path, port: int, tell: int) -> NoReturn:
-    """Be the emulator until killed."""
+    """Be the emulator until killed, or until nobody is left to do that."""
     from batchform.emulator import EmulatorServer
 
+    lane = os.getppid()
     try:
         EmulatorServer(folder / "emulator", job_seconds=0, clock=SharedClock(folder / "clock"), port=port).start()
         os.write(tell, b"y")
         os.close(tell)
-        while True:
-            signal.pause()
+        while os.getppid() == lane:
+            time.sleep(1)
     finally:
         os._exit(1)
