@@ -80,6 +80,11 @@ class Ledger:
         """Look at the newest head. Raises LedgerCorrupt; LedgerMoved if it is another ledger than before."""
         self.log.refresh()
 
+    def catch_up(self) -> None:
+        """`refresh` for a run that will write: a commit that was killed right before its swap is taken up first, so
+        that nothing is planned without it. Raises as `refresh` does."""
+        self.log.catch_up()
+
     def control(self) -> ControlView:
         """The fold of all control events. Shared and cached by serial: do not change it."""
         with self.log.lock:
