@@ -482,3 +482,48 @@ def test_the_key_stays_at_its_host() -> None:
         with faulty(lambda r: Reply(302, headers={"Location": f"{elsewhere}{r.path}"})) as (server, backend):
             backend.get("batches/1")
         assert "x-goog-api-key" in server.seen[0].headers and "x-goog-api-key" not in other.seen[0].headers
+
+
+# --- the moment of a create call ---------------------------------------------------------------------------------
+
+
+def test_a_create_call_that_would_leave_too_late_is_not_sent(tmp_path: Path) -> None:
+    """The time is asked when the connection stands: a slow look-up or handshake, or a sleeping machine, count."""
+    begun = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+    clock = iter([begun + timedelta(minutes=6)])
+    path, _ = shard(tmp_path, "hello")
+    with RawServer(lambda _: Reply(body={"name": "batches/1"})) as server:
+        config = GeminiConfig(type="gemini", base_url=server.url)
+        with closing(GeminiBackend(config, env=ENV, realm="emulator", now=lambda: next(clock))) as backend:
+            with pytest.raises(NotCreated, match="could not be sent before"):
+                backend.create(
+                    model=MODEL, tag="t", staged=Staged(path, "files/x"), before=begun + timedelta(minutes=5)
+                )
+            assert server.seen == []
+            assert backend.create(model=MODEL, tag="t", staged=Staged(path, "files/x")) == "batches/1"
+            assert len(server.seen) == 1
+
+
+def test_a_create_call_in_time_is_sent_once(tmp_path: Path) -> None:
+    path, _ = shard(tmp_path, "hello")
+    with faulty(lambda _: Reply(body={"name": "batches/1"})) as (server, backend):
+        before = datetime.now(UTC) + timedelta(minutes=5)
+        assert backend.create(model=MODEL, tag="t", staged=Staged(path, None), before=before) == "batches/1"
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(("torn", "calls"), [(1, 2), (9, 3)])
+def test_results_that_end_within_a_line_are_fetched_again(tmp_path: Path, torn: int, calls: int) -> None:
+    """Cut on the way, the next answer is whole. Torn at the service, what there is counts."""
+    whole = b'{"key":"a","response":{}}\n{"key":"b","response":{}}'
+    seen: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        seen.append(request.path)
+        return Reply(body=whole[:-7] if len(seen) <= torn else whole)
+
+    job = RemoteJob(name="batches/1", tag="t", state="SUCCEEDED", results="files/batch-1")
+    with faulty(answer) as (_, backend):
+        backend.download(job, tmp_path / "results")
+    assert len(seen) == calls
+    assert (tmp_path / "results").read_bytes() == (whole if torn == 1 else whole[:-7])

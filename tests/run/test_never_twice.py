@@ -176,6 +176,34 @@ def test_a_refusal_gives_the_rows_back_and_is_told(w: World, status: int) -> Non
     assert ctx.ledger.control().jobs[tag_of(plan)].status == "not_submitted"
 
 
+def test_what_is_refused_in_a_sync_holds_up_no_answer(w: World) -> None:
+    ctx = w.run()
+    plan, bundle = w.plan({"a": "x"})
+    apply_plan(ctx, plan, bundle, wait="submitted")
+    w.clock.sleep(90)
+    w.fault("POST", CREATE, before=lambda: refusal(400, "not like this"), times=10)
+    outcome = sync(w.run(), ctx.project.specs, retry=lambda: w.plan({"b": "y"}, serial=w.run().ledger.serial))
+    assert outcome.answered == 1 and w.deliveries == ["triage"]
+    assert outcome.stopped is not None and "not like this" in outcome.stopped.message
+
+
+def test_a_create_that_never_begins_in_time_is_an_error(w: World) -> None:
+    """Else it would be tried for ever."""
+    w.config = w.config.model_copy(update={"settle": 0.0})
+    plan, bundle = w.plan({"a": "x"})
+    slow = w.run()
+    asked = slow.clock.now
+
+    def later() -> datetime:
+        w.clock.at += timedelta(milliseconds=1)
+        return asked()
+
+    w.clock.now = later  # type: ignore[method-assign]
+    outcome = apply_plan(slow, plan, bundle)
+    assert outcome.stopped is not None and "could not be begun" in outcome.stopped.message
+    assert w.proxy.count("POST", CREATE) == 0 and w.rows(slow)["a"]["status"] == "pending"
+
+
 def test_an_upload_that_fails_is_tried_again_and_leaves_no_trace(w: World) -> None:
     w.fault("POST", "/upload/", before=lambda: refusal(503), times=1)
     plan, bundle = w.plan({"a": "x"})

@@ -44,6 +44,7 @@ REUSE_WITHIN: Final = timedelta(hours=1)
 MIME_TYPES: Final = ("jsonl", "application/jsonl")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _INPUT_NAMES: Final = 9
+_TORN_DOWNLOADS: Final = 3
 
 
 class GeminiBackend:
@@ -317,11 +318,20 @@ class GeminiBackend:
             with to.open("wb") as f:
                 return sum(f.write(line) for line in wire.inline_result_lines(operation))
         try:
-            return self._reader.to_file(f"{job.results}:download", to, doing=doing)
+            return self._download_whole(f"{job.results}:download", to, doing)
         except AuthError as error:
             if error.status != 403:
                 raise
             raise NotFound(error.message, status=403) from None  # how the service says that a file is gone
+
+    def _download_whole(self, path: str, to: Path, doing: str) -> int:
+        """A file that ends within a line may have been cut on its way, where no length was announced. What stays torn
+        is torn at the service, and counts as it is."""
+        for _ in range(_TORN_DOWNLOADS):
+            written = self._reader.to_file(path, to, doing=doing)
+            if wire.ends_whole(to):
+                break
+        return written
 
     def cancel(self, job: str) -> None:
         with self._vendor_errors(f"Cancelling job {job}"):

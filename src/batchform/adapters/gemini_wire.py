@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -60,6 +61,25 @@ def inline_result_lines(operation: dict[str, Any]) -> Iterator[bytes]:
         metadata = _dict(result.pop("metadata", None))
         line = {"key": metadata["key"], **result} if "key" in metadata else result
         yield msgspec.json.encode(line) + b"\n"
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether a file of JSON lines ends with a whole line: a line feed, or a last line that is JSON. Empty is whole."""
+    with path.open("rb") as f:
+        size = f.seek(0, 2)
+        f.seek(max(0, size - 1))
+        if f.read(1) in (b"", b"\n"):
+            return True
+        tail, at = b"", size
+        while at and b"\n" not in tail:
+            at = max(0, at - (1 << 16))
+            f.seek(at)
+            tail = f.read(size - at)
+    try:
+        msgspec.json.decode(tail.rpartition(b"\n")[2])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def sha256_matches(stated: str, hex_digest: str) -> bool:
