@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from batchform.emulator import strict
+from batchform.emulator.fate import ORDINARY, Fate
 from batchform.emulator.refusal import bad_field
 from batchform.emulator.store import Store
 
@@ -37,7 +39,10 @@ class Emulator:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to the emulator. account stands for the API key; base_url has no version and no trailing slash."""
+    """One request to the emulator. account stands for the API key; base_url has no version and no trailing slash.
+
+    fate: what is in store for the job that it makes, or for the row that it runs.
+    """
 
     emulator: Emulator
     name: str
@@ -46,6 +51,7 @@ class Call:
     base_url: str
     args: dict[str, str]
     body: bytes
+    fate: Fate = ORDINARY
 
     @property
     def store(self) -> Store:
@@ -66,6 +72,11 @@ class Call:
             raise bad_field(f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size")
         token = query.get("pageToken") or query.get("page_token") or ""
         return min(int(size) or default, MAX_PAGE), AGAIN.sub("", token)
+
+    def with_query(self, **changes: str) -> Call:
+        """The same call with some of its query replaced."""
+        query = urlencode({**self.request.query_params, **changes}).encode()
+        return replace(self, request=Request({**self.request.scope, "query_string": query}))
 
 
 Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]

@@ -21,6 +21,7 @@ import msgspec
 
 from batchform import canon
 from batchform.emulator import answers, bill, files, markers, rules, strict
+from batchform.emulator.fate import Fate, RowFate
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import RPC_CODES, Refusal
 from batchform.emulator.store import Store, link_or_copy
@@ -110,11 +111,11 @@ def _run_block(store: Store, job_id: str) -> bool:
     if done >= job["blocks"]:
         return False
     runner = Runner(store, job=job_id, account=job["account"], model=job["model"], at=job["ends_at"])
-    block = _Block(runner)
+    block = _Block(runner, Fate.of(job))
     index = _order(job["blocks"], job["lines"])[done]
     kind = "InlineItem" if job["input_name"] is None else "FileLine"
     try:
-        out = b"".join(block.results(_read_block(store, job, index), kind, index))
+        out = b"".join(block.results(*_read_block(store, job, index), kind, index))
     except FileNotFoundError:
         return _has_moved(store, job)
     last = done + 1 == job["blocks"]
@@ -146,11 +147,12 @@ def _has_moved(store: Store, job: sqlite3.Row) -> bool:
     return True
 
 
-def _read_block(store: Store, job: sqlite3.Row, index: int) -> bytes:
+def _read_block(store: Store, job: sqlite3.Row, index: int) -> tuple[bytes, int]:
+    """A block's lines, and where they start."""
     offsets = array("Q", job["offsets"])
     with store.job_input(job["id"]).open("rb") as f:
         f.seek(offsets[index])
-        return f.read(offsets[index + 1] - offsets[index])
+        return f.read(offsets[index + 1] - offsets[index]), offsets[index]
 
 
 def _append(path: Path, data: bytes, at: int) -> None:
@@ -200,7 +202,7 @@ class Runner:
         self._entries: list[bill.Entry] = []
         self._attempts: dict[bytes, tuple[int, int]] = {}
 
-    def run(self, request: dict[str, Any], key: str | None) -> answers.Outcome:
+    def run(self, request: dict[str, Any], key: str | None, fate: RowFate | None = None) -> answers.Outcome:
         """The outcome of one normalised request; noted for the bill unless it is an error."""
         digest = self._hasher.fingerprint(canon.sorted_json(request))
         outcome = answers.answer(
@@ -210,6 +212,8 @@ class Runner:
             attempt=partial(self._attempt, digest),
             file_is_there=self._file_is_there,
         )
+        if fate is not None:
+            outcome = fate.applied(outcome)
         if outcome.error is None:
             tokens = (outcome.prompt_tokens, outcome.output_tokens)
             self._entries.append((self._job, self._account, key, self._model, digest, *tokens, self._at))
@@ -246,23 +250,32 @@ class Runner:
 class _Block:
     """Result lines of one block of a job, shuffled; counts as it goes."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, runner: Runner, fate: Fate) -> None:
+        self._runner, self._fate = runner, fate
         self.succeeded = self.failed = 0
 
-    def results(self, data: bytes, kind: str, seed: int) -> Iterator[bytes]:
-        lines = [line for line in data.split(b"\n") if line.strip()]
+    def results(self, data: bytes, start: int, kind: str, seed: int) -> Iterator[bytes]:
+        lines, position = [], start
+        for line in data.split(b"\n"):
+            if line.strip():
+                lines.append((position, line))
+            position += len(line) + 1
+        lines = lines[: self._fate.running(len(lines))]
         for i in _order(len(lines), seed):
-            yield from self._line(strict.read(kind, lines[i]))
+            offset, line = lines[i]
+            yield from self._line(strict.read(kind, line), offset)
 
-    def _line(self, row: dict[str, Any]) -> Iterator[bytes]:
+    def _line(self, row: dict[str, Any], offset: int) -> Iterator[bytes]:
         tags = {name: row[name] for name in ("key", "metadata") if name in row}
         key = row.get("key") or row.get("metadata", {}).get("key")
-        outcome = self._runner.run(row["request"], key)
+        outcome = self._runner.run(row["request"], key, self._fate.of_row(key, offset))
         if outcome.error is not None:
             self.failed += 1
             code = RPC_CODES[outcome.error.status]
-            yield _encode({"error": {"code": code, "message": outcome.error.message}, **tags}) + b"\n"
+            error = {"code": code, "message": outcome.error.message}
+            if outcome.error.details:
+                error["details"] = outcome.error.details
+            yield _encode({"error": error, **tags}) + b"\n"
             return
         self.succeeded += 1
         line = _encode({"response": outcome.response, **tags}) + b"\n"

@@ -14,15 +14,18 @@ from batchform.emulator import fault_uploads
 from batchform.emulator.calls import Call, drain, json_response
 from batchform.emulator.clock import http_date, rfc3339, seconds_of
 from batchform.emulator.fault_answer import Answer, Dropped, Whole
-from batchform.emulator.fault_changes import change
+from batchform.emulator.fault_changes import change, prepared
 from batchform.emulator.fault_gate import Due, FaultGate
-from batchform.emulator.fault_kinds import HTML, ClockSkew, Cut, Drop, Error, Kind, Nonsense, Slow
+from batchform.emulator.fault_kinds import HTML, ClockSkew, Cut, Drop, Error, Kind, Nonsense, ShortChunk, Slow
 from batchform.emulator.refusal import Refusal
 
 K = TypeVar("K", bound=Kind)
 Run = Callable[[Call], Awaitable[Response]]
 
 _TIME: Final = re.compile(rb'(?P<name>"\w+Time":")(?P<time>\d{4}-[0-9T:.-]+Z)"')
+
+_UNAVAILABLE: Final = Error(type="error")
+_GONE: Final = Drop(type="drop")
 
 
 async def carry_out(gate: FaultGate, due: Sequence[Due], call: Call, run: Run) -> Response:
@@ -34,7 +37,7 @@ async def carry_out(gate: FaultGate, due: Sequence[Due], call: Call, run: Run) -
             return Dropped(instead)
         await drain(call.request)
         return _answer_of(instead)
-    answer = await _effect(due, call, run)
+    answer = await _effect(gate, due, call, run)
     await run_in_threadpool(change, gate, due, call, answer)
     skew = sum(skew.seconds for skew in _of(due, ClockSkew))
     if skew:
@@ -44,10 +47,11 @@ async def carry_out(gate: FaultGate, due: Sequence[Due], call: Call, run: Run) -
     return _ending(due, answer)
 
 
-async def _effect(due: Sequence[Due], call: Call, run: Run) -> Answer:
+async def _effect(gate: FaultGate, due: Sequence[Due], call: Call, run: Run) -> Answer:
     """Let the call happen, as far as faults allow."""
     try:
         call = await fault_uploads.before(due, call)
+        call = await run_in_threadpool(prepared, gate, due, call)
         response = await run(call)
     except Refusal as e:
         await drain(call.request)
@@ -64,6 +68,8 @@ def _ending(due: Sequence[Due], answer: Answer) -> Response:
         return Dropped(last, answer if last.when == "body" else None)
     if isinstance(last, Cut):
         answer.write(answer.body[: int(len(answer.body) * last.keep)])
+    elif isinstance(last, ShortChunk):
+        return _answer_of(_UNAVAILABLE) if last.then == "error" else Dropped(_GONE)
     elif isinstance(last, (Error, Nonsense)):
         return _answer_of(last)
     return Whole(answer, sum(slow.seconds for slow in _of(due, Slow) if slow.when == "body"))

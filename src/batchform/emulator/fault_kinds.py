@@ -122,7 +122,8 @@ class Nonsense(_Placed):
         """Body and media type."""
         if self.body == "html":
             return HTML, "text/html; charset=UTF-8"
-        body = {"empty": b"", "text": b"upstream says hi", "list": b"[1, 2]", "null": b"null", "object": b"{}"}
+        body = {"empty": b"", "text": b"upstream says hi", "list": b"[1, 2]", "null": b"null"}
+        body["object"] = b'{"hello": "world"}'
         return body[self.body], "application/json; charset=UTF-8"
 
 
@@ -174,9 +175,9 @@ class Slow(Kind):
     when: Literal["before", "after", "body"] = Field("before", description="body: the answer comes in ten pieces.")
 
     examples: ClassVar[tuple[str, ...]] = (
-        "{type: slow, seconds: 0.2}",
-        "{type: slow, seconds: 0.2, when: after}",
-        "{type: slow, seconds: 0.2, when: body}",
+        "{type: slow, seconds: 0.1}",
+        "{type: slow, seconds: 0.1, when: after}",
+        "{type: slow, seconds: 0.1, when: body}",
     )
 
     @property

@@ -15,6 +15,8 @@ from pydantic import Field
 
 from batchform.emulator import routes_batches, routes_files, routes_models
 from batchform.emulator.fault_kinds import CALL_KINDS, Kind
+from batchform.emulator.fault_kinds_jobs import JOB_KINDS
+from batchform.emulator.fault_kinds_rows import ROW_KINDS
 from batchform.errors import BatchformError, Diagnostic, InvalidProject
 from batchform.spec.complaints import validate
 from batchform.spec.model import Strict
@@ -24,7 +26,7 @@ from batchform.spec.yaml_source import Document, parse_yaml, read_text
 CALLS: Final = tuple(r.name for r in (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES))
 """Names of the calls that faults can happen to."""
 
-KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS,)
+KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS, *JOB_KINDS, *ROW_KINDS)
 
 if TYPE_CHECKING:
     Do = Kind

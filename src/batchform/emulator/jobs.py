@@ -12,6 +12,7 @@ import msgspec
 
 from batchform.emulator import execute, files
 from batchform.emulator.clock import rfc3339
+from batchform.emulator.fate import ORDINARY, Fate
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import Refusal, bad_field
 from batchform.emulator.store import Store, new_id
@@ -21,7 +22,12 @@ EXPIRY_SECONDS: Final = files.UPLOADED_SECONDS  # 48 h pending or running, then 
 _PENDING_SHARE: Final = 0.25  # of a job's time, before it is shown as running
 _PIECE: Final = 256 * 1024
 _BATCH_TYPE: Final = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
-_ENDED: Final = ("SUCCEEDED", "CANCELLED", "EXPIRED")
+_ENDED: Final = ("SUCCEEDED", "CANCELLED", "EXPIRED", "FAILED", "PARTIALLY_SUCCEEDED")
+_ERRORS: Final = {
+    "CANCELLED": (1, "The batch was cancelled."),
+    "EXPIRED": (4, "The batch expired after 48 hours."),
+    "FAILED": (13, "The batch failed."),
+}
 
 
 def create(
@@ -32,8 +38,9 @@ def create(
     *,
     write_input: Callable[[Path], None],
     seconds: float,
+    fate: Fate = ORDINARY,
 ) -> sqlite3.Row:
-    """Check the input line by line and make the job. batch: normalised; seconds: how long it will take."""
+    """Check the input line by line and make the job. batch: normalised; seconds: how long it takes unless fate says."""
     job = new_id(16)
     path = store.job_input(job)
     try:
@@ -41,17 +48,28 @@ def create(
         found = execute.scan(path, model, kind="FileLine" if _input_name(batch) else "InlineItem")
         if not found.lines:
             raise Refusal(400, "The batch has no requests.")
-        _insert(store, job, account, model, batch, found, seconds)
+        _insert(store, job, account, model, batch, found, seconds, fate)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return find(store, account, job)
+    row = _row(store, account, job)
+    assert row is not None  # it was made just now, and nobody else knows its name
+    return _up_to_date(store, row)
 
 
 def _insert(
-    store: Store, job: str, account: str, model: Model, batch: dict[str, Any], found: execute.Scan, seconds: float
+    store: Store,
+    job: str,
+    account: str,
+    model: Model,
+    batch: dict[str, Any],
+    found: execute.Scan,
+    seconds: float,
+    fate: Fate,
 ) -> None:
     now = store.now()
+    if fate is not ORDINARY:
+        fate = fate.begun(now, store.job_input(job))
     with store.writing() as db:
         rows = db.execute("SELECT * FROM jobs WHERE account = ? AND NOT deleted", (account,))
         if sum(state(row, now) not in _ENDED for row in rows) >= MAX_ACTIVE:
@@ -59,7 +77,7 @@ def _insert(
         priority = batch.get("priority")
         db.execute(
             "INSERT INTO jobs (id, account, model, display_name, priority, input_name, created_at, ends_at, lines,"
-            " offsets, blocks, result_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " offsets, blocks, result_id, fate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 job,
                 account,
@@ -68,11 +86,12 @@ def _insert(
                 None if priority is None else str(priority),
                 _input_name(batch),
                 now,
-                now + seconds,
+                now + (seconds if fate.seconds is None else fate.seconds),
                 found.lines,
                 found.offsets.tobytes(),
                 len(found.offsets) - 1,
                 f"batch-{uuid.uuid4()}",
+                fate.stored(),
             ),
         )
 
@@ -84,20 +103,28 @@ def _input_name(batch: dict[str, Any]) -> str | None:
 
 def find(store: Store, account: str, job: str) -> sqlite3.Row:
     """The job, brought up to date. Raises Refusal 404."""
-    row = _find(store, account, job)
-    if _is_due(row, store.now()):
-        execute.settle(store, [job])
-        row = _find(store, account, job)
-    return row
+    return _up_to_date(store, _find(store, account, job))
+
+
+def _up_to_date(store: Store, job: sqlite3.Row) -> sqlite3.Row:
+    if not _is_due(job, store.now()):
+        return job
+    execute.settle(store, [job["id"]])
+    return _row(store, job["account"], job["id"]) or job
 
 
 def _find(store: Store, account: str, job: str) -> sqlite3.Row:
+    row = _row(store, account, job)
+    if row is None or Fate.of(row).got_at > store.now():
+        raise Refusal(404, "Requested entity was not found.")
+    return row
+
+
+def _row(store: Store, account: str, job: str) -> sqlite3.Row | None:
     with store.reading() as db:
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM jobs WHERE id = ? AND account = ? AND NOT deleted", (job, account)
         ).fetchone()
-    if row is None:
-        raise Refusal(404, "Requested entity was not found.")
     return row
 
 
@@ -105,11 +132,14 @@ def page(store: Store, account: str, *, size: int, token: str) -> tuple[list[sql
     """Jobs, newest first and brought up to date, and the token of the next page ("" at the end)."""
     if token and not token.isdecimal():
         raise bad_field("Invalid page token.", "page_token")
-    query = "SELECT * FROM jobs WHERE account = ? AND NOT deleted AND seq < ? ORDER BY seq DESC LIMIT ?"
-    args = (account, int(token) if token else 2**62, size + 1)
+    now = store.now()
+    query = (
+        "SELECT * FROM jobs WHERE account = ? AND NOT deleted AND seq < ?"
+        " AND coalesce(json_extract(fate, '$.listed_at'), 0) <= ? ORDER BY seq DESC LIMIT ?"
+    )
+    args = (account, int(token) if token else 2**62, now, size + 1)
     with store.reading() as db:
         rows = db.execute(query, args).fetchall()
-    now = store.now()
     due = [row["id"] for row in rows[:size] if _is_due(row, now)]
     if due:
         execute.settle(store, due)
@@ -122,6 +152,17 @@ def cancel(store: Store, account: str, job: str) -> None:
     """Stop a job that has not ended; on one that has, this does nothing."""
     _find(store, account, job)
     _stop(store, job)
+
+
+def cut_short(store: Store, account: str, job: str, fate: Fate) -> bool:
+    """End a job now as its new fate says. False, and nothing done, if it has ended."""
+    row = _find(store, account, job)
+    now = store.now()
+    if state(row, now) not in ("PENDING", "RUNNING"):
+        return False
+    with store.writing() as db:
+        db.execute("UPDATE jobs SET ends_at = ?, fate = ? WHERE id = ?", (now, fate.stored(), job))
+    return True
 
 
 def delete(store: Store, account: str, job: str) -> None:
@@ -145,11 +186,11 @@ def _stop(store: Store, job: str) -> None:
 
 
 def state(job: sqlite3.Row, now: float) -> str:
-    """PENDING, RUNNING, SUCCEEDED, CANCELLED or EXPIRED. Due work that nobody has looked at yet is RUNNING."""
+    """PENDING, RUNNING, or its last state. Due work that nobody has looked at yet is RUNNING."""
     if job["cancelled_at"] is not None:
         return "CANCELLED"
     if job["next_block"] == job["blocks"]:
-        return "SUCCEEDED"
+        return Fate.of(job).state
     if now >= job["created_at"] + EXPIRY_SECONDS <= job["ends_at"]:
         return "EXPIRED"
     running_since = job["created_at"] + _PENDING_SHARE * (job["ends_at"] - job["created_at"])
@@ -187,24 +228,20 @@ def _operation(job: sqlite3.Row, now: float, results_here: str) -> dict[str, Any
         "name": f"batches/{job['id']}",
     }
     shown: dict[str, Any] = {"name": f"batches/{job['id']}", "metadata": metadata}
+    fate, ran = Fate.of(job), job["next_block"] == job["blocks"]
     if current in _ENDED:
-        ended = {
-            "SUCCEEDED": job["ends_at"],
-            "CANCELLED": job["cancelled_at"],
-            "EXPIRED": job["created_at"] + EXPIRY_SECONDS,
-        }[current]
-        metadata["endTime"] = metadata["updateTime"] = rfc3339(ended)
+        stopped = job["cancelled_at"] if current == "CANCELLED" else job["created_at"] + EXPIRY_SECONDS
+        metadata["endTime"] = metadata["updateTime"] = rfc3339(job["ends_at"] if ran else stopped)
         shown["done"] = True
-    if current == "SUCCEEDED":
+    if ran and fate.has_results:
         output: dict[str, Any] = {"responsesFile": f"files/{job['result_id']}"}
         if job["input_name"] is None:
             output = {"inlinedResponses": {"inlinedResponses": results_here}}
         metadata["output"] = output
         shown["response"] = {"@type": f"{_BATCH_TYPE}Output", **output}
-    elif current == "CANCELLED":
-        shown["error"] = {"code": 1, "message": "The batch was cancelled."}
-    elif current == "EXPIRED":
-        shown["error"] = {"code": 4, "message": "The batch expired after 48 hours."}
+    if current in _ERRORS:
+        code, message = _ERRORS[current]
+        shown["error"] = {"code": fate.code or code, "message": fate.message or message}
     shown["metadata"] = {name: value for name, value in metadata.items() if value is not None}
     return shown
 

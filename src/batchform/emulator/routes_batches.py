@@ -29,6 +29,7 @@ def create(call: Call) -> Response:
         batch,
         write_input=lambda path: _write_input(call, source, path),
         seconds=call.emulator.job_seconds,
+        fate=call.fate,
     )
     return json_response(msgspec.Raw(b"".join(jobs.operation(call.store, job))))
 

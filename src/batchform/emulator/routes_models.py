@@ -34,7 +34,7 @@ def generate(call: Call) -> Response:
     recorded = False
     while not recorded:
         runner = execute.Runner(store, job=None, account=call.account, model=model.id, at=store.now())
-        outcome = runner.run(request, None)
+        outcome = runner.run(request, None, call.fate.of_row(None))
         with store.writing() as db:
             recorded = runner.record(db)
     if outcome.error is not None:
