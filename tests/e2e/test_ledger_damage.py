@@ -230,3 +230,21 @@ def test_readers_wait_for_nobody(workspace: Workspace) -> None:
             ("ledger", "list"), ("ledger", "verify"), ("ledger", "verify", "--deep"), ("ledger", "repair", "--dry-run"),
         ):  # fmt: skip
             assert workspace.run(*command).code == 0, command
+
+
+def test_two_applies_at_once_pay_once(workspace: Workspace) -> None:
+    """Both plan on the same ledger; whoever comes second stops, or finds nothing left to send."""
+    workspace.ok("plan")
+    command = [sys.executable, "-m", "batchform", "apply", "--yes"]
+    both = [
+        subprocess.Popen(command, cwd=workspace.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in both]
+    assert {code for _, _, code in ended} <= {0, 4, 5}, ended
+    assert 0 in {code for _, _, code in ended}, ended
+    assert "Traceback" not in "".join(err for _, err, _ in ended)
+    workspace.apply()
+    assert (len(workspace.billed()), len(set(workspace.billed()))) == (6, 6)
+    assert (workspace.actions(), len(workspace.delivered())) == ({"keep": 6}, 6)
+    workspace.ok("ledger", "verify", "--deep")

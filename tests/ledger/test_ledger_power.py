@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pytest
 from ledger_kit import HandClock, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
-from batchform.errors import BatchformError
+from batchform.errors import BatchformError, no_room
 from batchform.ledger.compact import compact
 from batchform.ledger.repair import repair
 from batchform.ledger.store import Ledger
@@ -225,6 +226,37 @@ def test_a_disk_that_refuses_leaves_nothing_half_named(
             again.commit([intent("on")])
             assert "on" in again.control().jobs
         assert refused >= 7, "rows, events, a copy and the head: each its bytes, then its name"
+
+
+@pytest.mark.parametrize("commit", ["one_commit", "one_compaction"])
+def test_files_that_may_not_grow_leave_nothing_half_named(tmp_path: Path, commit: str) -> None:
+    """A real limit of the kernel, met in rows, events, the copy of the head, and DuckDB's own files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    outcomes = []
+    for limit in (0, 200, 500, 900, 1_500, 2_500, 4_000, 20_000, 100_000):
+        root = tmp_path / str(limit)
+        root.mkdir()
+        ledger = open_ledger(root / "ledger")
+        for i in range(4):
+            ledger.commit([intent(f"t{i}")], [rows_file(root / f"{i}.parquet", ["a", f"b{i}"], tag=f"t{i}")])
+        rows_file(root / "new.parquet", ["a", "n"], tag="new")
+        before = rows_of(ledger)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            globals()[commit](ledger, root)
+            outcomes.append("done")
+        except (BatchformError, duckdb.Error, OSError) as error:
+            assert no_room(error) or "cannot be written" in str(error)
+            outcomes.append("refused")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        again = open_ledger(root / "ledger")
+        with duckdb.connect() as con:
+            assert not [f for f in verify(again, con) if f.severity == "error"]
+        if outcomes[-1] == "refused" or commit == "one_compaction":
+            assert rows_of(again) == before
+        again.commit([intent("on")])
+    assert (outcomes[0], outcomes[-1]) == ("refused", "done")
 
 
 def one_commit(ledger: Ledger, root: Path) -> None:

@@ -110,6 +110,26 @@ def test_decisions_on_an_old_view_never_pass(tmp_path: Path) -> None:
         assert not [f for f in verify(ledger, con) if f.severity == "info"], "refused commits leave no segments"
 
 
+def test_readers_never_take_a_busy_ledger_for_a_damaged_one(tmp_path: Path) -> None:
+    """Head and copies are read at different moments, while writers go on."""
+    done: Queue[tuple[int, int]] = SPAWN.Queue()
+    processes = [SPAWN.Process(target=append, args=(tmp_path, writer, done)) for writer in range(2)]
+    for process in processes:
+        process.start()
+    serial = reads = 0
+    while serial < 2 * COMMITS:
+        ledger = open_ledger(tmp_path / "ledger")
+        assert ledger.serial >= serial
+        assert len(ledger.control().jobs) == ledger.serial
+        serial, reads = ledger.serial, reads + 1
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert reads > COMMITS
+    done.close()
+    done.cancel_join_thread()
+
+
 def test_sigkill_loses_no_acknowledged_commit(tmp_path: Path) -> None:
     done: Queue[tuple[int, int]] = SPAWN.Queue()
     lines = 0

@@ -139,6 +139,8 @@ def input_problem(path: Path) -> str:
     """What is wrong with zstd lines, read to the end; "" if nothing."""
     import pyarrow as pa
 
+    if not path.stat().st_size:
+        return "it is empty"
     try:
         with pa.CompressedInputStream(str(path), "zstd") as lines:
             while lines.read(_PIECE):
