@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from run_kit import World, refusal
+from run_kit import START, World, refusal, world
 
 from batchform.plan.model import Plan
 from batchform.run.context import RunContext
@@ -168,3 +170,11 @@ def test_a_queued_row_is_still_found_by_its_first_job(w: World) -> None:
     assert {r["status"] for r in w.rows(ctx).values()} == {"pending"}
     assert sync(w.run(), ctx.project.specs).adopted == [tag_of(plan)]
     assert w.rows(ctx)["b"]["status"] == "pending" and w.charged() == 1
+
+
+def test_no_timer_ever_cancels_or_deletes_a_job(tmp_path: Path) -> None:
+    with world(tmp_path, job_seconds=30 * 3600, poll="1h", cleanup=False) as w:
+        plan, bundle = w.plan({"a": "x"})
+        assert apply_plan(w.run(), plan, bundle).answered == 1
+        assert w.clock.now() - START > timedelta(hours=30)
+        assert w.proxy.count("POST", ":cancel") == w.proxy.count("DELETE", "/") == 0

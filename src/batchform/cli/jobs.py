@@ -211,15 +211,19 @@ def _submitted(session: Session, common: Common, tag: str) -> JobRecord:
 
 
 def _backend(session: Session, record: JobRecord) -> Backend:
-    """The backend of a job, refused when its credential is not the one that made the job."""
-    from batchform.errors import BackendError
+    """The backend of a job. Refused when its credential did not make the job and does not see it either."""
+    from batchform.errors import AuthError, BackendError, NotFound
 
     backend = session.backends(record.intent.backend)
-    if backend.fingerprint != record.intent.fingerprint:
+    if backend.fingerprint == record.intent.fingerprint:
+        return backend
+    try:
+        backend.get(record.job or "")
+    except (NotFound, AuthError):
         raise BackendError(
             f"{record.tag} was made with another credential or endpoint than backend {record.intent.backend} has now",
             hint="Use the credential it was made with. Nothing was changed.",
-        )
+        ) from None
     return backend
 
 
