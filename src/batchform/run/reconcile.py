@@ -26,7 +26,7 @@ from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
 from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import collect
-from batchform.run.context import RunContext, open_intents, open_jobs
+from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, recover
 from batchform.run.reparse import reparse
@@ -252,6 +252,8 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
             collected = collect(ctx, finished)
         except BackendError as error:
             ctx.progress.note(f"Collecting {record.tag} failed; it is tried again: {error}")
+            if finished.remote and (seen := state_seen(ctx, record, finished.remote)):
+                ctx.ledger.commit(seen)  # from here on `status` knows how long its results are kept
             continue
         if collected is None:
             continue
