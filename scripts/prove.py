@@ -30,7 +30,10 @@ class Part:
     command: tuple[str, ...]
 
 
-PARTS = (Part("crash", "each command killed at each of its effects", ("tests/prove/crash_matrix.py",)),)
+PARTS = (
+    Part("crash", "each command killed at each of its effects", ("tests/prove/crash_matrix.py",)),
+    Part("histories", "random histories of a project, over months of virtual time", ("tests/prove/history_run.py",)),
+)
 
 
 @dataclass(frozen=True)
