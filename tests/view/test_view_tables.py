@@ -164,11 +164,11 @@ def test_an_ended_job_says_how_long_its_results_live_until_they_are_collected() 
     assert (done.state, done.usd, done.open, done.results_expire_in) == ("collected", 0.4, False, None)
 
 
-def test_nothing_of_the_emulator_expires_and_an_intent_has_no_state_yet() -> None:
+def test_inputs_expire_at_the_emulator_too_and_an_intent_has_no_state_yet() -> None:
     made = record()
     intent = made.intent
     emulated = JobRecord(
         intent=Intent(**{f: getattr(intent, f) for f in intent.__struct_fields__} | {"realm": "emulator"})
     )
     line = job_line(emulated, now=NOW, service=SERVICE)
-    assert (line.state, line.input_expires_in, line.total) == ("intent", None, None)
+    assert (line.state, line.input_expires_in, line.total) == ("intent", 45 * HOUR, None)

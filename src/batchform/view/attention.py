@@ -43,12 +43,12 @@ def expiring(
 ) -> BatchformError | None:
     """An error that names jobs whose results nobody collected and that expire within so many hours; None if none does.
 
-    A job whose end was never seen may have ended at once. Only Google's own service lets results expire.
+    A job whose end was never seen may have ended at once.
     """
     kept, soon = dt.timedelta(days=service.results_kept_days), now + dt.timedelta(hours=within)
     found = []
     for record in jobs:
-        if record.status != "submitted" or record.intent.realm != "google":
+        if record.status != "submitted":
             continue
         ended = parse_time(record.ended_at) or parse_time(record.submitted_at) or now
         if ended + kept <= soon:

@@ -118,17 +118,16 @@ class Explanation:
 
 
 def job_line(record: JobRecord, *, now: dt.datetime, service: ServiceLimits) -> JobLine:
-    """A job of the ledger as a line. Only Google's own service lets inputs and results expire."""
+    """A job of the ledger as a line. Inputs and results expire at the emulator as they do at Google."""
     intent, collected = record.intent, record.collected
     begun = parse_time(intent.at) or now
     ended = parse_time(record.ended_at)
     total = record.counts.get("total") or None
     settled = sum(record.counts.get(name, 0) for name in ("succeeded", "failed"))
-    expires = intent.realm == "google" and not collected
     input_left = results_left = None
-    if expires and record.open and ended is None and intent.input_name:
+    if not collected and record.open and ended is None and intent.input_name:
         input_left = (begun + dt.timedelta(hours=service.input_kept_hours) - now).total_seconds()
-    if expires and ended is not None:
+    if not collected and ended is not None:
         results_left = (ended + dt.timedelta(days=service.results_kept_days) - now).total_seconds()
     return JobLine(
         tag=record.tag,
