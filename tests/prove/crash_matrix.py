@@ -118,7 +118,7 @@ class Matrix:
             kills += again.killed
             tally.twice += again.killed
         self._recover(scenario, variant)
-        compare(facts(world, scenario), expected)
+        compare(facts(world, scenario), expected, regroups=scenario.regroups)
         leftovers(world, scenario, kills=kills)
 
     def _recover(self, scenario: Scenario, variant: int) -> None:

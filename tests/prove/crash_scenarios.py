@@ -17,7 +17,8 @@ _TABLES: Final = ("sqlite", "duckdb")
 @dataclass(frozen=True)
 class Scenario:
     """prepare: makes the project and its history; rest: commands that follow `command` in an undisturbed run; again:
-    what a user does after a kill, in this order, until it says that all is done; focus: which points belong to it."""
+    what a user does after a kill, in this order, until it says that all is done; focus: which points belong to it;
+    regroups: rows that failed may be sent again in other groups than undisturbed, and so in more or fewer jobs."""
 
     name: str
     prepare: Callable[[World], None]
@@ -26,6 +27,7 @@ class Scenario:
     again: tuple[Command, ...] = (SYNC, APPLY)
     destination: str = "results/triage.jsonl"
     focus: Callable[[list[Point]], list[Point]] = field(default=lambda points: points)
+    regroups: bool = False
 
 
 # --- projects --------------------------------------------------------------------------------------------------------
@@ -219,8 +221,8 @@ SCENARIOS: Final = (
     Scenario("apply of a saved plan", _saved, command=_SEND_SAVED, again=(_SEND_SAVED, SYNC, APPLY)),
     Scenario("apply --detach", _first, command=(*APPLY, "--detach"), rest=(SYNC,)),
     Scenario("sync --wait after it", _detached, command=SYNC),
-    Scenario("second round, with failures", _changed, rest=(SYNC, APPLY)),
-    Scenario("sync with retries", _failed, command=SYNC, rest=(APPLY,)),
+    Scenario("second round, with failures", _changed, rest=(SYNC, APPLY), regroups=True),
+    Scenario("sync with retries", _failed, command=SYNC, rest=(APPLY,), regroups=True),
     Scenario("rerun", _answered, command=_RERUN, rest=(APPLY,), again=(_RERUN,)),
     Scenario("apply after a rerun", _to_rerun),
     Scenario("prune", _pruned),
