@@ -91,6 +91,7 @@ def test_a_destination_that_cannot_be_written_is_refused_before_anything_is_paid
 
 HEAD = ".batchform/head.json"
 RESTORE = ("Restore the ledger", "batchform ledger verify")
+REPAIR = ("`batchform ledger repair` puts it right without guessing",)
 
 
 def head(change: Callable[[bytes], bytes]) -> Break:
@@ -120,10 +121,10 @@ def a_file(w: Workspace) -> None:
 
 
 LEDGERS: dict[str, tuple[Break, tuple[str, ...]]] = {
-    "head-garbage": (head(lambda _: b"garbage"), ("head.json is not a ledger's head", *RESTORE)),
-    "head-empty": (head(lambda _: b""), ("head.json is not a ledger's head", *RESTORE)),
-    "head-half-written": (head(lambda c: c[: len(c) // 2]), ("head.json is not a ledger's head", *RESTORE)),
-    "head-missing": (lambda w: (w.root / HEAD).unlink(), ("head.json is missing, but", "segments", *RESTORE)),
+    "head-garbage": (head(lambda _: b"garbage"), ("head.json is not a ledger's head", *REPAIR)),
+    "head-empty": (head(lambda _: b""), ("head.json is empty", *REPAIR)),
+    "head-half-written": (head(lambda c: c[: len(c) // 2]), ("head.json is not a ledger's head", *REPAIR)),
+    "head-missing": (lambda w: (w.root / HEAD).unlink(), ("head.json is missing, but", "other files", *REPAIR)),
     "newer-version": (head(newer), ("newer batchform", "format 99", "pip install -U batchform")),
     "events-half-written": (segment("events", lambda c: c[:-20]), ("is truncated", "the head says", *RESTORE)),
     "events-flipped": (segment("events", flipped), ("was altered", *RESTORE)),

@@ -49,12 +49,12 @@ def errors(ledger: Ledger) -> list[str]:
 
 
 def test_the_newest_copies_are_kept(tmp_path: Path) -> None:
-    ledger = grown(tmp_path)
+    ledger = grown(tmp_path, 8)
     kept = heads.copies(ledger.blobs)
-    assert [c.serial for c in kept] == [3, 4, 5]
+    assert [c.serial for c in kept] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert ledger.blobs.read(kept[-1].name) == (tmp_path / "ledger/head.json").read_bytes()
     compact(ledger, duckdb.connect)
-    assert [c.serial for c in heads.copies(ledger.blobs)] == [4, 5, 6]
+    assert [c.serial for c in heads.copies(ledger.blobs)] == [7, 8, 9]
 
 
 LOSSES: dict[str, Callable[[Path], object]] = {

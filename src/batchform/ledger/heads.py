@@ -19,7 +19,8 @@ FOLDER: Final = "heads/"
 RECENT: Final = 64  # tokens kept in a head
 REPAIR: Final = "`batchform ledger repair` puts it right without guessing, and keeps what it replaces."
 
-_KEEP: Final = 3  # serials of which copies stay
+_KEEP: Final = 3  # serials of which copies stay when old ones are removed
+_MOST: Final = 8  # copies before that is done: each removal waits for the disk
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ def keep(blobs: Blobs, head: Head) -> None:
 
 
 def prune(blobs: Blobs, head: Head) -> None:
-    """After its swap: remove copies that are old, and those of commits that lost against it."""
-    for copy in copies(blobs):
-        lost = copy.serial <= head.serial and copy.writer not in head.recent
-        if lost or copy.serial <= head.serial - _KEEP:
+    """After its swap: remove copies of commits that lost against it, and now and then those that are old."""
+    found = copies(blobs)
+    crowded = len(found) > _MOST
+    for copy in found:
+        lost = copy.serial == head.serial and copy.writer != head.writer
+        if lost or (crowded and copy.serial <= head.serial - _KEEP):
             blobs.delete(copy.name)
 
 
