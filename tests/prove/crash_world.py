@@ -83,17 +83,25 @@ class SharedClock:
         if not path.exists():
             path.write_bytes(struct.pack("d", 0.0))
         with path.open("r+b") as file:
-            self._seconds = mmap.mmap(file.fileno(), 8)
+            self._mapped = mmap.mmap(file.fileno(), 8)
+
+    @property
+    def seconds(self) -> float:
+        """Passed since the start; may be set back to it."""
+        return float(struct.unpack("d", self._mapped[:8])[0])
+
+    @seconds.setter
+    def seconds(self, passed: float) -> None:
+        self._mapped[:8] = struct.pack("d", passed)
 
     def now(self) -> datetime:
-        return _START + timedelta(seconds=struct.unpack("d", self._seconds[:8])[0])
+        return _START + timedelta(seconds=self.seconds)
 
     def sleep(self, seconds: float) -> None:
-        passed = struct.unpack("d", self._seconds[:8])[0] + max(seconds, _TICK)
-        self._seconds[:8] = struct.pack("d", passed)
+        self.seconds += max(seconds, _TICK)
 
     def close(self) -> None:
-        self._seconds.close()
+        self._mapped.close()
 
 
 class _TickingClock(SharedClock):
