@@ -13,10 +13,10 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SERVICE = Registry.load().service
 
 
-def job(tag: str, *, days: float = 0, minutes: float = 0, realm: str = "google", **changes: object) -> JobRecord:
+def job(tag: str, *, days: float = 0, minutes: float = 0, **changes: object) -> JobRecord:
     begun = NOW - timedelta(days=days, minutes=minutes)
     intent = Intent(
-        at=timestamp(begun), tag=tag, spec="triage", backend="gemini", fingerprint="f", realm=realm, model="m",
+        at=timestamp(begun), tag=tag, spec="triage", backend="gemini", fingerprint="f", realm="google", model="m",
         shard_digest="d", rows=3, requests=3, bytes=9, input_name=None,
         deadline=timestamp(begun + timedelta(minutes=4.5)),
     )  # fmt: skip
@@ -44,7 +44,7 @@ def test_results_that_nobody_collects_are_told_before_they_expire() -> None:
     collected = job(
         "done", days=kept, status="collected", collected=Collected(at="x", tag="done", archive="a", answers="b")
     )
-    others = [job("fresh", days=1), collected, job("local", days=kept, realm="emulator")]
+    others = [job("fresh", days=1), collected]
     error = expiring([soon, never_looked_at, *others], now=NOW, service=SERVICE, within=48)
     assert error is not None and error.exit_code == 1
     assert "2 jobs" in error.message and "soon (in 1 d 0 h), blind (in 12 h 00 min)" in error.message
