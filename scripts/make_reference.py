@@ -1,9 +1,10 @@
-"""Write the tables of docs/specs.md and docs/ledger.md from the code, between their markers.
+"""Write the tables of docs/specs.md, docs/ledger.md and docs/emulator.md from the code, between their markers.
 
 python scripts/make_reference.py [--check]
 
 `<!-- fields: Retry -->` starts a table of the model `Retry` in batchform.spec.model, `<!-- columns: ROW_COLUMNS -->`
-one of those columns in batchform.ledger.records, `<!-- events -->` one of its events; `<!-- end -->` ends each.
+one of those columns in batchform.ledger.records, `<!-- events -->` one of its events, `<!-- faults: CALL_KINDS -->` one
+of those kinds in batchform.emulator.faults; `<!-- end -->` ends each.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from batchform.emulator import faults
+from batchform.emulator.fault_kinds import Kind
 from batchform.ledger import records
 from batchform.spec import model
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = (DOCS / "specs.md", DOCS / "ledger.md")
+PAGES = (DOCS / "specs.md", DOCS / "ledger.md", DOCS / "emulator.md")
 _NAMED = {id(model.Duration): "duration", id(model.Count): "count", id(model.Name): "name"}
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true \\| false", type(None): "", Any: "any"}
 
@@ -44,11 +47,13 @@ def with_tables(page: str) -> str:
         kind, name = marker[1], marker[2]
         if kind == "fields":
             made = fields_table(getattr(model, name))
+        elif kind == "faults":
+            made = faults_table(getattr(faults, name))
         else:
             made = columns_table(name) if kind == "columns" else events_table()
         return f"<!-- {kind}{': ' + name if name else ''} -->\n{made}\n<!-- end -->"
 
-    return re.sub(r"<!-- (fields|columns|events)(?:: (\w+))? -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    return re.sub(r"<!-- (fields|columns|events|faults)(?:: (\w+))? -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
 
 
 def columns_table(name: str) -> str:
@@ -69,6 +74,23 @@ def events_table() -> str:
         fields = ", ".join(f"`{f}`" for f in event.__struct_fields__ if f not in records.Event.__struct_fields__)
         rows.append(f"| `{event.__name__}` | {cell(' '.join((event.__doc__ or '').split()))} | {fields} |")
     return "\n".join(["| type | | fields |", "|---|---|---|", *rows])
+
+
+def faults_table(kinds: tuple[type[Kind], ...]) -> str:
+    """Markdown table of kinds of faults: how one is written, where it works, what it does, what else can be said."""
+    lines = ["| `do:` | calls | what happens |", "|---|---|---|"]
+    for kind in kinds:
+        about = " ".join((kind.__doc__ or "").split())
+        hints = get_type_hints(kind, include_extras=True)
+        others = [
+            f"`{name}` ({', '.join(text for text in (type_text(hints[name]), default_text(field)) if text)}): "
+            + cell(field.description or "")
+            for name, field in kind.model_fields.items()
+            if name != "type"
+        ]
+        calls = ", ".join(f"`{call}`" for call in kind.calls)
+        lines.append(f"| `{kind.examples[0]}` | {calls} | {' <br> '.join([cell(about), *others])} |")
+    return "\n".join(lines)
 
 
 def fields_table(of: type[BaseModel]) -> str:

@@ -281,6 +281,7 @@ PROJECT_CASES: dict[str, list[Case]] = {
     **{f"backends.GeminiBackend.{name}": [backend(0, GATEWAY, **PACE)] for name in PACE},
     "backends.EmulatorBackend.url": [backend(0, url="http://127.0.0.1:9")],
     "backends.EmulatorBackend.job_seconds": [backend(0, job_seconds=60)],
+    "backends.EmulatorBackend.faults": [backend(0, faults="faults.yaml")],
     "backends.GeminiBackend.base_url": [backend(0, GOOGLE, base_url="http://localhost:1"), backend(4, GOOGLE)],
     "backends.GeminiBackend.api_key_env": [backend(0, GATEWAY, api_key_env="MY_KEY")],
     "backends.GeminiBackend.api_version": [backend(0, GATEWAY, api_version="v1beta")],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ from emulator_kit import MODEL, StillClock
 from google import genai
 from google.genai import errors
 
-from batchform.emulator import EmulatorServer
+from batchform.emulator import EmulatorServer, faults
+
+ROOT = Path(__file__).resolve().parents[2]
 
 REFUSED = (httpx2.RemoteProtocolError, httpx2.ReadError)
 
@@ -93,21 +99,21 @@ def test_a_fault_can_be_meant_for_one_job(server: EmulatorServer, client: genai.
 
 
 def test_counters_go_on_after_a_restart_with_the_same_schedule(state_dir: Path) -> None:
-    schedule = [{"call": "models.list", "nth": 2, "do": {"type": "error", "status": 500}}]
+    second = [{"call": "models.list", "nth": 2, "do": {"type": "error", "status": 500}}]
 
-    def statuses(faults: Any, calls: int) -> list[int]:
+    def statuses(schedule: Any, calls: int) -> list[int]:
         headers = {"x-goog-api-key": "a-key"}
         with (
-            EmulatorServer(state_dir, clock=StillClock(), faults=faults) as server,
+            EmulatorServer(state_dir, clock=StillClock(), faults=schedule) as server,
             httpx2.Client(base_url=server.url, headers=headers) as http,
         ):
             return [http.get("/v1/models").status_code for _ in range(calls)]
 
-    assert statuses(schedule, 1) == [200]
-    assert statuses(schedule, 2) == [500, 200]
-    assert statuses([*schedule, *schedule], 3) == [200, 500, 500], "one call has room for one error"
+    assert statuses(second, 1) == [200]
+    assert statuses(second, 2) == [500, 200]
+    assert statuses([*second, *second], 3) == [200, 500, 500], "one call has room for one error"
     assert statuses(None, 1) == [200]
-    assert statuses(schedule, 2) == [200, 500]
+    assert statuses(second, 2) == [200, 500]
     assert statuses((), 2) == [200, 200]
 
 
@@ -127,3 +133,77 @@ def test_the_schedule_is_set_and_read_over_http(server: EmulatorServer, raw: htt
     assert wrong.status_code == 400
     assert "Did you mean `models.list`?" in wrong.json()["error"]["message"]
     assert len(server.faults()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", "the top of the file must be a mapping"),
+        ("faults: 3", "`faults` must be a list"),
+        ("faults:\n- {call: batches.crate, do: drop}", "2:10: error: there is no call `batches.crate`"),
+        ("faults:\n- {call: batches.get, do: {type: eror}}", "Did you mean `error`?"),
+        ("faults:\n- {call: batches.get, do: drop, nht: 2}", "Did you mean `nth`?"),
+        ("faults:\n- {call: batches.get, do: {type: drop, how: badly}}", "cannot be `badly`"),
+        ("faults:\n- {call: batches.get, do: hide}", "`hide` does nothing to `batches.get`"),
+        ("faults:\n- {call: emulator.clock, do: drop}", "there is no call `emulator.clock`"),
+        ("faults:\n- {call: batches.get}", "`do` is missing"),
+        ("faults:\n- {call: batches.get, do: drop, nth: 0}", "must be at least 1"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "faults.yaml"
+    file.write_text(text)
+    with pytest.raises(faults.InvalidSchedule) as refused:
+        faults.load(file)
+    assert complaint in refused.value.render()
+    assert refused.value.render().endswith("1 error in the fault schedule.")
+    assert "faults.yaml:" in refused.value.render()
+
+
+def test_a_schedule_is_read_the_same_from_a_file_from_text_and_from_values(tmp_path: Path) -> None:
+    file = tmp_path / "faults.yaml"
+    file.write_text("faults:\n- {call: batches.*, match: {tag: a-*}, nth: 2, do: {type: error, retry_info: 1m}}\n")
+    values = [
+        {"call": "batches.*", "match": {"tag": "a-*"}, "nth": 2, "do": {"type": "error", "retry_info": "1m"}},
+    ]
+    schedules = [faults.load(source) for source in (file, file.read_text(), values, {"faults": values})]
+    assert all(schedule == schedules[0] for schedule in schedules)
+    assert faults.load(faults.as_json(schedules[0])) == schedules[0]
+
+
+def test_the_documented_schedule_is_read_and_every_kind_is_documented() -> None:
+    page = (ROOT / "docs/emulator.md").read_text()
+    (schedule,) = re.findall(r"```yaml\n# faults.yaml\n(.*?)```", page, re.DOTALL)
+    assert len(faults.load(schedule).faults) == 7
+    for kind in faults.KINDS:
+        (row,) = re.findall(rf"^\| `({re.escape(kind.examples[0])})` \|", page, re.MULTILINE)
+        assert faults.load(f"faults:\n- {{call: '*', do: {row}}}").faults[0].do.word == faults.type_of(kind)
+        assert all(field.description for name, field in kind.model_fields.items() if name != "type")
+
+
+def test_every_example_of_the_catalogue_can_be_scheduled() -> None:
+    samples = faults.catalogue()
+    assert {sample.do["type"] for sample in samples} == set(faults.names())
+    assert {sample.call for sample in samples} == set(faults.CALLS)
+    assert len({sample.name for sample in samples}) == len(samples)
+    faults.load([sample.fault(nth=2, times="all") for sample in samples])
+
+
+def test_serve_takes_a_schedule(tmp_path: Path) -> None:
+    schedule = tmp_path / "faults.yaml"
+    schedule.write_text("faults:\n- {call: models.list, do: {type: error, status: 502, body: html}}\n")
+    command = [sys.executable, "-m", "batchform", "emulator", "serve", "--port", "0", "--faults", str(schedule)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            said = [process.stdout.readline() for _ in range(3)]
+            assert "1 fault" in said[0]
+            url = said[1].split("listens on ")[1].split(";")[0]
+            answer = httpx2.get(f"{url}/v1/models", headers={"x-goog-api-key": "a-key"})
+            assert (answer.status_code, answer.text[:9]) == (502, "<!DOCTYPE")
+        finally:
+            process.send_signal(signal.SIGINT)
+    schedule.write_text("faults:\n- {call: models.lst, do: drop}\n")
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "faults.yaml:2:10: error: there is no call `models.lst`" in refused.stderr

@@ -227,7 +227,8 @@ class Session:
     def _start_emulator(self, config: EmulatorBackend) -> str:
         from batchform.emulator import EmulatorServer
 
-        server = EmulatorServer(self.emulator_state, job_seconds=config.job_seconds)
+        faults = self.root / config.faults if config.faults else ()
+        server = EmulatorServer(self.emulator_state, job_seconds=config.job_seconds, faults=faults)
         server.__enter__()
         self._emulators.append(server)
         return server.url

@@ -61,16 +61,21 @@ class FaultGate:
 
         keep_counts: the schedule that is there already goes on where it was.
         """
+        if source == () and keep_counts and self._text() == "[]":
+            return
         from batchform.emulator import faults
 
         text = msgspec.json.encode(faults.as_json(faults.load(source))).decode()
+        if keep_counts and self._text() == text:
+            return
         with self._store.writing() as db:
-            (before,) = db.execute("SELECT faults FROM fault_schedule").fetchone()
-            if keep_counts and before == text:
-                return
             db.execute("UPDATE fault_schedule SET version = version + 1, faults = ?", (text,))
             db.execute("DELETE FROM fault_counts")
             db.execute("DELETE FROM fault_log")
+
+    def _text(self) -> str:
+        with self._store.reading() as db:
+            return str(db.execute("SELECT faults FROM fault_schedule").fetchone()[0])
 
     def faults(self) -> tuple[Fault, ...]:
         """The schedule as it is now."""

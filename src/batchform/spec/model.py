@@ -134,6 +134,9 @@ class EmulatorBackend(_BackendBase):
         None, description="A running `batchform emulator serve`; without it one is started in process."
     )
     job_seconds: Duration = Field(2.0, description="How long a job of the in-process emulator takes.")
+    faults: str | None = Field(
+        None, description="A YAML file of what goes wrong in the in-process emulator; see docs/emulator.md."
+    )
     settle: Duration = Field(
         10.0, description="How long a submission of unknown outcome waits before it is sent again."
     )
