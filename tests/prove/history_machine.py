@@ -39,7 +39,10 @@ LINE: Final = st.sampled_from(
     [("apply", "--yes"), ("apply", "--yes", "--detach"), ("sync",), ("sync", "--wait"), ("ledger", "compact")]
 )
 ACCIDENTS: Final = st.lists(
-    st.builds(accident, st.integers(0, 999), st.integers(0, 999), st.integers(1, 3), st.sampled_from([1, 2, 5])),
+    st.builds(
+        accident, st.integers(0, 999), st.integers(0, 999), st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 2, 5])
+    ),
+    min_size=1,
     max_size=3,
 )
 EXPECTED: Final = frozenset({0, 3, 6, 8})  # where nothing interferes: done, over a budget, failed rows, unknown
@@ -109,11 +112,25 @@ class Histories(RuleBasedStateMachine):
         assert self.world.head()["serial"] == serial, str(again)
         self.totals["second applies that did nothing"] += 1
 
-    @rule(edits=EDITS, line=LINE, faults=ACCIDENTS)
-    def run(self, edits: Edits, line: Line, faults: list[Accident]) -> None:
+    @rule(edits=EDITS, accidents=ACCIDENTS)
+    def apply_badly(self, edits: Edits, accidents: list[Accident]) -> None:
+        self._run_badly(edits, accidents, "apply", "--yes")
+
+    @rule(edits=EDITS, accidents=ACCIDENTS)
+    def sync_badly(self, edits: Edits, accidents: list[Accident]) -> None:
+        """What was sent before is collected while something goes wrong."""
+        self._edit(edits)
+        self._run("apply", "--yes", "--detach")
+        self._run_badly([], accidents, "sync", "--wait")
+
+    @rule(edits=EDITS, line=LINE, accidents=ACCIDENTS)
+    def run_badly(self, edits: Edits, line: Line, accidents: list[Accident]) -> None:
+        self._run_badly(edits, accidents, *line)
+
+    def _run_badly(self, edits: Edits, accidents: list[Accident], *line: str) -> None:
         """A command, and what goes wrong while it runs."""
         self._edit(edits)
-        self.world.accidents.schedule(faults)
+        self.world.accidents.schedule(accidents)
         self._run(*line)
 
     @rule()
@@ -145,16 +162,9 @@ class Histories(RuleBasedStateMachine):
         if "Recorded: 1 row" in done.out:
             self.reruns.append((wire(number), jobs))
 
-    @rule(index=st.integers(0, 3))
-    def cancel_job(self, index: int) -> None:
-        self._on_a_job("cancel", index, "--open")
-
-    @rule(index=st.integers(0, 3))
-    def delete_job(self, index: int) -> None:
-        self._on_a_job("delete", index)
-
-    def _on_a_job(self, what: str, index: int, *which: str) -> None:
-        listed = json.loads(self._run("jobs", "list", "--json", *which).out)
+    @rule(what=st.sampled_from(["cancel", "cancel", "delete"]), index=st.integers(0, 3))
+    def tell_a_job(self, what: str, index: int) -> None:
+        listed = json.loads(self._run("jobs", "list", "--json", *(["--open"] if what == "cancel" else [])).out)
         tags = [job["tag"] for job in listed]
         if index < len(tags):
             self._run("jobs", what, tags[index], also=frozenset({1, 64}))

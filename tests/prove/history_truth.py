@@ -92,15 +92,16 @@ class Truth:
         return found
 
     def _results_of(self, job: sqlite3.Row) -> Results:
-        if job["id"] not in self._results:
-            path = self._state / "jobs" / f"{job['id']}.out.jsonl"  # of a job with inline input
+        """Of a row of bill and job together."""
+        if job["job"] not in self._results:
+            path = self._state / "jobs" / f"{job['job']}.out.jsonl"  # of a job with inline input
             if job["input_name"] is not None:
                 file = self._query("SELECT path FROM files WHERE id = ?", job["result_id"])
                 path = self._state / "files" / (file[0]["path"] if file else "-")
             if not path.exists():
                 return {}
-            self._results[job["id"]] = _read(path.read_bytes())
-        return self._results[job["id"]]
+            self._results[job["job"]] = _read(path.read_bytes())
+        return self._results[job["job"]]
 
     def _archived(self, tag: str) -> Results:
         path = self._archive / f"{tag}.jsonl.gz"
