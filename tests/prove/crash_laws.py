@@ -52,7 +52,9 @@ def compare(found: Facts, expected: Facts, *, regroups: bool) -> None:
     _holds(not expected.bill - found.bill, "never sent", dict(expected.bill - found.bill))
     _holds(regroups or found.jobs == expected.jobs, "another number of jobs", (found.jobs, expected.jobs))
     _holds(found.actions == expected.actions, "a further plan is another", (found.actions, expected.actions))
-    _holds(found.destination == expected.destination, "the destination differs", (found, expected))
+    _holds(
+        found.destination == expected.destination, "the destination differs", (found.destination, expected.destination)
+    )
 
 
 def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:

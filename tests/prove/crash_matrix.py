@@ -67,6 +67,7 @@ class Matrix:
         self._template = folder / "template"
         self._world = World(folder / "world")
         self._every, self._all = every, all_points
+        self._parent = os.getppid()
 
     def __enter__(self) -> Self:
         self._world.reset()
@@ -86,6 +87,8 @@ class Matrix:
         chosen = points if self._all else distinct(points)
         tally.points, tally.states = len(points), len(distinct(points))
         for variant, point in enumerate(chosen[:: self._every]):
+            if os.getppid() != self._parent:
+                raise KeyboardInterrupt  # nobody waits for the outcome any more
             try:
                 self._one(scenario, point, expected, tally, variant=variant)
             except AssertionError as error:
