@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -24,6 +25,7 @@ from batchform.ledger.store import Ledger
 from batchform.ledger.verify import verify
 
 Image = dict[str, bytes | None]
+EVERY = int(os.environ.get("BATCHFORM_POWER_CUTS_EVERY", "3"))  # 1: a cut after each sync
 
 
 @dataclass
@@ -155,13 +157,13 @@ def test_after_a_power_cut_the_ledger_is_as_before_or_after(disk: Disk, tmp_path
         except StopIteration:
             break
         after = rows_of(ledger)
-        for image in disk.images[start:]:
+        for image in disk.images[start::EVERY]:
             for variant in variants(image, root):
                 cuts += 1
                 write(variant, tmp_path / "cut")
                 check(tmp_path / "cut/ledger", known, after)
         known = after
-    assert cuts >= 80
+    assert cuts >= 80 / EVERY
 
 
 def variants(image: Image, root: Path) -> Iterator[Image]:
@@ -186,17 +188,16 @@ def check(folder: Path, before: object, after: object) -> None:
     assert rows_of(ledger)[1] in ([*before[1], "on"], [*after[1], "on"])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=lambda c: errno.errorcode[c])
-def test_a_disk_that_refuses_leaves_nothing_half_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_a_disk_that_refuses_leaves_nothing_half_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the n-th write on, the disk takes nothing any more; later it does again."""
     real = os.fsync
-    left = [10**9]
+    left, number = [10**9], count()
+    codes = (errno.ENOSPC, errno.EROFS, errno.EIO)
 
     def refusing(fd: int) -> None:
         left[0] -= 1
         if left[0] < 0:
+            code = codes[next(number) % len(codes)]
             raise OSError(code, os.strerror(code))
         real(fd)
 
@@ -233,7 +234,7 @@ def test_files_that_may_not_grow_leave_nothing_half_named(tmp_path: Path, commit
     """A real limit of the kernel, met in rows, events, the copy of the head, and DuckDB's own files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     outcomes = []
-    for limit in (0, 200, 500, 900, 1_500, 2_500, 4_000, 20_000, 100_000):
+    for limit in (0, 500, 1_500, 4_000, 100_000):
         root = tmp_path / str(limit)
         root.mkdir()
         ledger = open_ledger(root / "ledger")
