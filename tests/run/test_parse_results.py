@@ -64,9 +64,10 @@ def test_an_answer_is_not_lost_to_one_bad_character(tmp_path: Path) -> None:
     bad_utf8 = line("a", "gr?sse").replace(b"?", b"\xfc")
     surrogate = line("b", "S").replace(b'"S"', rb'"\ud800 high"')
     control = line("c", "S").replace(b'"S"', b'"tab\there"')
-    met, to = parsed(tmp_path, bad_utf8, surrogate, control)
+    mark = b"\xef\xbb\xbf" + line("d", "marked")
+    met, to = parsed(tmp_path, bad_utf8, surrogate, control, mark)
     assert met.unreadable == 0
-    assert rows(to, "text") == [("gr\ufffdsse",), ("? high",), ("tab\there",)]
+    assert rows(to, "text") == [("gr\ufffdsse",), ("? high",), ("tab\there",), ("marked",)]
 
 
 def test_gzip_is_read_as_it_is(tmp_path: Path) -> None:

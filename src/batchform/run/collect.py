@@ -23,6 +23,7 @@ from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
 from batchform.run.context import RESULTS_NOT_FOUND, RunContext, described, missing_for_long, state_seen
+from batchform.run.fetch import fetch
 from batchform.run.row_states import WAITING, write_states
 from batchform.run.settle import COMMIT_ATTEMPTS
 
@@ -95,7 +96,7 @@ def archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
     if remote is None or remote.results is None:
         return None
     raw, packed = scratch / "results.jsonl", scratch / "results.jsonl.gz"
-    ctx.backend(record.intent.backend).download(remote, raw)
+    fetch(ctx, record, remote, raw)
     pack(raw, packed)
     try:
         ctx.ledger.put_blob(name, packed)

@@ -100,14 +100,14 @@ def decode_line(line: bytes) -> Any:
     """The JSON of a line; None if it is none.
 
     What msgspec refuses for its bytes alone (invalid UTF-8, lone surrogates) is read with those characters
-    replaced: an answer that was paid for is not lost to one bad character.
+    replaced, and without a byte order mark: an answer that was paid for is not lost to one bad character.
     """
     try:
         return _DECODER.decode(line)
     except (ValueError, RecursionError):
         pass
     try:
-        lenient = json.loads(line.decode("utf-8", "replace"), strict=False)
+        lenient = json.loads(line.decode("utf-8-sig", "replace"), strict=False)
         clean = json.dumps(lenient, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         return _DECODER.decode(clean)
     except (ValueError, RecursionError):

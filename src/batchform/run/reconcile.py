@@ -308,7 +308,7 @@ def clean_up(ctx: RunContext) -> None:
                 continue
             ctx.backend(backend).delete_input(name)
         except BatchformError as error:
-            ctx.progress.note(f"Input {name} of {record.tag} could not be deleted: {error}")
+            ctx.progress.note(f"Input {name} of {record.tag} could not be deleted, the next run tries again: {error}")
             continue
         gone.append(InputDeleted(at=ctx.now(), by=ctx.who, tag=record.tag, input_name=name))
     if gone:

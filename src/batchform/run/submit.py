@@ -36,7 +36,8 @@ _LATE_STARTS: Final = 5
 _QUOTA_WAITS: Final = 8
 _QUOTA_FIRST_WAIT: Final = 30.0
 _QUOTA_LONGEST_WAIT: Final = 900.0
-_TRANSIENT: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
+_TRANSIENT: Final = frozenset({0, 404, 408, 410, 429, 500, 502, 503, 504})
+"""Statuses after which an upload is begun again. 404 and 410: the service has forgotten how far it had got."""
 
 
 @dataclass(frozen=True)

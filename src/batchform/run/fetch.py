@@ -1,0 +1,65 @@
+"""Results of a job on their way to the archive: fetched again while less comes than the job should have.
+
+What is archived is never fetched again, and a row without a result is paid for again. So a short file, an empty answer
+of a proxy or a page of HTML is not believed at first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from batchform.ledger.records import JobRecord
+from batchform.ports import RemoteJob
+from batchform.run.context import RunContext
+from batchform.spec.wording import counted
+
+_FETCHES: Final = 3
+
+
+def fetch(ctx: RunContext, record: JobRecord, remote: RemoteJob, to: Path) -> None:
+    """Write a job's results to a file. If they are fewer than they should be, the most of three looks are taken.
+
+    Raises NotFound when the service has them no longer, BackendError when they cannot be fetched now.
+    """
+    backend, wanted = ctx.backend(record.intent.backend), _wanted(record, remote)
+    most, again = -1, to.with_name(f"{to.name}.again")
+    for attempt in range(1, _FETCHES + 1):
+        backend.download(remote, again)
+        found = _results_in(again)
+        if found > most:
+            again.replace(to)
+            most = found
+        if most >= wanted:
+            return
+        if attempt < _FETCHES:
+            ctx.progress.note(
+                f"The results of {record.tag} hold {counted(found, 'row')} of {wanted}: they are fetched again."
+            )
+            ctx.clock.sleep(min(2.0**attempt, ctx.settings(record.intent.backend).poll))
+    again.unlink(missing_ok=True)
+
+
+def _wanted(record: JobRecord, remote: RemoteJob) -> int:
+    """How many results there should be at least. A job that did not succeed says itself how far it came."""
+    if remote.state == "SUCCEEDED":
+        return record.intent.requests
+    done = remote.counts.get("succeeded", 0) + remote.counts.get("failed", 0)
+    return min(record.intent.requests, done)
+
+
+def _results_in(path: Path) -> int:
+    """Lines that say whose result they are, and hold one."""
+    with path.open("rb") as lines:
+        return sum(_is_result(line) for line in lines)
+
+
+def _is_result(line: bytes) -> bool:
+    from batchform.run.classify import key_of
+    from batchform.run.parse import decode_line, key_hash_of
+
+    value = decode_line(line)
+    if not isinstance(value, dict) or key_hash_of(key_of(value)) is None:
+        return False
+    response = value.get("response")
+    return bool((isinstance(response, dict) and response) or value.get("error") or value.get("status"))
