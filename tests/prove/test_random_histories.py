@@ -6,11 +6,15 @@ from contextlib import closing
 
 import pytest
 from crash_effects import read_trace
+from history_faults import Accident
 from history_machine import Histories
 from history_process import KILLED
+from history_truth import over_budget, paid_twice
 from history_world import World
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
+
+from batchform.emulator.faults import catalogue
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,21 @@ def test_random_histories() -> None:
         ),
     )
     assert Histories.totals["commands"] > 30 and Histories.totals["charges checked"] > 30
+
+
+def test_the_laws_notice_what_is_paid_twice() -> None:
+    """A settle window shorter than the list's lag is the one thing that lets it happen."""
+    with closing(World(settle="1m")) as world:
+        world.accidents.lag = 600.0
+        lost = next(s for s in catalogue("batches.create") if s.do == {"type": "drop", "when": "after"})
+        world.accidents.schedule([Accident(lost.name, lost.fault())])
+        assert world.run("apply", "--yes").code == 8
+        world.clock.advance(120)
+        assert world.run("apply", "--yes").code == 0
+        world.clock.advance(3600)
+        world.server.bill_summary()
+        assert len(paid_twice(world.truth.attempts(), [], world.truth.archived())) == 3
+        assert over_budget(world.truth.attempts(), day=0.00004, total=None)
 
 
 def test_a_commit_killed_before_its_swap_does_not_stop_the_next_apply() -> None:
