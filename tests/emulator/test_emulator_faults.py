@@ -31,19 +31,19 @@ def jobs(raw: httpx2.Client) -> list[str]:
     return [job["metadata"]["displayName"] for job in raw.get("/v1/batches").json().get("operations", [])]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 429, 499, 500, 501, 502, 503, 504])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_error_before_or_after_the_effect(
-    server: EmulatorServer, client: genai.Client, raw: httpx2.Client, status: int, when: str
+    server: EmulatorServer, client: genai.Client, raw: httpx2.Client, when: str
 ) -> None:
-    server.set_faults([{"call": "batches.create", "do": {"type": "error", "status": status, "when": when}}])
-    with pytest.raises(errors.APIError) as refused:
-        create(client)
-    assert refused.value.code == status
-    assert refused.value.status
-    assert jobs(raw) == ([] if when == "before" else ["tag"])
-    create(client, "second")
-    assert jobs(raw)[0] == "second"
+    for status in (400, 401, 403, 404, 408, 409, 429, 499, 500, 501, 502, 503, 504):
+        server.set_faults([{"call": "batches.create", "do": {"type": "error", "status": status, "when": when}}])
+        with pytest.raises(errors.APIError) as refused:
+            create(client, f"tag-{status}")
+        assert refused.value.code == status
+        assert refused.value.status
+        assert (f"tag-{status}" in jobs(raw)) == (when == "after")
+        create(client, "second")
+        assert jobs(raw)[0] == "second"
 
 
 def test_a_quota_error_says_when_to_come_back(server: EmulatorServer, client: genai.Client) -> None:
@@ -207,3 +207,23 @@ def test_serve_takes_a_schedule(tmp_path: Path) -> None:
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "faults.yaml:2:10: error: there is no call `models.lst`" in refused.stderr
+
+
+def test_a_project_takes_a_schedule_for_its_emulator(tmp_path: Path) -> None:
+    files = {
+        "batchform.yaml": "version: 1\nproject: p\nspecs: [s.yaml]\nbackends:\n"
+        "  local: {type: emulator, job_seconds: 0, poll: 10ms, faults: faults.yaml}\n",
+        "s.yaml": "name: s\nmodel: gemini-3.5-flash\nsource: {type: csv, path: rows.csv}\n"
+        'prompt: {user: {text: "say {{ id }}"}}\nidempotency: {key: [id]}\n'
+        "destination: {type: jsonl, path: out.jsonl}\n",
+        "rows.csv": "id\na\nb\n",
+        "faults.yaml": "faults:\n- {call: batches.create, do: {type: drop, when: after}}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    apply = [sys.executable, "-m", "batchform", "apply", "--yes"]
+    subprocess.run(apply, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+    with EmulatorServer(tmp_path / ".batchform/emulator") as server:
+        assert [fired.type for fired in server.fired()] == ["drop"]
+        assert server.bill_summary().requests == 2

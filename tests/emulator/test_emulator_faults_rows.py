@@ -35,13 +35,21 @@ def rows(body: bytes) -> dict[str, Any]:
     return {row["key"]: row for row in map(json.loads, body.splitlines())}
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 499, 500, 501, 503, 504])
-def test_one_row_ends_with_an_error_and_is_not_charged(server: EmulatorServer, batches: Batches, status: int) -> None:
-    do = {"type": "row_error", "status": status, "rows": [2]}
-    found = rows(download(batches, finished(server, batches, {"call": "batches.create", "do": do})))
-    assert found["k1"]["error"]["code"] == RPC_CODES[status]
-    assert sum("response" in row for row in found.values()) == 3
-    assert sorted(str(charge.key) for charge in server.bill()) == ["k0", "k2", "k3"]
+def run_with(server: EmulatorServer, batches: Batches, fates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Results of a job with a row of each of these fates, and one without."""
+    whole = {"call": "batches.create", "times": "all"}
+    server.set_faults([{**whole, "do": {**do, "keys": [key]}} for key, do in fates.items()])
+    return {line["key"]: line for line in batches.run({key: request_of(f"say {key}") for key in ("plain", *fates)})}
+
+
+def test_a_row_ends_with_any_error_and_is_not_charged(server: EmulatorServer, batches: Batches) -> None:
+    statuses = [400, 401, 403, 404, 409, 429, 499, 500, 501, 503, 504]
+    found = run_with(server, batches, {f"e{s}": {"type": "row_error", "status": s} for s in statuses})
+    assert {key: row["error"]["code"] for key, row in found.items() if "error" in row} == {
+        f"e{s}": RPC_CODES[s] for s in statuses
+    }
+    assert [charge.key for charge in server.bill()] == ["plain"]
+    assert len(server.fired()) == len(statuses)
 
 
 def test_every_row_of_a_job_that_succeeded_fails(server: EmulatorServer, batches: Batches) -> None:
@@ -78,14 +86,13 @@ def test_rows_are_meant_by_number_in_a_large_job(server: EmulatorServer, batches
     assert {key for key, row in found.items() if "error" in row} == {"r0", "r749", "r1199"}
 
 
-@pytest.mark.parametrize("reason", FINISH_REASONS)
-def test_every_finish_reason(server: EmulatorServer, batches: Batches, reason: str) -> None:
-    do = {"type": "finish_reason", "reason": reason, "rows": [1]}
-    found = rows(download(batches, finished(server, batches, {"call": "batches.create", "do": do})))
-    (candidate,) = found["k0"]["response"]["candidates"]
-    assert (candidate["finishReason"], candidate["content"]) == (reason, {"role": "model"})
-    assert found["k1"]["response"]["candidates"][0]["finishReason"] == "STOP"
-    assert len(server.bill()) == 4
+def test_every_finish_reason(server: EmulatorServer, batches: Batches) -> None:
+    found = run_with(server, batches, {r.lower(): {"type": "finish_reason", "reason": r} for r in FINISH_REASONS})
+    candidates = {key: row["response"]["candidates"][0] for key, row in found.items()}
+    assert candidates.pop("plain")["finishReason"] == "STOP"
+    assert {key: c["finishReason"] for key, c in candidates.items()} == {r.lower(): r for r in FINISH_REASONS}
+    assert all(c["content"] == {"role": "model"} for c in candidates.values())
+    assert len(server.bill()) == len(FINISH_REASONS) + 1
 
 
 def test_the_finish_reasons_are_those_of_googles_client() -> None:
@@ -93,13 +100,14 @@ def test_the_finish_reasons_are_those_of_googles_client() -> None:
     assert {"BLOCKED_REASON_UNSPECIFIED", *BLOCK_REASONS} - {"BORED"} == {r.value for r in types.BlockedReason}
 
 
-@pytest.mark.parametrize("reason", BLOCK_REASONS)
-def test_every_block_reason(server: EmulatorServer, batches: Batches, reason: str) -> None:
-    do = {"type": "block_reason", "reason": reason, "keys": ["k0"]}
-    found = rows(download(batches, finished(server, batches, {"call": "batches.create", "do": do})))
-    assert found["k0"]["response"]["promptFeedback"] == {"blockReason": reason}
-    assert "candidates" not in found["k0"]["response"]
-    assert len(server.bill()) == 4
+def test_every_block_reason(server: EmulatorServer, batches: Batches) -> None:
+    found = run_with(server, batches, {r.lower(): {"type": "block_reason", "reason": r} for r in BLOCK_REASONS})
+    blocked = {key: row["response"] for key, row in found.items() if key != "plain"}
+    assert {key: r["promptFeedback"]["blockReason"] for key, r in blocked.items()} == {
+        reason.lower(): reason for reason in BLOCK_REASONS
+    }
+    assert not any("candidates" in response for response in blocked.values())
+    assert len(server.bill()) == len(BLOCK_REASONS) + 1
 
 
 @pytest.mark.parametrize(
@@ -178,14 +186,15 @@ RESULTS: dict[str, tuple[dict[str, Any], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RESULTS)
-def test_results_come_back_spoilt_once(server: EmulatorServer, batches: Batches, name: str) -> None:
-    do, is_so = RESULTS[name]
-    job = finished(server, batches, {"call": "files.download", "do": do})
-    spoilt, true = (download(batches, job) for _ in range(2))
-    assert is_so(spoilt.removesuffix(b"\n").split(b"\n") if spoilt else [], true.splitlines())
-    assert set(rows(true)) == set(KEYS)
-    assert [fired.about for fired in server.fired()] == [job.name]
+def test_results_come_back_spoilt_once_and_cost_the_same(server: EmulatorServer, batches: Batches) -> None:
+    job = finished(server, batches)
+    true = download(batches, job).splitlines()
+    for name, (do, is_so) in RESULTS.items():
+        server.set_faults([{"call": "files.download", "match": {"tag": "*"}, "do": do}])
+        spoilt = download(batches, job)
+        assert is_so(spoilt.removesuffix(b"\n").split(b"\n") if spoilt else [], true), name
+        assert download(batches, job).splitlines() == true, name
+        assert [fired.about for fired in server.fired()] == [job.name]
     assert sorted(str(charge.key) for charge in server.bill()) == KEYS
 
 
