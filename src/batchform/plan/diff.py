@@ -27,7 +27,7 @@ PENDING = "pending"
 CHANGED = "changed"
 REQUESTED = "requested"
 RETRY = "retry"
-REREAD = "reread"  # failed because its answer is read otherwise than when it came: nobody asked to pay for another
+FOR_APPLY = "for_apply"  # failed in a way that only a reviewed apply pays for again: see `sent_again`
 EXHAUSTED = "exhausted"
 KEEP = "keep"
 RETURNED = "returned"
@@ -38,7 +38,7 @@ REDELIVER = "redeliver"
 FORGET = "forget"
 REMOVE = "remove"
 QUIET_ABSENT = "quiet_absent"
-RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, REREAD)
+RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     if idempotency.on_prompt_change == "keep" and idempotency.on_row_change == "keep":
         kept.append("realm_same")
     pruned = f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
-    retryable = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
+    by_sync = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
+    retryable = ", ".join(literal(c) for c in sent_again(spec))
     unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
     through = recorded.delivered_through
     undelivered = "true" if through is None else f"answer_serial > {through}"
@@ -193,7 +194,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
             AND failure_parse IS DISTINCT FROM {literal(spec.parse_digest)} THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
             CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN
-                CASE WHEN tag = answer_tag THEN '{REREAD}' ELSE '{RETRY}' END
+                CASE WHEN tag = answer_tag OR failure NOT IN ({by_sync}) THEN '{FOR_APPLY}' ELSE '{RETRY}' END
             ELSE '{EXHAUSTED}' END
         WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'
         WHEN status IN ('absent', 'gone') AND {unchanged} THEN '{RETURNED}'
@@ -213,8 +214,17 @@ def _row_same(fingerprints: Mapping[str, str]) -> str:
     return f"CASE l.fp_columns {cases} ELSE false END"
 
 
+def sent_again(spec: ResolvedSpec) -> tuple[str, ...]:
+    """Failure classes that apply sends again: those of `retry.on`, and what a cancelled job did not come to.
+
+    Left to apply, which somebody reviews, are the cancelled (whoever cancels a job does not want sync to send it again
+    at once) and answers that fail only because they are read otherwise than when they came.
+    """
+    return tuple(dict.fromkeys((*spec.retry.on, "cancelled")))
+
+
 def _why_exhausted(spec: ResolvedSpec, failure: str, attempt: int) -> str:
-    if failure not in spec.retry.on:
+    if failure not in sent_again(spec):
         return f"failed: {failure} is not in retry.on"
     return f"failed: {failure} after {attempt} of {spec.retry.max_attempts} attempts"
 

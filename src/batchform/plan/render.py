@@ -241,7 +241,7 @@ class CandidateRenderer:
 
     def _may_retry(self, failure: str, attempts: int) -> bool:
         retry = self._spec.retry
-        return failure in retry.on and attempts < retry.max_attempts
+        return failure in first.sent_again(self._spec) and attempts < retry.max_attempts
 
     def _consider(
         self,
@@ -303,7 +303,7 @@ class CandidateRenderer:
                 "SELECT p.key_hash, 2, 'in_flight' FROM bf_prints p SEMI JOIN (SELECT request_fp FROM "
                 f"{self._recorded.relation} WHERE status = 'in_flight') f ON p.request_fp = f.request_fp"
             )
-            retryable = ", ".join(literal(c) for c in self._spec.retry.on) or "NULL"
+            retryable = ", ".join(literal(c) for c in first.sent_again(self._spec))
             kinds.append(
                 "SELECT p.key_hash, 1, 'refused ' || f.failure FROM bf_prints p JOIN (SELECT request_fp, failure FROM "
                 f"{self._recorded.relation} WHERE status = 'failed' AND (failure NOT IN ({retryable}) "
@@ -339,7 +339,7 @@ def _reason(state: dict[str, Any]) -> Reason:
     """The first component that differs explains the row; it never decides anything."""
     if state["class"] == first.REQUESTED:
         return Reason.REQUESTED
-    if state["class"] in (first.RETRY, first.REREAD):
+    if state["class"] in (first.RETRY, first.FOR_APPLY):
         return Reason.PREVIOUS_EXPIRED if state["failure"] == "expired" else Reason.PREVIOUS_FAILED
     if not state["known"] or (state["class"] == first.PENDING and not state["answered"]):
         return Reason.NEW_KEY
