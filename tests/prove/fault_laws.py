@@ -21,7 +21,7 @@ SCENARIO: Final = Scenario("faults", lambda _: None)
 CODES: Final = (0, 1, 5, 6, 7, 8)
 _EXPORT: Final = ("ledger", "export", "{to}", "--format", "jsonl")
 _CHANGES_TEXT: Final = "huge_rows"
-_LEAVES_INPUTS: Final = "ignored"
+_SAYS_DONE: Final = ("ignored", "nonsense")  # answers of 200 for what was not done
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def judge(world: World, schedule: Schedule, said: Sequence[Ran], expected: Facts
         assert found.bill == expected.bill, "the bill differs"
         _own_rows(world, expected, whole=False)
     else:
-        compare(found, expected)
+        compare(found, expected, regroups=False)
     leftovers(world, SCENARIO, kills=0)
 
 
@@ -66,7 +66,7 @@ def judge_limit(world: World, schedule: Schedule, said: Sequence[Ran], expected:
     assert second["cancelled_at"] is None, "the job that has the rows was cancelled"
     bill, at_work = world.bill(), any(f["do"]["type"] == "ends" for f in schedule.faults)
     if not at_work:
-        assert bill == Counter({digest: 2 for digest in expected.bill}), f"it had ended, so it is paid for: {bill}"
+        assert bill == Counter(dict.fromkeys(expected.bill, 2)), f"it had ended, so it is paid for: {bill}"
         assert any("paid" in line for line in told), f"that it is paid for was not told: {told}"
     elif "ignored" not in schedule.types and "keeps_results" not in schedule.types:
         assert surplus["cancelled_at"] is not None and bill == expected.bill, f"it goes on: {told}"
@@ -75,7 +75,7 @@ def judge_limit(world: World, schedule: Schedule, said: Sequence[Ran], expected:
     assert (world.project / SCENARIO.destination).read_bytes() == expected.destination, "the destination differs"
 
 
-# --- what was said -----------------------------------------------------------------------------------------------------
+# --- what was said ---------------------------------------------------------------------------------------------------
 
 
 def _messages(schedule: Schedule, said: Sequence[Ran]) -> None:
@@ -91,12 +91,13 @@ def _messages(schedule: Schedule, said: Sequence[Ran]) -> None:
         told = len(error.strip().splitlines()) > 1 or any(word in error for word in ("Run ", "run ", "Check "))
         assert told, f"it does not say what to do, {shown}"
     stopped = [ran for ran in said if ran.code == 1]
-    statuses = {str(f["do"]["status"]) for f in schedule.faults if f["do"]["type"] == "error"}
-    if stopped and len(schedule.types) == 1 and statuses:
+    refusals = [f["do"] for f in schedule.every_fault if f["do"]["type"] == "error" and f["do"].get("when") != "after"]
+    statuses = {str(do["status"]) for do in refusals}
+    if stopped and refusals and len(refusals) == len(schedule.every_fault):
         assert any(f"HTTP {s}" in stopped[0].err for s in statuses), f"what happened is not named: {stopped[0].err}"
 
 
-# --- what the service did ----------------------------------------------------------------------------------------------
+# --- what the service did --------------------------------------------------------------------------------------------
 
 
 def _nobody_was_cancelled(world: World) -> None:
@@ -106,7 +107,7 @@ def _nobody_was_cancelled(world: World) -> None:
 
 def _inputs(world: World, schedule: Schedule) -> None:
     """A service that only says that it deletes keeps what it has: it goes by itself after 48 hours."""
-    if _LEAVES_INPUTS in schedule.types:
+    if any(f["call"] == "files.delete" and f["do"]["type"] in _SAYS_DONE for f in schedule.every_fault):
         world.pass_time(48 * 3600)
 
 
@@ -169,7 +170,7 @@ def _is_good(response: Any) -> bool:
     return candidates[0].get("finishReason") == "STOP" and any(p.get("text") and not p.get("thought") for p in parts)
 
 
-# --- what became of the rows -------------------------------------------------------------------------------------------
+# --- what became of the rows -----------------------------------------------------------------------------------------
 
 
 def _own_rows(world: World, expected: Facts, *, whole: bool) -> set[str]:

@@ -27,8 +27,21 @@ from crash_matrix import work_folder
 from crash_world import Ran, warm_up
 from fault_laws import judge, judge_limit, undisturbed
 from fault_schedules import (
-    APPLY, BASES, CERTAIN, HOUR, SYNC, Base, Schedule, beyond_the_window, lagging, outages, pairs, pairs_of_recovery,
-    results_gone, singles, slow_calls,
+    APPLY,
+    BASES,
+    CERTAIN,
+    HOUR,
+    SYNC,
+    Base,
+    Schedule,
+    beyond_the_window,
+    lagging,
+    outages,
+    pairs,
+    pairs_of_recovery,
+    results_gone,
+    singles,
+    slow_calls,
 )  # fmt: skip
 from fault_world import SETTLE, World
 
@@ -38,6 +51,7 @@ ROUNDS: Final = 10
 LIMIT: Final = "list lag beyond the window"
 _BY_CALL: Final = ("outages", "slow calls", "results gone")
 UNKNOWN: Final = 8
+AGAIN: Final = "the next run tries again"  # what is told of an input that could not be deleted
 LOG: Final[dict[str, Any]] = {"call": "*", "times": "all", "do": {"type": "slow", "seconds": 0}}
 """A fault that does nothing: the log of what fired is then a log of all calls."""
 
@@ -67,7 +81,7 @@ class Matrix:
     def close(self) -> None:
         self._world.__exit__()
 
-    # --- undisturbed runs ------------------------------------------------------------------------------------------
+    # --- undisturbed runs --------------------------------------------------------------------------------------------
 
     def calls(self, base: Base) -> Counter[str]:
         """How often the run of a base makes each of the calls that faults are to happen to."""
@@ -90,7 +104,7 @@ class Matrix:
             self._expected[wanted] = undisturbed(self._world)
         return self._expected[wanted]
 
-    # --- a schedule ------------------------------------------------------------------------------------------------
+    # --- a schedule --------------------------------------------------------------------------------------------------
 
     def run(self, group: str, schedule: Schedule) -> Outcome:
         """Carry out a schedule and judge it."""
@@ -106,7 +120,7 @@ class Matrix:
             world.server.set_faults(())
             (judge_limit if group == LIMIT else judge)(world, schedule, said, expected)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding about this schedule)
-            failure = _told(error, said)
+            failure = _told(error)
         ended = " ".join(str(ran.code) for ran in said)
         return Outcome(group, schedule.name, state, ended, time.monotonic() - began, failure)
 
@@ -135,7 +149,7 @@ class Matrix:
         """
         said = [self._world.run(base.command)]
         for _ in range(ROUNDS):
-            if said[-1].code == 0:
+            if said[-1].code == 0 and AGAIN not in said[-1].err:
                 return said
             self._world.pass_time(SETTLE / 3 if said[-1].code == UNKNOWN else 2 * SETTLE)
             said.append(self._world.run(SYNC))
@@ -160,13 +174,13 @@ class Matrix:
         return "idle" if missed else "fired"
 
 
-def _told(error: Exception, said: list[Ran]) -> str:
+def _told(error: Exception) -> str:
     if isinstance(error, AssertionError):
         return str(error)
     return "".join(traceback.format_exception(error))[-3000:]
 
 
-# --- all schedules -----------------------------------------------------------------------------------------------------
+# --- all schedules ---------------------------------------------------------------------------------------------------
 
 
 def schedules(matrix: Matrix, *, full: bool = False, only: str = "") -> Iterator[tuple[str, Schedule]]:
@@ -219,7 +233,18 @@ def tallies(outcomes: Iterable[Outcome]) -> list[Tally]:
     return list(found.values())
 
 
-# --- lanes -------------------------------------------------------------------------------------------------------------
+def _counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """For the table of `make prove`. at once: ended well by the one command that the faults happened to."""
+    found = list(outcomes)
+    return {
+        "schedules": len(found),
+        "of which all faults happened": sum(o.state == "fired" for o in found),
+        "got over at once": sum(o.ended == "0" for o in found),
+        "failures": sum(bool(o.failure) for o in found),
+    }
+
+
+# --- lanes -----------------------------------------------------------------------------------------------------------
 
 _matrix: Matrix | None = None
 
@@ -272,9 +297,10 @@ def main() -> int:
         given.report.write_text("".join(json.dumps(asdict(o)) + "\n" for o in outcomes), encoding="utf-8")
     for t in tallies(outcomes):
         print(  # noqa: T201
-            f"{t.group:38} {t.schedules:5} schedules  {t.fired:5} fired  {t.idle:4} idle  {len(t.failures):3} failures  "
+            f"{t.group:38} {t.schedules:5} schedules {t.fired:5} fired {t.idle:4} idle {len(t.failures):3} failures "
             f"{t.seconds:7.1f} s"
         )
+    print(json.dumps(_counts(outcomes)))  # noqa: T201
     return 1 if any(o.failure for o in outcomes) else 0
 
 

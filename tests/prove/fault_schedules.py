@@ -36,8 +36,8 @@ SHOWN: Final = _types(ResultKind)
 KEEPS_ANSWERS: Final = frozenset(
     {"shuffled", "rows_doubled", "unknown_rows", "unknown_fields", "huge_rows", "line_ends"}
 )
-TAKES: Final = FATES | (SHOWN - KEEPS_ANSWERS)
-"""Kinds that take answers away: their rows are sent again, or end failed."""
+SPOILS: Final = SHOWN - KEEPS_ANSWERS
+"""Kinds that spoil answers on their way: each happens once, and then always."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One run with its faults. backend: settings that it needs; surplus: jobs that the faults make beyond the shards."""
+    """One run with its faults. backend: settings that it needs."""
 
     base: Base
     faults: tuple[Fault, ...]
@@ -80,8 +80,9 @@ class Schedule:
 
 
 def _takes(fault: Fault) -> bool:
-    """Whether a fault takes answers away: a results file that is refused for good does, too."""
-    return fault["do"]["type"] in TAKES or (fault["call"] == "files.download" and fault.get("times") == "all")
+    """Whether a fault takes answers away. Those that are spoilt on their way are fetched again, so it must be always."""
+    kind, always = fault["do"]["type"], fault.get("times") == "all"
+    return kind in FATES or (always and (kind in SPOILS or fault["call"] == "files.download"))
 
 
 def _named(fault: Fault) -> str:
@@ -107,7 +108,7 @@ BASES: Final = (
 )
 
 
-# --- single faults -----------------------------------------------------------------------------------------------------
+# --- single faults ---------------------------------------------------------------------------------------------------
 
 
 def singles(base: Base, counts: Counter[str], *, full: bool = False) -> Iterator[Schedule]:
@@ -123,6 +124,8 @@ def singles(base: Base, counts: Counter[str], *, full: bool = False) -> Iterator
         for samples in by_type.values():
             for sample, nth in _spread(samples, calls, full=full):
                 yield _single(base, sample, nth)
+                if sample.do["type"] in SPOILS:
+                    yield _single(base, sample, nth, times="all")
 
 
 def _applies(base: Base, sample: Sample) -> bool:
@@ -140,11 +143,10 @@ def _spread(samples: Sequence[Sample], calls: int, *, full: bool) -> Iterator[tu
         yield samples[i % len(samples)], i % calls + 1
 
 
-def _single(base: Base, sample: Sample, nth: int) -> Schedule:
-    also: Fault = {"nth": nth}
+def _single(base: Base, sample: Sample, nth: int, **also: Any) -> Schedule:
     if sample.call == "batches.get" and sample.do["type"] in SHOWN:
-        also = {"nth": 1 + (nth - 1) % 6, "match": {"state": "SUCCEEDED"}}
-    return Schedule(base, (sample.fault(**also),), _settings(sample.do))
+        also |= {"nth": 1 + (nth - 1) % 6, "match": {"state": "SUCCEEDED"}}
+    return Schedule(base, (sample.fault(**{"nth": nth, **also}),), _settings(sample.do))
 
 
 def _settings(do: Any) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _settings(do: Any) -> dict[str, Any]:
     return {"poll": 4 * HOUR} if waits else {}
 
 
-# --- what the catalogue does not have ----------------------------------------------------------------------------------
+# --- what the catalogue does not have --------------------------------------------------------------------------------
 
 _DOWN: Final = (
     {"type": "error", "status": 503},
@@ -188,7 +190,7 @@ def results_gone(base: Base) -> Iterator[Schedule]:
                            "do": {"type": "error", "status": 403}},))  # fmt: skip
 
 
-# --- pairs -------------------------------------------------------------------------------------------------------------
+# --- pairs -----------------------------------------------------------------------------------------------------------
 
 ONE: Final = Base("one submission", (), shards=1)
 _NOT_ANSWERED: Final = ("{type: drop, when: after}", "{type: drop}")
