@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -189,23 +190,30 @@ def check_rows(files: Sequence[RowsFile]) -> None:
         return
     import duckdb
 
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
-        con.execute(f"SET temp_directory = {literal(spill)}; SET memory_limit = '512MB'")
-        for file in files:
-            try:
-                problem = _row_problem(con, file)
-            except duckdb.Error as error:
-                problem = str(error).splitlines()[0]
-            if problem:
-                raise _bug(f"{file.path} of spec {file.spec}: {problem}")
-        for spec in {f.spec for f in files}:
-            mine = [f for f in files if f.spec == spec]
-            if sum(f.rows for f in mine) <= _CHECK_KEYS_UP_TO:
-                twice = con.execute(
-                    f"SELECT key_hash FROM {parquet([f.path for f in mine])} GROUP BY 1 HAVING count(*) > 1 LIMIT 1"
-                ).fetchone()
-                if twice:
-                    raise _bug(f"spec {spec}: one commit has key hash {twice[0]} twice")
+    con = _checking(os.getpid()).cursor()
+    for file in files:
+        try:
+            problem = _row_problem(con, file)
+        except duckdb.Error as error:
+            problem = str(error).splitlines()[0]
+        if problem:
+            raise _bug(f"{file.path} of spec {file.spec}: {problem}")
+    for spec in {f.spec for f in files}:
+        mine = [f for f in files if f.spec == spec]
+        if sum(f.rows for f in mine) <= _CHECK_KEYS_UP_TO:
+            twice = con.execute(
+                f"SELECT key_hash FROM {parquet([f.path for f in mine])} GROUP BY 1 HAVING count(*) > 1 LIMIT 1"
+            ).fetchone()
+            if twice:
+                raise _bug(f"spec {spec}: one commit has key hash {twice[0]} twice")
+
+
+@cache
+def _checking(pid: int) -> DuckDBPyConnection:  # noqa: ARG001  (a forked process must not use its parent's)
+    """What looks at each commit's rows: to open a database costs more than to look. Never spills to disk."""
+    import duckdb
+
+    return duckdb.connect(config={"memory_limit": "512MB", "threads": 1, "temp_directory": ""})
 
 
 def _row_problem(con: DuckDBPyConnection, file: RowsFile) -> str:
