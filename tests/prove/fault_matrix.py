@@ -1,6 +1,6 @@
 """The fault matrix: every kind of fault at every call of a run with several shards, and pairs over one submission.
 
-    python tests/prove/fault_matrix.py [--every N] [--only TEXT] [--full] [--lanes N] [--report FILE]
+    python tests/prove/fault_matrix.py [--every N] [--group TEXT] [--only TEXT] [--full] [--lanes N] [--report FILE]
 
 Each schedule: a project and a service set back to the start, the command with its faults, what its messages tell a user
 to do, and the laws. Prints counts by base; the exit code is 1 when a law was broken.
@@ -120,7 +120,7 @@ class Matrix:
             world.server.set_faults(())
             (judge_limit if group == LIMIT else judge)(world, schedule, said, expected)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding about this schedule)
-            failure = _told(error)
+            failure = _told(error, said)
         ended = " ".join(str(ran.code) for ran in said)
         return Outcome(group, schedule.name, state, ended, time.monotonic() - began, failure)
 
@@ -174,19 +174,19 @@ class Matrix:
         return "idle" if missed else "fired"
 
 
-def _told(error: Exception) -> str:
-    if isinstance(error, AssertionError):
-        return str(error)
-    return "".join(traceback.format_exception(error))[-3000:]
+def _told(error: Exception, said: list[Ran]) -> str:
+    """The law that was broken, or where it went wrong, and what the first command said last."""
+    law = str(error) if isinstance(error, AssertionError) else "".join(traceback.format_exception(error))[-3000:]
+    return law + (f"\n    | {said[0].err.strip()[-600:]}" if said else "")
 
 
 # --- all schedules ---------------------------------------------------------------------------------------------------
 
 
-def schedules(matrix: Matrix, *, full: bool = False, only: str = "") -> Iterator[tuple[str, Schedule]]:
-    """Every schedule with the name of its group. only: text that names of groups and schedules hold."""
+def schedules(matrix: Matrix, *, full: bool = False, group: str = "") -> Iterator[tuple[str, Schedule]]:
+    """Every schedule with the name of its group. group: text that those of interest hold; others may be left out."""
     for base in BASES:
-        if not any(only in name or only.startswith(name) for name in (f"single: {base.name}", *_BY_CALL)):
+        if not any(group in name for name in (f"single: {base.name}", *_BY_CALL)):
             continue
         counts = matrix.calls(base)
         for schedule in singles(base, counts, full=full):
@@ -249,6 +249,16 @@ def _counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
 _matrix: Matrix | None = None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Which schedules: of groups whose name holds `group`, whose own name holds `only`, each `every`-th."""
+
+    full: bool
+    group: str
+    only: str
+    every: int
+
+
 def _open(folder: Path) -> None:
     global _matrix
     _matrix = Matrix(folder / f"lane{os.getpid()}")
@@ -259,33 +269,34 @@ def _play(job: tuple[str, Schedule]) -> Outcome:
     return _matrix.run(*job)
 
 
-def _all(given: tuple[bool, str, int]) -> list[tuple[str, Schedule]]:
-    full, only, every = given
+def _all(chosen: Chosen) -> list[tuple[str, Schedule]]:
     assert _matrix is not None
-    found = [(group, s) for group, s in schedules(_matrix, full=full, only=only) if only in f"{group}: {s.name}"]
-    return found[::every]
+    every = schedules(_matrix, full=chosen.full, group=chosen.group)
+    return [(group, s) for group, s in every if chosen.group in group and chosen.only in s.name][:: chosen.every]
 
 
-def run_lanes(lanes: int, folder: Path, *, full: bool, only: str, every: int) -> Iterator[Outcome]:
+def run_lanes(lanes: int, folder: Path, chosen: Chosen) -> Iterator[Outcome]:
     """All schedules, in processes side by side."""
     warm_up()
     with multiprocessing.get_context("fork").Pool(lanes, _open, (folder,)) as pool:
-        work = pool.apply(_all, ((full, only, every),))
+        work = pool.apply(_all, (chosen,))
         yield from pool.imap_unordered(_play, work)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="each n-th schedule only")
-    parser.add_argument("--only", default="", help="schedules whose group and name hold this text")
+    parser.add_argument("--group", default="", help="groups whose name holds this text")
+    parser.add_argument("--only", default="", help="schedules whose name holds this text")
     parser.add_argument("--full", action="store_true", help="every example of every kind at every call")
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="processes at work side by side")
     parser.add_argument("--report", type=Path, help="also write the outcomes there, as JSON lines")
     parser.add_argument("--verbose", action="store_true", help="a line for each schedule")
     given = parser.parse_args()
+    chosen = Chosen(given.full, given.group, given.only, given.every)
     folder, outcomes = work_folder(), []
     try:
-        for outcome in run_lanes(given.lanes, folder, full=given.full, only=given.only, every=given.every):
+        for outcome in run_lanes(given.lanes, folder, chosen):
             outcomes.append(outcome)
             if given.verbose or outcome.failure:
                 print(f"{outcome.state} [{outcome.ended}] {outcome.seconds:.1f} s  {outcome.group}: {outcome.name}")  # noqa: T201

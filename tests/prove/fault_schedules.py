@@ -37,7 +37,9 @@ KEEPS_ANSWERS: Final = frozenset(
     {"shuffled", "rows_doubled", "unknown_rows", "unknown_fields", "huge_rows", "line_ends"}
 )
 SPOILS: Final = SHOWN - KEEPS_ANSWERS
-"""Kinds that spoil answers on their way: each happens once, and then always."""
+"""Kinds that spoil answers on their way: each happens once, and then as often as results are fetched."""
+FETCHED: Final = (4, 9)
+"""How often one job is fetched at most, the look before counted in; and when the file is torn each time."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class Schedule:
 
 
 def _takes(fault: Fault) -> bool:
-    """Whether a fault takes answers away. Those that are spoilt on their way are fetched again, so it must be always."""
-    kind, always = fault["do"]["type"], fault.get("times") == "all"
-    return kind in FATES or (always and (kind in SPOILS or fault["call"] == "files.download"))
+    """Whether a fault takes answers away. What is spoilt on its way is fetched again: it must be always."""
+    kind, often = fault["do"]["type"], fault.get("times", 1) != 1
+    return kind in FATES or (often and (kind in SPOILS or fault["call"] == "files.download"))
 
 
 def _named(fault: Fault) -> str:
@@ -125,7 +127,7 @@ def singles(base: Base, counts: Counter[str], *, full: bool = False) -> Iterator
             for sample, nth in _spread(samples, calls, full=full):
                 yield _single(base, sample, nth)
                 if sample.do["type"] in SPOILS:
-                    yield _single(base, sample, nth, times="all")
+                    yield _single(base, sample, nth, times=FETCHED[sample.do["type"] == "torn"])
 
 
 def _applies(base: Base, sample: Sample) -> bool:
