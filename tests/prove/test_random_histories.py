@@ -11,7 +11,7 @@ from history_machine import Histories
 from history_process import KILLED
 from history_truth import over_budget, paid_twice
 from history_world import World
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from batchform.emulator.faults import catalogue
@@ -24,19 +24,22 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHFORM_DEBUG", "1")
 
 
+@pytest.mark.timeout(600)  # on a machine that has much else to do
 def test_random_histories() -> None:
+    """The long form, and the shrinking of what it finds: history_run.py."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Histories,
         settings=settings(
-            max_examples=5,
-            stateful_step_count=8,
+            max_examples=4,
+            stateful_step_count=6,
             derandomize=True,
+            phases=[Phase.generate],
             deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
         ),
     )
-    assert Histories.totals["commands"] > 30 and Histories.totals["charges checked"] > 30
+    assert Histories.totals["commands"] > 20 and Histories.totals["charges checked"] > 20
 
 
 def test_the_laws_notice_what_is_paid_twice() -> None:
