@@ -131,7 +131,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    # --- commands --------------------------------------------------------------------------------------------------
+    # --- commands ----------------------------------------------------------------------------------------------------
 
     def run(self, command: Command) -> Ran:
         """A command line in this process."""
@@ -143,7 +143,7 @@ class World:
     def ask(self, *commands: Command) -> list[Ran]:
         return [self.run(command) for command in commands]
 
-    # --- the service -----------------------------------------------------------------------------------------------
+    # --- the service -------------------------------------------------------------------------------------------------
 
     def bill(self) -> Counter[str]:
         """Digests of the requests that were charged for, and how often."""
