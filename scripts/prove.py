@@ -32,7 +32,11 @@ class Part:
 
 PARTS = (
     Part("crash", "each command killed at each of its effects", ("tests/prove/crash_matrix.py",)),
-    Part("faults", "each fault of the service at each call, and pairs of them", ("tests/prove/fault_matrix.py", "--every", "3")),
+    Part(
+        "faults",
+        "each fault of the service at each call, and pairs of them",
+        ("tests/prove/fault_matrix.py", "--every", "3"),
+    ),
     Part("histories", "random histories of a project, over months of virtual time", ("tests/prove/history_run.py",)),
 )
 
