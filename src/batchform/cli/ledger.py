@@ -44,10 +44,10 @@ def list_segments(common: Common) -> None:
 
 
 @ledger_command.command("verify")
-@click.option("--deep", is_flag=True, help="Also compare with the destinations and with the services' lists of jobs.")
+@click.option("--deep", is_flag=True, help="Also ask the services for jobs that the ledger should know.")
 @common
 def verify_command(common: Common, *, deep: bool) -> int:
-    """Check that head, segments, archives and row states hold together. Changes nothing, and waits for nobody.
+    """Check that head, segments, archives, row states and destinations agree. Changes nothing, and waits for nobody.
 
     Each finding names the command that mends it. Exit code 1 if there is an error among them.
     """
@@ -66,8 +66,8 @@ def verify_command(common: Common, *, deep: bool) -> int:
             findings = verify(ledger, con)
         finally:
             con.close()
-        if deep and not any(f.file == "head.json" and f.severity == "error" for f in findings):
-            findings = worst_first([*findings, *_deep(session, ledger)])
+        if not any(f.severity == "error" for f in findings):
+            findings = worst_first([*findings, *_beside(session, ledger, services=deep)])
     errors = [f for f in findings if f.severity == "error"]
     if common.as_json:
         click.echo(json.dumps({"ok": not errors, "findings": [_shown(f) for f in findings]}))
@@ -79,13 +79,13 @@ def verify_command(common: Common, *, deep: bool) -> int:
     return 1 if errors else 0
 
 
-def _deep(session: Session, ledger: Ledger) -> list[Finding]:
-    """What the ledger alone cannot know: destinations as they are, jobs as the services list them."""
+def _beside(session: Session, ledger: Ledger, *, services: bool) -> list[Finding]:
+    """What the ledger alone cannot know: destinations as they are, and jobs as the services list them."""
     from functools import partial
 
     from batchform.run.audit import check_destination, check_services
 
-    found = list(check_services(ledger, session.project, session.backends))
+    found = list(check_services(ledger, session.project, session.backends)) if services else []
     for spec in session.project.specs:
         if spec.name in ledger.specs():
             found += check_destination(
