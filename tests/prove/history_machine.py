@@ -43,7 +43,7 @@ ACCIDENTS: Final = st.lists(
         accident, st.integers(0, 999), st.integers(0, 999), st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 2, 5])
     ),
     min_size=1,
-    max_size=3,
+    max_size=5,
 )
 EXPECTED: Final = frozenset({0, 3, 6, 8})  # where nothing interferes: done, over a budget, failed rows, unknown
 TOLD_OFF: Final = frozenset({1, 4, 5, 7, KILLED})
@@ -162,11 +162,12 @@ class Histories(RuleBasedStateMachine):
         if "Recorded: 1 row" in done.out:
             self.reruns.append((wire(number), jobs))
 
-    @rule(what=st.sampled_from(["cancel", "cancel", "delete"]), index=st.integers(0, 3))
-    def tell_a_job(self, what: str, index: int) -> None:
+    @rule(what=st.sampled_from(["cancel", "cancel", "delete"]), index=st.integers(0, 3), accidents=ACCIDENTS)
+    def tell_a_job(self, what: str, index: int, accidents: list[Accident]) -> None:
         listed = json.loads(self._run("jobs", "list", "--json", *(["--open"] if what == "cancel" else [])).out)
         tags = [job["tag"] for job in listed]
         if index < len(tags):
+            self.world.accidents.schedule(accidents)
             self._run("jobs", what, tags[index], also=frozenset({1, 64}))
 
     # --- what happens to them --------------------------------------------------------------------------------------
