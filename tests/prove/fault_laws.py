@@ -68,6 +68,10 @@ def judge_limit(world: World, schedule: Schedule, said: Sequence[Ran], expected:
     if not at_work:
         assert bill == Counter(dict.fromkeys(expected.bill, 2)), f"it had ended, so it is paid for: {bill}"
         assert any("paid" in line for line in told), f"that it is paid for was not told: {told}"
+    elif any("could not be cancelled" in line for line in told):
+        refused = {do.get("status") for f in schedule.faults if (do := f["do"])["type"] == "error"}
+        assert refused <= {400, 401, 403, 404, 409} and refused, f"it was not tried again: {told}"
+        assert any("batchform jobs cancel" in line for line in told), f"how to cancel it was not told: {told}"
     elif "ignored" not in schedule.types and "keeps_results" not in schedule.types:
         assert surplus["cancelled_at"] is not None and bill == expected.bill, f"it goes on: {told}"
     [verified] = world.ask(VERIFY)

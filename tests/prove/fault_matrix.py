@@ -117,7 +117,7 @@ class Matrix:
             if group == LIMIT:
                 said += self._later()
             state = self._fired(schedule)
-            world.server.set_faults(())
+            world.server.set_faults([f for f in schedule.faults if f.get("times") == "all"])
             (judge_limit if group == LIMIT else judge)(world, schedule, said, expected)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding about this schedule)
             failure = _told(error, said)

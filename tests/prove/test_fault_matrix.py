@@ -59,7 +59,8 @@ def test_a_job_that_is_listed_within_the_settle_window_is_paid_for_once(matrix: 
 def test_a_job_that_is_listed_later_is_found_told_and_cancelled(matrix: Matrix) -> None:
     late = fault("batches.create", type="list_lag", seconds=3 * 3600.0)
     at_work = fault("batches.create", type="ends", state="SUCCEEDED", share=1, seconds=72000.0)
-    outcome = matrix.run(LIMIT, Schedule(ONE, (late, LOST, at_work)))
+    busy = fault("batches.cancel", type="error", status=504)
+    outcome = matrix.run(LIMIT, Schedule(ONE, (late, LOST, at_work, busy)))
     assert not outcome.failure and outcome.state == "fired", outcome
 
 

@@ -22,6 +22,8 @@ from batchform.run.settle import is_settled, not_submitted, settles_at, submitte
 _LATE: Final = timedelta(days=14)
 """How long a job that was given up on is still looked for."""
 _SKEW: Final = timedelta(minutes=10)
+_CANCELS: Final = 4
+_PASSING: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,19 @@ def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: Remote
     if not _is_ours(ctx, record, job):
         ctx.tell_once(f"Job {job.name} has the name of {beside}, but another ledger may have made it: left alone.")
         return
-    try:
-        backend.cancel(job.name)
-    except BackendError as error:
-        ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled: {error}")
-    else:
-        ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
+    for attempt in range(1, _CANCELS + 1):
+        try:
+            backend.cancel(job.name)
+        except BackendError as error:
+            if attempt < _CANCELS and error.status in _PASSING:
+                ctx.clock.sleep(max(error.retry_after or 0.0, 2.0**attempt))
+                continue
+            mine = ctx.ledger.control().jobs[record.tag].job == job.name
+            way_out = f" (`batchform jobs cancel {record.tag}` tries again)" if mine else ""
+            ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled{way_out}: {error}")
+        else:
+            ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
+        return
 
 
 def _is_ours(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
