@@ -180,7 +180,7 @@ class Histories(RuleBasedStateMachine):
     def kill(self, edits: Edits, line: Line, share: float) -> None:
         self._edit(edits)
         self.killed = True
-        done = self.world.kill(int(share * _PLACES[line[0]]), *line)
+        done = self.world.kill(int(share**2 * _PLACES[line[0]]), *line)  # most have few effects
         self.totals["kills"] += done.code == KILLED
         self._looked_at(done)
         self._verify()
