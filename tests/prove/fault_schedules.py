@@ -189,8 +189,8 @@ def slow_calls(base: Base, counts: Counter[str]) -> Iterator[Schedule]:
 
 
 def results_gone(base: Base) -> Iterator[Schedule]:
-    """Results that the service deleted before anybody came for them: 403, for good."""
-    yield Schedule(base, ({"call": "files.download", "times": "all", "match": {"state": "SUCCEEDED"},
+    """Results that the service deleted before anybody came for them: 403, for good. Those of retries are there."""
+    yield Schedule(base, ({"call": "files.download", "times": "all", "match": {"tag": "*-a1"},
                            "do": {"type": "error", "status": 403}},))  # fmt: skip
 
 
