@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from batchform.ports import Backend, Blobs, Delivered, Destination, Source
     from batchform.run.context import Backends, Progress, RunContext
 
-MEMORY_LIMIT = "512MB"
+# Measured on a million rows: with less, the joins of a plan spill; with more, they are not faster, only larger.
+MEMORY_LIMIT = "320MB"
 
 
 class SystemClock:
@@ -86,8 +87,7 @@ class Session:
             self.backends.close()
         for emulator in self._emulators:
             emulator.__exit__(None, None, None)
-        for database in self._databases.values():
-            database.close()
+        self.release_memory()
         if self._scratch is not None:
             self._scratch.close()
 
@@ -138,6 +138,11 @@ class Session:
             threads = os.cpu_count() or 2
             self._databases[extra] = connect(self.scratch, memory_limit=MEMORY_LIMIT, threads=threads, allowed=allowed)
         return self._databases[extra].cursor()
+
+    def release_memory(self) -> None:
+        """Close DuckDB between the stages of a command: it keeps what one stage has read until another needs room."""
+        while self._databases:
+            self._databases.popitem()[1].close()
 
     def source(self, spec: ResolvedSpec) -> Source:
         from batchform.adapters.sources import make_source
