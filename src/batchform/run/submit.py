@@ -271,18 +271,18 @@ class Submitter:
         refusals = self._quota.get(name, (None, 0))[1] + 1
         if refusals > _QUOTA_WAITS:
             self._full.add(name)
-            ctx.progress.note(f"{error.message}. Backend {name} refused {refusals} times in a row and is left alone.")
+            ctx.progress.note(f"{_sentence(error)} Backend {name} refused {refusals} times in a row and is left alone.")
             return False
         wait = min(_QUOTA_LONGEST_WAIT, _QUOTA_FIRST_WAIT * 2 ** (refusals - 1)) * (0.8 + 0.4 * ctx.rng.random())
         wait = max(wait, error.retry_after or 0.0)
         self._quota[name] = (ctx.clock.now() + timedelta(seconds=wait), refusals)
-        ctx.progress.note(f"{error.message}. {work.shard.tag} stays queued for at least {wait:.0f} s.")
+        ctx.progress.note(f"{_sentence(error)} {work.shard.tag} stays queued for at least {wait:.0f} s.")
         return False
 
     def _look_for(self, record: JobRecord, error: OutcomeUnknown) -> None:
         """A job may exist: look for it for a moment, else leave the intent open for the next run to settle."""
         ctx = self._ctx
-        ctx.progress.note(f"{error.message}. Looking for the job.")
+        ctx.progress.note(f"{_sentence(error)} Looking for the job.")
         for lookup in range(_LOOKUPS):
             try:
                 adopted = recover(ctx, tags=[record.tag]).adopted
@@ -317,6 +317,11 @@ class Submitter:
             tag, path = work.shard.tag, self._bundle / work.shard.rows_path
             refuse_changed(self._ctx, work.plan.name, path, since=self._as_planned[tag], own=self._own)
             self._as_planned[tag] = serial
+
+
+def _sentence(error: BackendError) -> str:
+    """An error's message with one full stop, whatever the client library ended it with."""
+    return f"{error.message.rstrip('.')}."
 
 
 def has_room(ctx: RunContext, backend: str, tokens: int) -> bool:
