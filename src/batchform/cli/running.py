@@ -35,7 +35,7 @@ def apply_command(
 
     Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
     """
-    from batchform.cli.wiring import open_session
+    from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
     from batchform.run.reconcile import apply_plan
@@ -44,7 +44,7 @@ def apply_command(
         raise UsageError(
             "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}"
         )
-    with open_session(common) as session:
+    with open_session(common, memory=RUNNING_MEMORY) as session:
         with make_progress_for(common) as progress:
             bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
@@ -82,10 +82,10 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
 
     Failed rows are sent again as far as the spec's `retry` allows; nothing else is sent.
     """
-    from batchform.cli.wiring import open_session
+    from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.run.reconcile import sync
 
-    with open_session(common) as session:
+    with open_session(common, memory=RUNNING_MEMORY) as session:
         specs = session.select(select)
         with make_progress_for(common) as progress:
             ctx = session.run_context(progress)

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from batchform.ports import Backend, Blobs, Delivered, Destination, Source
     from batchform.run.context import Backends, Progress, RunContext
 
-# Measured on a million rows: with less, the joins of a plan spill; with more, they are not faster, only larger.
-MEMORY_LIMIT = "320MB"
+# Of DuckDB, measured on a million rows. Reading commands: with less the joins of a plan spill, with more they are no
+# faster. Commands that run for long beside others would rather spill: their peak is to be the same for any table.
+READING_MEMORY = "320MB"
+RUNNING_MEMORY = "256MB"
 
 
 class SystemClock:
@@ -49,10 +51,11 @@ class SystemClock:
 class Session:
     """One command's view of a project. Everything is made when first asked for, and closed at the end."""
 
-    def __init__(self, project: ResolvedProject, env: Mapping[str, str]) -> None:
+    def __init__(self, project: ResolvedProject, env: Mapping[str, str], *, memory: str = READING_MEMORY) -> None:
         self.project = project
         self.env = env
         self.clock = SystemClock()
+        self._memory = memory
         self.who = f"{getpass.getuser()}@{platform.node()}"
         self._emulators: list[EmulatorServer] = []
         self._scratch: Scratch | None = None
@@ -136,7 +139,7 @@ class Session:
         if extra not in self._databases:
             allowed = [self.root, *self.allowed, self.ledger_path, self.scratch, *extra]
             threads = os.cpu_count() or 2
-            self._databases[extra] = connect(self.scratch, memory_limit=MEMORY_LIMIT, threads=threads, allowed=allowed)
+            self._databases[extra] = connect(self.scratch, memory_limit=self._memory, threads=threads, allowed=allowed)
         return self._databases[extra].cursor()
 
     def release_memory(self) -> None:
@@ -261,6 +264,7 @@ class Session:
 
         if spec.name not in ctx.ledger.specs():
             return None
+        self.release_memory()
         return deliver_spec(
             ctx.ledger,
             spec,
@@ -286,13 +290,13 @@ class Session:
 
 
 @contextmanager
-def open_session(common: Common) -> Iterator[Session]:
+def open_session(common: Common, *, memory: str = READING_MEMORY) -> Iterator[Session]:
     """Load the project and hand out a session; closes whatever was opened."""
     from batchform.spec.load import find_project, load_project
 
     env = dict(os.environ)
     project = load_project(find_project(Path(common.directory)), environment=common.environment, env=env)
-    session = Session(project, env)
+    session = Session(project, env, memory=memory)
     try:
         yield session
     finally:
