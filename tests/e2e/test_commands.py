@@ -84,7 +84,7 @@ def test_status_jobs_and_cancel(workspace: Workspace) -> None:
     synced = workspace.run("sync", "--json")
     assert synced.json["rows"] == {"triage": {"cancelled": 6}}
     assert workspace.billed() == []
-    assert workspace.plan()["rows_to_send"] == 0, "cancelled rows wait for a person: `cancelled` is not in retry.on"
+    assert workspace.plan()["rows_to_send"] == 6, "sync leaves what was cancelled alone; a reviewed apply sends it"
     workspace.ok("jobs", "delete", tag)
     assert "triage" in workspace.ok("status").out
     near = workspace.run("jobs", "show", tag[:-1])

@@ -31,7 +31,7 @@ def left_open(workspace: Workspace) -> str:
 def test_an_unknown_submission_is_shown_and_settled_by_hand(workspace: Workspace) -> None:
     tag = left_open(workspace)
     status = workspace.run("status")
-    assert status.code == 8 and "it is not known whether its job was created" in status.out.replace("\n", " ")
+    assert status.code == 8 and "it is not known whether its job was created" in " ".join(status.out.split())
     assert workspace.run("sync").code == 8
     refused = workspace.run("jobs", "adopt", tag, "batches/none")
     assert refused.code == 1 and "does not show batches/none" in refused.err and "--unseen" in refused.err
