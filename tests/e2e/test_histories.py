@@ -44,7 +44,7 @@ class _Table:
         )
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(STEP, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_plan_says_what_apply_does_and_nothing_is_paid_twice(
     workspace: Workspace, history: list[list[tuple[str, Any]]]

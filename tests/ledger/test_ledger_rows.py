@@ -40,7 +40,7 @@ def test_an_empty_ledger_has_typed_columns(tmp_path: Path) -> None:
 
 
 @given(history=st.lists(st.one_of(COMMIT, st.just("compact")), max_size=9), pieces=st.integers(1, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
     """Law: the relation equals a dict that every commit updates, whatever was compacted in between."""
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,6 @@ it has imported all that commands need, has no thread of its own, and never open
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import json
@@ -317,7 +316,6 @@ class World:
 
     def _become(self, kill_at: int | None, *, state: Callable[[], str] | None) -> None:
         """Be the process of one command: its folder, its streams, its clock, its effects."""
-        import ssl
         import tempfile
 
         from batchform.cli import wiring
@@ -335,19 +333,10 @@ class World:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-        ssl.create_default_context = _one_context  # reading certificates takes longer than all calls together
         signal.alarm(_LONGEST)
         clock = _TickingClock(self.folder / "clock")
         wiring.SystemClock = lambda: clock  # type: ignore[misc,assignment]
         Effects(self.folder / "trace", kill_at=kill_at, root=self.folder, state=state).install()
-
-
-@functools.cache
-def _one_context(*_: Any, **__: Any) -> Any:
-    """For loopback only: no certificate is ever looked at."""
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _emulate(folder: Path, port: int, tell: int) -> NoReturn:

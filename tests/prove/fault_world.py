@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import sqlite3
-import ssl
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from typing import Any, Final
 
 import yaml
 from crash_world import Command, Ran, SharedClock
-from crash_world import _one_context as one_context
 
 from batchform.adapters.gemini_http import RawReader
 from batchform.cli import run, wiring
@@ -49,7 +47,6 @@ class World:
         self.clock = SharedClock(self.folder / "clock")
         self._stack.callback(self.clock.close)
         self._stack.enter_context(_virtual(self.clock))
-        self._stack.enter_context(_without_certificates())
         self._stack.enter_context(_one_thread())
         self._stack.enter_context(_environment(TMPDIR=str(self.folder / "tmp"), BATCHFORM_DEBUG="1"))
         self._stack.enter_context(contextlib.chdir(self.folder))
@@ -211,16 +208,6 @@ def _virtual(clock: SharedClock) -> Iterator[None]:
         yield
     finally:
         wiring.SystemClock, wiring.Session.run_context, RawReader.__init__ = kept  # type: ignore[misc,method-assign]
-
-
-@contextlib.contextmanager
-def _without_certificates() -> Iterator[None]:
-    """Reading them takes longer than all calls of a command together, and nothing here leaves the machine."""
-    made, ssl.create_default_context = ssl.create_default_context, one_context
-    try:
-        yield
-    finally:
-        ssl.create_default_context = made
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import ssl
 import tempfile
 import time
 from contextlib import ExitStack
@@ -116,11 +115,11 @@ class World:
         self.stack.close()
 
     def _live_here(self) -> None:
-        """Every command of this process and of its forks lives in the virtual time, without chance, and quickly: one
-        thread, and certificates, which nobody asks for, are read once."""
+        """Every command of this process and of its forks lives in the virtual time, without chance, and in one
+        thread."""
         patch = MonkeyPatch()
         self.stack.callback(patch.undo)
-        run_context, trust = wiring.Session.run_context, ssl.create_default_context()
+        run_context = wiring.Session.run_context
 
         def steady(session: wiring.Session, *args: Any) -> RunContext:
             return replace(run_context(session, *args), rng=Random(7))
@@ -128,7 +127,6 @@ class World:
         patch.setattr(wiring, "SystemClock", lambda: self.clock)
         patch.setattr(wiring.Session, "run_context", steady)
         patch.setattr(os, "cpu_count", lambda: 1)
-        patch.setattr(ssl, "create_default_context", lambda *_, **__: trust)
         timing = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: self.clock.sleep(seconds)})
         patch.setattr("google.genai._api_client.time", timing)  # it sleeps between two tries of an upload
 

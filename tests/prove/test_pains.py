@@ -131,9 +131,7 @@ def titles(world: World, *rows: str) -> None:
     "lost",
     [
         {"type": "drop", "when": "after"},
-        {"type": "error", "status": 503, "when": "after"},
         {"type": "error", "status": 504, "when": "after"},
-        {"type": "error", "status": 408, "when": "after"},
         {"type": "nonsense", "body": "html", "when": "after"},
     ],
     ids=lambda do: "-".join(str(v) for v in do.values()),
@@ -146,7 +144,7 @@ def test_pain_1_the_answer_to_create_is_lost(world: World, lost: dict[str, Any])
     all_answered(world)
 
 
-@pytest.mark.parametrize("place", range(150, 470, 40))
+@pytest.mark.parametrize("place", (190, 270, 350))
 def test_pain_2_killed_somewhere_in_the_middle(world: World, place: int) -> None:
     """The crash matrix has every place; these lie around the uploads, intents and creates."""
     assert forked(world, APPLY, kill_at=place) == [-signal.SIGKILL]
@@ -157,7 +155,7 @@ def test_pain_2_killed_somewhere_in_the_middle(world: World, place: int) -> None
     all_answered(world)
 
 
-@pytest.mark.parametrize("lie", [{"type": "hide"}, {"type": "end_early"}, {"type": "empty_page"}])
+@pytest.mark.parametrize("lie", [{"type": "hide"}, {"type": "end_early"}])
 def test_pain_3_a_job_that_a_list_does_not_show_is_alive(world: World, lie: dict[str, Any]) -> None:
     world.server.set_faults([{"call": "batches.list", "times": "all", "do": lie}])
     told(world.run(("apply", "--yes", "--detach", "--json")))

@@ -73,7 +73,7 @@ def _write(form: str, path: Path, names: list[str], rows: list[tuple[str, ...]])
 
 
 @pytest.mark.parametrize("form", ["csv", "crlf", "json", "jsonl", "parquet", "sqlite"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(table=tables())
 def test_rows_read_back_equal(form: str, table: tuple[list[str], list[tuple[str, ...]]]) -> None:
     names, rows = table
@@ -95,7 +95,7 @@ def test_rows_read_back_equal(form: str, table: tuple[list[str], list[tuple[str,
     assert set(relation.columns.values()) == {"VARCHAR"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     first=st.sampled_from(["a", "a,b", 'a,"b c",d', '"a\nb",c', '"x""",y']),
     end=st.sampled_from(["\n", "\r\n", "\r"]),

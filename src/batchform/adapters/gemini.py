@@ -25,6 +25,8 @@ from batchform.spec.model import EmulatorBackend
 from batchform.spec.model import GeminiBackend as GeminiConfig
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
     from google import genai
 
@@ -99,7 +101,15 @@ class GeminiBackend:
     def _http(self) -> httpx2.Client:
         from batchform.adapters.gemini_http import open_client
 
-        return open_client(base_url=self._base_url, timeout=self._timeout, realm=self.realm, fence=self._fence)
+        return open_client(
+            base_url=self._base_url, timeout=self._timeout, realm=self.realm, fence=self._fence, tls=self._tls
+        )
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        from batchform.adapters.gemini_http import tls_context
+
+        return tls_context(self._base_url)
 
     @cached_property
     def _fence(self) -> Fence:
@@ -134,6 +144,9 @@ class GeminiBackend:
                     api_version=self._version,
                     timeout=int(self._timeout * 1000),
                     httpx_client=self._http,
+                    # The client makes contexts of its own, for calls that we never make, unless it is given one.
+                    client_args={"verify": self._tls},
+                    async_client_args={"verify": self._tls, "ssl": self._tls},
                 ),
             )
 

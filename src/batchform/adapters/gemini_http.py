@@ -6,6 +6,7 @@ a whole page of a list unreadable. So reads take the raw JSON. They are retried;
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -48,7 +49,15 @@ class TooLate(Exception):
     """A call was not sent, since its time had passed."""
 
 
-def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence) -> httpx2.Client:
+def tls_context(base_url: str) -> ssl.SSLContext:
+    """One for all clients of a backend: to read the certificates takes longer than the calls of a small run. Plain HTTP
+    needs none of them; should it be redirected to HTTPS, no certificate is trusted."""
+    if httpx2.URL(base_url).scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx2.create_ssl_context()
+
+
+def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence, tls: ssl.SSLContext) -> httpx2.Client:
     """The HTTP client that the SDK and the raw reads share.
 
     It keeps the API key from other hosts, refuses an emulator's answers where Google's are expected, and sends nothing
@@ -74,6 +83,7 @@ def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence) -> h
 
     return httpx2.Client(
         timeout=timeout,
+        verify=tls,
         follow_redirects=True,
         event_hooks={"request": [keep_key_home, hold_back], "response": [refuse_synthetic]},
     )
