@@ -62,6 +62,7 @@ class World:
         (root / "data" / "t.csv").write_text("id,subject\n")
         (root / "batchform.yaml").write_text("version: 1\nproject: p\nbackends: {local: {type: emulator}}\n")
         self.ledger = Ledger.open(LocalBlobs(root / ".batchform"), clock=FixedClock(), who="ann@desk")
+        self.ledger.commit([])  # a ledger begins with its head: answers without one are what is left of a lost one
         self._jobs = 0
         self.scratch.mkdir(parents=True)
         self.memory_limit = "256MB"

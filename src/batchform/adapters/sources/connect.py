@@ -11,14 +11,14 @@ from batchform.adapters.sources.sql import quote_text
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_BYTES_PER_THREAD = 96 << 20
+_BYTES_PER_THREAD = 128 << 20
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequence[Path]) -> DuckDBPyConnection:
     """An in-memory DuckDB that spills to `temp_dir`, speaks UTC, keeps insertion order and loads no extension.
 
-    threads: at most so many, and fewer when `memory_limit` ("320MB") has no 96 MiB for each: readers hold buffers per
+    threads: at most so many, and fewer when `memory_limit` ("320MB") has no 128 MiB for each: readers hold buffers per
     thread, and a machine with many cores must not need more memory than another.
     allowed: folders that SQL in this connection may touch (project, allow_paths, ledger); `temp_dir` always is.
     Confinement cannot be undone from SQL. Databases inside these folders can still be attached.
