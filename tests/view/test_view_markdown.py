@@ -18,8 +18,8 @@ OWN_TAGS = re.compile(r"</?(details|summary)>|^<!-- batchform:plan:[a-z0-9_-]* -
 def outside_code(text: str) -> str:
     """The text without fences and code spans, the way CommonMark pairs backticks."""
     text = re.sub(r"^(`{3,})[^\n`]*\n.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r"\\`", "", text)
-    return re.sub(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", text)
+    # From left to right: a backslash escapes a backtick outside of a span, and is a character like any other in one.
+    return re.sub(r"\\[`\\]|(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", text)
 
 
 def test_a_comment_looks_as_agreed() -> None:
