@@ -19,6 +19,7 @@ import msgspec
 
 from batchform import canon
 from batchform.adapters import gemini_wire as wire
+from batchform.adapters.gemini_environment import EMULATOR_KEY, api_version, find_api_key
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import BackendLimits, RemoteJob, Staged
 from batchform.spec.model import EmulatorBackend
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from batchform.adapters.gemini_http import Fence, RawReader
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
-KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-EMULATOR_KEY: Final = "emulator"
 BATCH_METHOD: Final = "batchGenerateContent"
 MAX_FILE_BYTES: Final = 2_000_000_000
 # A create call must stay under 20 MB, and the SDK escapes non-ASCII text, which can triple it.
@@ -74,7 +73,7 @@ class GeminiBackend:
         )
         configured = config.url if isinstance(config, EmulatorBackend) else config.base_url
         self._base_url = (base_url or configured or GOOGLE_URL).rstrip("/")
-        self._version = _api_version(config, env)
+        self._version = api_version(config, env)
         self._key = api_key or find_api_key(config, env)
         self._timeout = config.timeout
         # A create call must have ended well before another runner may take it for lost: see run/settle.py.
@@ -367,33 +366,6 @@ class GeminiBackend:
         if not isinstance(decoded, dict):
             raise BackendError(f"Asking {model}: the answer is not a JSON object.", hint="Run again.")
         return decoded
-
-
-def find_api_key(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
-    """The API key in the environment. Raises AuthError saying where it was looked for."""
-    if isinstance(config, EmulatorBackend):
-        return EMULATOR_KEY
-    variables = (config.api_key_env,) if config.api_key_env else KEY_VARIABLES
-    for variable in variables:
-        key = env.get(variable, "").strip()
-        if key and not (key.isascii() and key.isprintable()):
-            raise AuthError(
-                f"The API key in {variable} holds characters that no key has.", hint="Export it anew, as it was given."
-            )
-        if key:
-            return key
-    where = variables[0] if len(variables) == 1 else f"neither {variables[0]} nor {variables[1]}"
-    raise AuthError(
-        f"There is no API key: {where} is {'not ' if len(variables) == 1 else ''}set.",
-        hint="Get one at https://aistudio.google.com/apikey and export it, or use `type: emulator`.",
-    )
-
-
-def _api_version(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
-    """As the SDK settles it: its own default is v1, and `beta` means v1beta."""
-    stated = config.api_version if isinstance(config, GeminiConfig) else None
-    version = stated or env.get("GOOGLE_GENAI_API_VERSION") or "v1"
-    return "v1beta" if version == "beta" else version
 
 
 def _bare(model: str) -> str:
