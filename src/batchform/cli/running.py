@@ -57,7 +57,6 @@ def apply_command(
         if not plan:
             _confirm(chosen, yes)
         _record_allowed(session, chosen)
-        session.release_memory()
         with make_progress_for(common) as progress:
             ctx = session.run_context(progress, bundle)
             try:
@@ -261,7 +260,6 @@ def _record_allowed(session: Session, plan: Plan) -> None:
 def _compact(session: Session) -> None:
     from batchform.ledger.compact import compact
 
-    session.release_memory()
     for name in session.ledger.specs():
         if session.ledger.should_compact(name):
             compact(session.ledger, session.connect, spec=name, scratch=session.scratch)

@@ -90,7 +90,8 @@ class Session:
             self.backends.close()
         for emulator in self._emulators:
             emulator.__exit__(None, None, None)
-        self.release_memory()
+        for database in self._databases.values():
+            database.close()
         if self._scratch is not None:
             self._scratch.close()
 
@@ -141,11 +142,6 @@ class Session:
             threads = os.cpu_count() or 2
             self._databases[extra] = connect(self.scratch, memory_limit=self._memory, threads=threads, allowed=allowed)
         return self._databases[extra].cursor()
-
-    def release_memory(self) -> None:
-        """Close DuckDB between the stages of a command: it keeps what one stage has read until another needs room."""
-        while self._databases:
-            self._databases.popitem()[1].close()
 
     def source(self, spec: ResolvedSpec) -> Source:
         from batchform.adapters.sources import make_source
@@ -264,7 +260,6 @@ class Session:
 
         if spec.name not in ctx.ledger.specs():
             return None
-        self.release_memory()
         return deliver_spec(
             ctx.ledger,
             spec,
