@@ -26,13 +26,13 @@ import errno
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Place:
+
+class Place(Struct, frozen=True, eq=False):
     """Where something stands: 1-based line and column in a file the user wrote. Zero means unknown.
 
     text: the line itself, as it may be shown; no part of the place's identity.
@@ -41,7 +41,16 @@ class Place:
     path: str
     line: int = 0
     column: int = 0
-    text: str = field(default="", compare=False, repr=False)
+    text: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, int, int]:
+        return self.path, self.line, self.column
 
     def __str__(self) -> str:
         if not self.line:
@@ -49,8 +58,7 @@ class Place:
         return f"{self.path}:{self.line}:{self.column}" if self.column else f"{self.path}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(Struct, frozen=True):
     """One complaint about what the user wrote.
 
     rule: stable kebab-case name ("unknown-field"); severity: "error" or "warning".

@@ -6,10 +6,11 @@ A conformance suite per port runs against every adapter of it (tests/conformance
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,8 +31,7 @@ class Clock(Protocol):
 # --- sources -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(Struct, frozen=True):
     """Rows ready to be read in DuckDB: `SELECT * FROM <sql>` yields them in a stable order.
 
     sql: a FROM-able expression (a view or temp table, quoted if needed); columns: name → DuckDB type, in order;
@@ -60,8 +60,7 @@ class Source(Protocol):
 # --- destinations ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """What one delivery is asked to write.
 
     relation: FROM-able SQL in the same connection, with exactly the output columns, one row per key, ordered by key;
@@ -83,8 +82,7 @@ class Delivery:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """What a delivery wrote: number of rows written and where, as the user would name it; parts: names of all parts
     that hold the answers now, earlier ones included; empty unless the destination takes parts."""
 
@@ -163,8 +161,7 @@ class Blobs(Protocol):
 # --- backends ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BackendLimits:
+class BackendLimits(Struct, frozen=True):
     """What one job may hold. Bytes of the JSONL; inline_bytes bounds the whole create request."""
 
     max_rows_per_job: int
@@ -172,8 +169,7 @@ class BackendLimits:
     inline_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Struct, frozen=True):
     """An input ready to be named in a create call. `name` is None for inline input (then `path` has the lines)."""
 
     path: Path
@@ -184,8 +180,7 @@ class Staged:
 TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteJob:
+class RemoteJob(Struct, frozen=True):
     """A job as the service shows it, read from the raw answer.
 
     state: without prefix: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, EXPIRED, PARTIALLY_SUCCEEDED, or whatever

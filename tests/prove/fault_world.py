@@ -13,13 +13,13 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import yaml
 from crash_world import Command, Ran, SharedClock
+from msgspec.structs import replace
 
 from batchform.adapters.gemini_http import RawReader
 from batchform.cli import run, wiring

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from history_clock import SharedClock
 from history_faults import Accidents
 from history_process import Done, forked, here
 from history_truth import MODEL, Truth
+from msgspec.structs import replace
 from pytest import MonkeyPatch
 
 from batchform.cli import wiring

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from run_kit import JSON_OUTPUT, World, make_spec, refusal, world
 
@@ -157,7 +157,7 @@ def test_a_run_that_dies_after_archiving_downloads_nothing_again(w: World) -> No
     def die(model: str) -> Rates:
         raise KeyboardInterrupt(model)
 
-    assert sync(dataclasses.replace(w.run(), rates=die), ctx.project.specs).interrupted
+    assert sync(msgspec.structs.replace(w.run(), rates=die), ctx.project.specs).interrupted
     assert ctx.ledger.has_blob(archive_name(tag_of(plan))) and w.rows(ctx)["a"]["status"] == "in_flight"
     assert sync(w.run(), ctx.project.specs).answered == 1
     assert w.proxy.count("GET", ":download") == 1
@@ -237,7 +237,7 @@ def test_one_destination_that_fails_does_not_hold_up_the_others(w: World) -> Non
         return Delivered(1, "there")
 
     specs = (make_spec(), make_spec("other"))
-    run = dataclasses.replace(w.run(*specs), deliver=deliver)
+    run = msgspec.structs.replace(w.run(*specs), deliver=deliver)
     with pytest.raises(DestinationError, match="is full"):
         sync(run, specs)
     assert ("delivered", "other 1") in w.log.lines

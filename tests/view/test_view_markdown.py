@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from view_plans import EVIL, FULL, HELD, PLANS, TRIAGE, UP_TO_DATE, check_golden, plan
 
 from batchform.plan.model import Plan

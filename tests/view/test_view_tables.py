@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import io
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.cells import cell_len
 from view_plans import EVIL, check_golden, request
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 from rich.cells import cell_len
 from view_plans import FULL, HELD, PLANS, SUMMARY, TRIAGE, UP_TO_DATE, actions, check_golden, plan
 

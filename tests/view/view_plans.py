@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchform.plan.model import ZERO, Action, Budget, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import NAMES

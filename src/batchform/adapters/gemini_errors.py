@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 from google.genai import errors as genai_errors
+from msgspec import Struct
 
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 
@@ -52,8 +52,7 @@ AGAIN = "Run again in a while: it goes on where it stopped."
 """What to do about a service that fails."""
 
 
-@dataclass(frozen=True)
-class Redactor:
+class Redactor(Struct, frozen=True):
     """Takes the API key out of whatever is shown to people."""
 
     secret: str

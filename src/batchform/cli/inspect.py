@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def status_command(common: Common, select: Sequence[str], everything: bool, check: bool, within: float) -> int:
     """What the ledger knows: reads it only, asks no service. Exit code 8 while a submission is unknown."""
     import json
-    from dataclasses import asdict
+
+    import msgspec
 
     from batchform.cli.wiring import open_session
     from batchform.errors import UnknownSubmissions
@@ -41,7 +42,7 @@ def status_command(common: Common, select: Sequence[str], everything: bool, chec
     with open_session(common) as session:
         status = _status(session, session.select(select), everything, whole=not select)
         if common.as_json:
-            click.echo(json.dumps(asdict(status), default=str))
+            click.echo(json.dumps(msgspec.to_builtins(status)))
         else:
             from batchform.view.tables import print_status
 
@@ -172,14 +173,15 @@ def _results(
 def explain_command(common: Common, spec: str, key: str) -> None:
     """Explain what the next plan would do with the row KEY of SPEC, and why."""
     import json
-    from dataclasses import asdict
+
+    import msgspec
 
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
         explanation = _explain(session, session.spec(spec), key)
         if common.as_json:
-            click.echo(json.dumps(asdict(explanation), default=str, ensure_ascii=False))
+            click.echo(json.dumps(msgspec.to_builtins(explanation), ensure_ascii=False))
             return
         from batchform.view.tables import print_explanation
 

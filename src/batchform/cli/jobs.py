@@ -31,7 +31,8 @@ def jobs_command() -> None:
 def list_jobs(common: Common, only_open: bool) -> None:
     """List the jobs of this project."""
     import json
-    from dataclasses import asdict
+
+    import msgspec
 
     from batchform.cli.wiring import open_session
     from batchform.view.values import job_line
@@ -41,7 +42,7 @@ def list_jobs(common: Common, only_open: bool) -> None:
         records = [j for j in session.ledger.control().jobs.values() if j.open or not only_open]
         lines = [job_line(j, now=now, service=service) for j in records]
         if common.as_json:
-            click.echo(json.dumps([asdict(line) for line in lines], default=str))
+            click.echo(json.dumps(msgspec.to_builtins(lines)))
             return
         from batchform.view.tables import print_jobs
 
@@ -54,7 +55,6 @@ def list_jobs(common: Common, only_open: bool) -> None:
 def show_job(common: Common, tag: str) -> None:
     """Show one job: what the ledger recorded, and what the service says now."""
     import json
-    from dataclasses import asdict
 
     import msgspec
 
@@ -66,7 +66,7 @@ def show_job(common: Common, tag: str) -> None:
         shown = {"recorded": msgspec.to_builtins(record)}
         if record.job:
             try:
-                shown["service"] = asdict(_backend(session, record).get(record.job))
+                shown["service"] = msgspec.structs.asdict(_backend(session, record).get(record.job))
             except BackendError as exc:
                 shown["service"] = exc.message
         click.echo(json.dumps(shown, indent=2, default=str))

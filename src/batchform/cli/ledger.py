@@ -101,7 +101,7 @@ def _beside(session: Session, ledger: Ledger, *, services: bool) -> list[Finding
 
 
 def _shown(finding: Finding) -> dict[str, str]:
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     return asdict(finding)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from batchform.emulator import markers, schemas
 from batchform.emulator.draw import Draw
@@ -25,8 +25,7 @@ _PNG: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one request: a response or an error, what was charged, and what happens to its result line.
 
     effect: "", or one of the markers `missing`, `duplicate`, `unknown_key`. Errors are not charged.
@@ -39,8 +38,7 @@ class Outcome:
     effect: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     """What the emulator looks at in a request. question: text of the last user turn; text: all of it."""
 
     question: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from batchform.emulator.clock import rfc3339
 from batchform.emulator.store import Store
@@ -13,8 +15,7 @@ from batchform.emulator.store import Store
 _PAGE = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """One executed request. job: `batches/…`, None for a synchronous call; key: of its line, None if it had none.
 
     digest: hex of the request's fingerprint, as `canon.RequestHasher(model=…, realm="emulator")` makes it;
@@ -34,8 +35,7 @@ class Charge:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class BillSummary:
+class BillSummary(Struct, frozen=True):
     """The bill in numbers. jobs: batch jobs with at least one charge."""
 
     requests: int

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -28,8 +29,7 @@ AGAIN: Final = re.compile(r"again-\d+-")
 """Before a page token: the same page, under another token. Only faults hand such tokens out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Emulator:
+class Emulator(Struct, frozen=True):
     """State and settings. job_seconds: how long a new job takes, by the emulator's clock."""
 
     store: Store
@@ -37,8 +37,7 @@ class Emulator:
     faults: FaultGate
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One request to the emulator. account stands for the API key; base_url has no version and no trailing slash.
 
     fate: what is in store for the job that it makes, or for the row that it runs.
@@ -82,8 +81,7 @@ class Call:
 Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One operation. path: a regular expression whose named groups become `Call.args`.
 
     open_to_all: needs no API key; streams: the handler reads the body itself.

@@ -11,13 +11,13 @@ import sqlite3
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct, field
 
 from batchform import canon
 from batchform.emulator import answers, bill, files, markers, rules, strict
@@ -34,8 +34,7 @@ _SHOWN_ERRORS: Final = 5
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass
-class Scan:
+class Scan(Struct):
     """What a pass over a job's lines found. offsets: where each block starts, and where the last one ends."""
 
     lines: int = 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from batchform.emulator.answers import Outcome
 from batchform.emulator.refusal import Refusal

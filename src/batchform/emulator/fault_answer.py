@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import msgspec
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,8 +18,7 @@ from batchform.emulator.fault_kinds import Drop
 _PIECES: Final = 10
 
 
-@dataclass
-class Answer:
+class Answer(Struct):
     """Status, headers and the whole body of an answer."""
 
     status: int

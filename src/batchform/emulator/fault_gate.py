@@ -8,10 +8,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from batchform.emulator import fault_subject
 from batchform.emulator.calls import Call
@@ -22,8 +22,7 @@ if TYPE_CHECKING:  # the models of a schedule are only loaded when there is one
     from batchform.emulator.faults import Fault, Source
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """A fault that happens to a call. number: its place in the schedule; seen: which of its matching calls this is."""
 
     number: int
@@ -32,8 +31,7 @@ class Due:
     log_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
+class Fired(Struct, frozen=True):
     """A fault that happened. fault: its place in the schedule, from 0; seen: which of its matching calls it was.
 
     about: name of the job or file that the call was about, if it had one; at: RFC 3339, by the emulator's clock.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
+from msgspec import Struct
 from pydantic import Field
 
 from batchform.emulator import fate
@@ -22,8 +22,7 @@ LOOKS: Final = ("batches.get", "batches.list", "batches.create")
 _WITH_RESULTS: Final = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
 
 
-@dataclass(slots=True)
-class Page:
+class Page(Struct):
     """A page of a list. asked: its own token; following: the next one's; fits: whether the fault is about an entry."""
 
     entries: list[dict[str, Any]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import reduce
 from operator import or_
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import Field
 
 from batchform.emulator import routes_batches, routes_files, routes_models
@@ -86,8 +87,7 @@ class Schedule(Strict):
     faults: list[Fault] = Field(description="Faults; each counts the calls that match it.")
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One thing that can go wrong with one call. do: as in a schedule."""
 
     call: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from batchform.emulator.refusal import RPC_CODES
 
@@ -24,8 +25,7 @@ _MARKER = re.compile(r"\[\[emulator:([^\]]*)\]\]")
 _FORM = re.compile(r"(?P<name>[a-z_]+)(?: (?P<status>\d{3}))?(?: x(?P<times>\d{1,6}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(Struct, frozen=True):
     """What a prompt asks for. status: HTTP status of an error; wrong: why the marker itself cannot be followed."""
 
     name: str

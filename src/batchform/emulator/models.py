@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from batchform.emulator.refusal import Refusal
 
@@ -13,8 +14,7 @@ COUNT: Final = "countTokens"
 BATCH: Final = "batchGenerateContent"
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """One model. methods: what may be called on it; levels: thinking levels it takes, empty for all."""
 
     id: str

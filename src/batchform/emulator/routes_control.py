@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Final
 
 import msgspec
+from msgspec import to_builtins
 from starlette.responses import Response, StreamingResponse
 
 from batchform.emulator import bill, execute
@@ -40,7 +40,7 @@ def show_bill(call: Call) -> Response:
     """JSON lines of charges; with `?summary=1` their counts. Everything that is due is run first."""
     execute.settle(call.store, execute.due_jobs(call.store), seconds=math.inf)
     if call.request.query_params.get("summary") in ("1", "true"):
-        return json_response(asdict(bill.summary(call.store)))
+        return json_response(to_builtins(bill.summary(call.store)))
     return StreamingResponse(_lines(call), media_type="application/jsonl")
 
 
@@ -52,7 +52,7 @@ def _lines(call: Call) -> Iterator[bytes]:
 def show_faults(call: Call) -> Response:
     """The schedule with its counts, and what happened."""
     gate = call.emulator.faults
-    return json_response({"faults": gate.report(), "fired": [asdict(fired) for fired in gate.fired()]})
+    return json_response({"faults": gate.report(), "fired": [to_builtins(fired) for fired in gate.fired()]})
 
 
 def set_faults(call: Call) -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from batchform.emulator.draw import Draw, matching
 from batchform.emulator.flat import Flat, Flattener, Unsatisfiable, same, types_of
@@ -38,8 +39,7 @@ _FORMATS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
+class _Choice(Struct, frozen=True):
     """One way to fill in a schema. types: without "null" when nullable; members: name, schema, required."""
 
     flat: Flat

@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import Struct, field
 
 from batchform.ledger import segments as seg
 from batchform.ledger.records import Head, Retired, Segment
@@ -34,8 +34,7 @@ KEEP_HISTORY: Final = timedelta(hours=1)
 """How long segments that were replaced are kept: readers may hold a head that names them."""
 
 
-@dataclass(frozen=True)
-class CompactReport:
+class CompactReport(Struct, frozen=True):
     """serial: of the ledger afterwards; rows: spec → rows of its one segment, for each spec that was folded; folded:
     segments that were replaced; removed: files deleted, from this and earlier compactions."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from batchform.errors import DestinationError, UsageError
 from batchform.ledger.records import ROW_COLUMNS, ControlView, JobRecord
@@ -54,8 +54,7 @@ _JOB_COLUMNS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """How much was written, and where."""
 
     rows: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 ERROR: Final = "error"
 WARNING: Final = "warning"
@@ -20,8 +21,7 @@ RESTORE_FILE: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """severity: "error" (answers or money at risk), "warning" or "info"; hint: what to do, in words; file: its name in
     the ledger, if it is about one; repair: the command to run, "" if there is none or nothing needs to be done."""
 

@@ -7,8 +7,9 @@ whoever commits next finishes it. Copies further ahead prove that the head was p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from batchform.errors import LedgerCorrupt
 from batchform.ledger import segments as seg
@@ -23,8 +24,7 @@ _KEEP: Final = 3  # serials of which copies stay when old ones are removed
 _MOST: Final = 8  # copies before that is done: each removal waits for the disk
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """A copy by its name. serial and writer are those of the head that it holds."""
 
     name: str

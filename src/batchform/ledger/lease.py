@@ -12,11 +12,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+from msgspec import Struct, field
 
 from batchform.errors import BatchformError, LedgerMoved
 from batchform.ledger.segments import timestamp
@@ -41,8 +41,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     released: bool = False
 
 
-@dataclass
-class Lease:
+class Lease(Struct):
     """A lease in hand. takeover: a sentence on whose stale lease was taken over, or why there is none; else empty."""
 
     blobs: Blobs

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.segments import parquet
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """One rows segment as a local file. base: its serials are filled in, and it is older than all others."""
 
     path: Path

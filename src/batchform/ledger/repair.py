@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 from batchform.canon import file_digest
 from batchform.errors import LedgerCorrupt
@@ -37,8 +38,7 @@ _NO_HEAD: Final = (
 )
 
 
-@dataclass
-class Repaired:
+class Repaired(Struct):
     """done: what was put right, a sentence each; refused: what could not be without a guess."""
 
     done: list[str] = field(default_factory=list)

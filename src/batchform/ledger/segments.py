@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
+from msgspec import Struct
 
 from batchform.canon import digest, file_digest
 from batchform.errors import BatchformError, LedgerCorrupt
@@ -36,8 +36,7 @@ _events_in = msgspec.json.Decoder(AnyEvent)
 _json_out = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True)
-class RowsFile:
+class RowsFile(Struct, frozen=True):
     """A Parquet file with ROW_COLUMNS, all rows of one spec, each key at most once per spec and commit."""
 
     spec: str

@@ -9,9 +9,11 @@ import datetime as dt
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.canon import digest_of
 from batchform.errors import DestinationError, InvalidProject, SourceError
@@ -47,8 +49,7 @@ _ANSWER_FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(Struct, frozen=True):
     """One spec with its adapters. connect: a fresh DuckDB connection that may read what this spec needs."""
 
     spec: ResolvedSpec
@@ -57,8 +58,7 @@ class Work:
     connect: Callable[[], DuckDBPyConnection]
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What a plan depends on besides files, rows and ledger.
 
     purpose: "apply"; "retry": only rows that failed or were given back are sent; "settle": nothing is sent.
@@ -74,8 +74,7 @@ class Settings:
     before: Before | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Saving:
+class Saving(Struct, frozen=True):
     """What is kept of a plan besides its figures: the shards and row states that apply needs; the source's digest."""
 
     shards: bool = False

@@ -7,8 +7,9 @@ go on to the second level (build.py), which renders them and compares request fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION
 from batchform.rows.keyed import NARROW, KeyedRows
@@ -41,8 +42,7 @@ QUIET_ABSENT = "quiet_absent"
 RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """What the ledger says about one spec, as a plan needs it.
 
     relation: FROM-able row states (ROW_COLUMNS), None if the spec has none; fp_columns: distinct recorded sets;
@@ -61,8 +61,7 @@ class Recorded:
     reruns: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(Struct, frozen=True):
     """Rows per class; rows held for failures by why; whether candidate and left tables were made."""
 
     counts: Mapping[str, int]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchform.ledger.records import ControlView
 from batchform.plan import diff as first
@@ -29,8 +30,7 @@ Before = Callable[[str, str], bytes | None]
 """(tag, key hash in hex) → the request that was sent then, if it is still archived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What planning one spec came to, before it is priced."""
 
     rows: KeyedRows
@@ -42,8 +42,7 @@ class Outcome:
     bookkeeping: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A spec's plan before any limit is judged, and what limits are judged on."""
 
     plan: SpecPlan

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.canon import key_hash
 from batchform.errors import UsageError
@@ -42,8 +44,7 @@ _COMPONENTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class RowExplanation:
+class RowExplanation(Struct, frozen=True):
     """action and reason as the next plan has them; components: (name, before, after); before, after: requests."""
 
     action: Action

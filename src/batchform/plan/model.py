@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 FORMAT_VERSION = "1"
 
@@ -67,8 +68,7 @@ class Reason(StrEnum):
     FINGERPRINT_UPGRADED = "fingerprint_upgraded"
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """A low, an expected and a high figure."""
 
     low: float
@@ -82,8 +82,7 @@ class Range:
 ZERO = Range(0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """One job to be created. path: the JSONL relative to the bundle, rows_path: its row states (Parquet), likewise."""
 
     index: int
@@ -99,8 +98,7 @@ class Shard:
     rows_path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Struct, frozen=True):
     """Estimated tokens of what will be sent. basis: where the output figure comes from, in words.
 
     input: estimate; output: low, expected, high, for all requests together.
@@ -112,8 +110,7 @@ class Tokens:
     input_basis: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """US dollars that a budget was judged on: settled in its window, reserved by open jobs, and planned.
 
     basis: "expected" or "high", of what is planned and in flight.
@@ -129,8 +126,7 @@ class Budget:
         return self.settled + self.in_flight + self.planned
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """One limit, judged. scope: a spec's name or "project"; ok: passes, or was allowed; budget: of limits of money."""
 
     name: str
@@ -143,8 +139,7 @@ class Verdict:
     budget: Budget | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """A rendered request chosen for preview. before: canonical JSON of the earlier request where it can be rebuilt."""
 
     key: str
@@ -156,8 +151,7 @@ class Sample:
     changed: tuple[str, ...] = ()  # components that differ: prompt, model, config, schema, row
 
 
-@dataclass(frozen=True, slots=True)
-class SpecPlan:
+class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
     actions: rows per action; reasons: rows per reason; held_by: why rows are held, in words → rows;
@@ -198,8 +192,7 @@ class SpecPlan:
         return any(self.actions.get(a) for a in written)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What `apply` would do. digest covers everything that decides what is sent, nothing that only informs."""
 
     digest: str

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from batchform.errors import Diagnostic, InvalidProject
 from batchform.plan.registry import Above200k, ModelInfo, PriceEntry, Registry

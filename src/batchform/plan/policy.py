@@ -21,8 +21,10 @@ passes every budget, whatever was spent.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.errors import UsageError
 from batchform.plan.model import ZERO, Action, Budget, Range, Verdict
@@ -44,8 +46,7 @@ WINDOWS: Final[Mapping[str, str]] = {
 """Budget → when the spend that it counts was settled. The budget of one plan counts no other spend."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """What limits are judged on. Rows, and US dollars.
 
     priced: whether the price of all that is sent is known; answered: source rows with an answer; changed: how

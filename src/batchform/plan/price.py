@@ -14,8 +14,9 @@ The rules, all of them:
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from batchform.plan.model import ZERO, Range, Tokens
 from batchform.plan.registry import ModelInfo, Registry
@@ -31,8 +32,7 @@ _MILLION: Final = 1_000_000
 Mode = Literal["batch", "sync"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """US dollars per token. output covers thinking; above: rates of prompts longer than 200,000 tokens."""
 
     input: float
@@ -45,8 +45,7 @@ class Rates:
         return self.above if self.above and prompt_tokens > TIER_TOKENS else self
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """What this spec's answered rows used: input in all, percentiles of output plus thinking per row."""
 
     rows: int
@@ -61,8 +60,7 @@ class History:
         return self.rows >= MIN_HISTORY
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """priced: whether a price is known; if not, cost is zero and a note says so."""
 
     tokens: Tokens
@@ -171,8 +169,7 @@ def history_sql(relation: str, *, realm: str) -> str:
         FROM ranked"""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimator:
+class Estimator(Struct, frozen=True):
     """Estimates requests of one spec. today, later: rates now and at the end of the job's window."""
 
     model: str

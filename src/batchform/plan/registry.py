@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Struct
 
 from batchform.errors import Diagnostic, Place
 
@@ -113,8 +113,7 @@ class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prices: dict[str, tuple[PriceEntry, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something about a model that a plan must say.
 
     severity: "error" forbids the plan, "warning" does not.
@@ -130,8 +129,7 @@ class Finding:
         return Diagnostic(self.rule, self.message, place, hint=self.hint, severity=self.severity)
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Struct, frozen=True):
     """The data files, with the user's file laid over them.
 
     prices_dated: day of the price table, for people.

@@ -7,8 +7,9 @@ one already answered (refresh), or was answered before, under this key or, with 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from batchform.canon import RequestHasher
 from batchform.plan import diff as first
@@ -39,8 +40,7 @@ _STATE = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Preview:
+class Preview(Struct):
     """A row that may be shown: what it is and what it would send."""
 
     key: str
@@ -52,8 +52,7 @@ class Preview:
     tag: str | None = None  # job that carried the row's earlier request
 
 
-@dataclass(slots=True)
-class Rendered:
+class Rendered(Struct):
     """What the candidates came to."""
 
     actions: dict[Action, int] = field(default_factory=dict)

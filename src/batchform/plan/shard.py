@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
 from batchform.ports import BackendLimits
@@ -41,8 +42,7 @@ def split_line(line: bytes) -> tuple[bytes, bytes]:
     return (key, request) if shard_line(key.hex(), request) == line else (b"", line)
 
 
-@dataclass(frozen=True, slots=True)
-class DraftShard:
+class DraftShard(Struct, frozen=True):
     """A shard before it is priced. Paths are relative to the bundle, empty when nothing is written."""
 
     index: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from batchform.ledger.records import Collected, ControlView, Intent, JobRecord
 from batchform.spec.model import Limits
@@ -20,8 +21,7 @@ Basis = Literal["expected", "high"]
 _COST_NOTHING: Final = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(Struct, frozen=True):
     """US dollars of one spec, or of a whole project, in one realm.
 
     today, month, total: settled in the UTC day, in its calendar month, ever; in_flight: reserved by open jobs.
@@ -36,8 +36,7 @@ class Spend:
 NOTHING: Final = Spend()
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
+class Books(Struct, frozen=True):
     """The ledger's control view at a time."""
 
     control: ControlView

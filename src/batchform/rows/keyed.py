@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError, disk_full, no_room
@@ -46,8 +47,7 @@ _INTEGERS = {
 _NESTED = ("[", "STRUCT", "MAP", "UNION", "LIST")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedRows:
+class KeyedRows(Struct, frozen=True):
     """What a spec's source holds, keyed and checked."""
 
     relation: Relation

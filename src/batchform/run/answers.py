@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from batchform.ledger.records import ANSWER_COLUMNS
 from batchform.plan.price import Rates, usage_cost_sql
@@ -21,8 +22,7 @@ _ROW_GROUP: Final = 8192
 """Rows of a row group. Answers are wide: DuckDB's default of 122,880 would make every reader hold 128 MB at once."""
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(Struct, frozen=True):
     """An answers Parquet and what was odd about the lines it was made from."""
 
     path: Path

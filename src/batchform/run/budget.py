@@ -9,7 +9,8 @@ judged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchform.errors import LimitExceeded
 from batchform.ledger.records import Allowed, Spent
@@ -40,8 +41,7 @@ _TOMORROW = " max_usd has room again when jobs settle for less, and from 00:00 U
 _NEXT_TRIAL = "`try` sends at the synchronous price and counts against the same budgets as jobs."
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Rows that limits held when they were about to be sent, and the verdicts that say so."""
 
     rows: int
@@ -96,8 +96,7 @@ def released(plan: Plan) -> frozenset[str]:
     return frozenset(f"{v.scope}.{v.name}" for v in plan.all_verdicts if v.allowed)
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetLine:
+class BudgetLine(Struct, frozen=True):
     """One budget as it stands. scope: a spec's name or "project"; US dollars; window: when `settled` was, in words."""
 
     scope: str

@@ -9,9 +9,10 @@ import gzip
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from batchform.canon import digest
 from batchform.errors import BatchformError, LedgerMoved, NotFound
@@ -39,8 +40,7 @@ UNPARSED: Final = digest(b"no spec: answers kept as text")
 _REST: Final = {"CANCELLED": "cancelled", "EXPIRED": "expired", "FAILED": "job_failed"}
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """A job that will not change any more. remote: None if the service has it no longer; gone: a sentence on that."""
 
     record: JobRecord
@@ -48,8 +48,7 @@ class Finished:
     gone: str = ""
 
 
-@dataclass(frozen=True)
-class _Rest:
+class _Rest(Struct, frozen=True):
     """What becomes of rows without a result."""
 
     cls: str

@@ -4,9 +4,10 @@ batches into a narrow Parquet file beside it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from batchform.errors import DestinationError
 from batchform.rows.sql import identifier, literal
@@ -77,8 +78,7 @@ def _plain(kind: str) -> bool:
     return kind.partition("(")[0] in _PLAIN_TYPES and not kind.endswith("]")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What columns are compiled against. source: FROM-able relation of the source's rows, with `key_hash`; scratch: a
     folder that the connection may read."""
 

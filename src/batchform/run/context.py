@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct, field
 
 from batchform.errors import BatchformError
 from batchform.ledger.records import Collected, Intent, JobRecord, StateSeen
@@ -70,8 +71,7 @@ class Backends:
             self._opened.popitem()[1].close()
 
 
-@dataclass(frozen=True)
-class RunContext:
+class RunContext(Struct, frozen=True):
     """connect: a fresh DuckDB connection; rates: prices of a model's batch answers, None if unknown; deliver: writes
     what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as the run;
     told: what was noted once and for all."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.canon import short
 from batchform.errors import DestinationError, LedgerCorrupt
@@ -43,8 +45,7 @@ _FILES = "bf_answer_files"
 _OUTPUT = "bf_output"
 
 
-@dataclass(frozen=True, slots=True)
-class Undelivered:
+class Undelivered(Struct, frozen=True):
     """What a destination lacks. rows: that it shall hold; changed: answers that are new to it; removed: rows that
     were pruned since; full: whether it must be written anew: it is another one, is gone, or has rows to remove."""
 

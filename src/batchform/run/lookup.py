@@ -7,9 +7,10 @@ page. So absence is believed only when the settle window has passed and the list
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from msgspec import Struct, field
 
 from batchform.errors import NotFound
 from batchform.ledger.records import JobRecord
@@ -22,8 +23,7 @@ _SKEW: Final = timedelta(hours=1)
 _WITNESSES: Final = 5
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """What the list holds. found: jobs of the sought intents by tag, oldest first; doubles: jobs beside the known one
     of a tag; nameless: jobs that nobody knows and that name neither tag nor input; names: of all listed jobs."""
 

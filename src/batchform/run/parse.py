@@ -6,13 +6,13 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from batchform.run.classify import Reading, Validate, classify, key_of
 
@@ -30,8 +30,7 @@ _DECODER: Final = msgspec.json.Decoder()
 _HASH_DIGITS: Final = 32
 
 
-@dataclass(frozen=True)
-class Parser:
+class Parser(Struct, frozen=True):
     """How the answers of one spec are read."""
 
     parse_json: bool
@@ -41,8 +40,7 @@ class Parser:
         return classify(line, parse_json=self.parse_json, validate=self.validate)
 
 
-@dataclass
-class Parsed:
+class Parsed(Struct):
     """What a parse met. strays: lines whose key cannot be ours; unreadable: lines that are no JSON object."""
 
     lines: int = 0

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 from batchform.errors import (
     BackendError,
@@ -42,8 +43,7 @@ Retry = Callable[[], tuple[Plan, Path] | None]
 """Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
 
 
-@dataclass
-class Outcome:
+class Outcome(Struct):
     """What a run did.
 
     created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; reread: likewise,

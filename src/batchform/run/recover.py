@@ -7,9 +7,10 @@ for twice. And what was given up on is looked at again, since a late answer is a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from batchform.errors import BackendError, BatchformError, LedgerCorrupt, LedgerMoved
 from batchform.ledger.records import JobRecord, ledger_mark
@@ -26,8 +27,7 @@ _CANCELS: Final = 4
 _PASSING: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(Struct, frozen=True):
     """Tags by what became of them. foreign: those of `unknown` that only another credential can settle."""
 
     adopted: tuple[str, ...] = ()

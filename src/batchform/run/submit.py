@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 from batchform.canon import digest_of
 from batchform.errors import BackendError, LedgerMoved, NotCreated, OutcomeUnknown
@@ -40,16 +41,14 @@ _TRANSIENT: Final = frozenset({0, 404, 408, 410, 429, 500, 502, 503, 504})
 """Statuses after which an upload is begun again. 404 and 410: the service has forgotten how far it had got."""
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(Struct, frozen=True):
     """One shard to be sent."""
 
     plan: SpecPlan
     shard: Shard
 
 
-@dataclass
-class Submission:
+class Submission(Struct):
     """What submitting did. Tags by outcome; `held` shards were not sent: there was no room, or it was stopped. Those of
     `over_budget` were not, because a budget had no room."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from batchform.errors import BackendError
 from batchform.plan.price import Estimator, usage_cost
@@ -19,8 +20,7 @@ from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import money
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """One row's answer. usd: at the synchronous price, None when none is known; failure: None if answered."""
 
     key: str

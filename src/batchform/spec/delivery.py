@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchform.canon import digest_of
 from batchform.errors import DestinationError
@@ -33,8 +34,7 @@ _COLUMNS = ("destination", "columns")
 _FLATTEN = ("destination", "flatten")
 
 
-@dataclass(frozen=True, slots=True)
-class OutputColumn:
+class OutputColumn(Struct, frozen=True):
     """One column of the destination."""
 
     name: str

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import nearest
@@ -54,42 +55,36 @@ class ExpressionError(ValueError):
     """A column expression that cannot be read, as a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """The whole key, as text."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyColumn:
+class KeyColumn(Struct, frozen=True):
     """One column of the key, in the source's type."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One of FIELDS."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class InResponse:
+class InResponse(Struct, frozen=True):
     """A value inside the parsed answer. type: VARCHAR, BIGINT, DOUBLE, BOOLEAN, or JSON for arrays and objects."""
 
     steps: tuple[str | int, ...]
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class RowColumn:
+class RowColumn(Struct, frozen=True):
     """A column of the source."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(Struct, frozen=True):
     """A Jinja expression. reads: names at its top level that it uses; row: source columns that must be there, as far
     as its text tells."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from batchform.errors import Diagnostic
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
@@ -22,8 +23,7 @@ _LEAST_SETTLE_EMULATOR: Final = 1.0
 _FREE_FORM = ("generation_config", "request", "safety_settings", "output", "description")
 
 
-@dataclass(frozen=True)
-class ProjectFiles:
+class ProjectFiles(Struct, frozen=True):
     """The project's own files. spec_entries: as listed in `specs:`, relative to the root; spec_files: found in them."""
 
     root: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from batchform.errors import Diagnostic, InvalidProject, UsageError, relative_to
 from batchform.spec.complaints import validate
@@ -87,8 +88,7 @@ def _check_default_backend(config: Project, document: Document) -> list[Diagnost
 # --- spec files --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _SpecFile:
+class _SpecFile(Struct, frozen=True):
     path: Path
     shown: str
 

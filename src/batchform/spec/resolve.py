@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from batchform.canon import digest_of
@@ -26,8 +26,7 @@ _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 _JSON_MIME = "application/json"
 
 
-@dataclass(frozen=True)
-class ProjectParts:
+class ProjectParts(Struct, frozen=True):
     """What all specs of a project share. defaults and backends: None when batchform.yaml could not be read."""
 
     root: Path
@@ -37,16 +36,14 @@ class ProjectParts:
     templates: TemplateSet
 
 
-@dataclass(frozen=True)
-class CompiledPrompt:
+class CompiledPrompt(Struct, frozen=True):
     """system and turns of a prompt, compiled."""
 
     system: CompiledTemplate | None
     turns: tuple[Turn, ...]
 
 
-@dataclass(frozen=True)
-class RequestParts:
+class RequestParts(Struct, frozen=True):
     """Everything of a request but its texts, and how answers are read."""
 
     base: dict[str, Any]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from batchform.errors import Place
 from batchform.spec.model import Backend, Limits, Project, Retry, Spec
@@ -35,16 +36,14 @@ class Template(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """One turn of the compiled prompt."""
 
     role: str  # "user" or "model"
     template: Template
 
 
-@dataclass(frozen=True)
-class ResolvedSpec:
+class ResolvedSpec(Struct, frozen=True):
     """Everything needed to plan and run one spec. No I/O happens after this is built, but for the rows.
 
     request_base: canonical camelCase request without contents and systemInstruction: generationConfig,
@@ -91,8 +90,7 @@ class ResolvedSpec:
         return () if isinstance(key, str) else tuple(key)
 
 
-@dataclass(frozen=True)
-class ResolvedProject:
+class ResolvedProject(Struct, frozen=True):
     """The project with its environment laid over it."""
 
     root: Path

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from msgspec import Struct
 
 from batchform.errors import Diagnostic, Place
 from batchform.spec.wording import one_of, shown, source_line, suggestion
@@ -46,8 +47,7 @@ Problem = tuple[NodePath, str, str]
 """Path in the schema, message, hint."""
 
 
-@dataclass(frozen=True)
-class SchemaSource:
+class SchemaSource(Struct, frozen=True):
     """A schema and the file or spec in which it stands. base: its path in that document."""
 
     schema: dict[str, Any]
@@ -117,18 +117,16 @@ def _read_file(file: Path, shown_path: str) -> tuple[SchemaSource | None, list[D
     if _repeats_a_key(text):
         found = [p for p in _as_yaml(text, shown_path)[1] if p.rule == "duplicate-key"]
         return None, found or [Diagnostic("duplicate-key", "a key is given twice", Place(shown_path))]
-    return SchemaSource(schema, _Positions(shown_path, schema, text), ()), []
+    return SchemaSource(schema, _Positions(shown_path, schema, tuple(text.splitlines()), text=text), ()), []
 
 
-class _Positions(Document):
+class _Positions(Document, frozen=True):
     """A JSON file whose positions are found, with the YAML reader, when the first complaint needs them."""
 
-    def __init__(self, path: str, value: Any, text: str) -> None:
-        super().__init__(path, value, tuple(text.splitlines()))
-        object.__setattr__(self, "_text", text)
+    text: str = ""
 
     def diagnostic(self, rule: str, message: str, path: NodePath, **options: Any) -> Diagnostic:
-        document, _ = _as_yaml(self._text, self.path)  # type: ignore[attr-defined]
+        document, _ = _as_yaml(self.text, self.path)
         found = document or Document(self.path, self.value)
         options["on_key"] = path in found.keys
         return found.diagnostic(rule, message, path, **options)

@@ -10,13 +10,13 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from jinja2 import BaseLoader, TemplateNotFound, TemplateSyntaxError, nodes
 from jinja2.environment import Template as JinjaTemplate
 from jinja2.nodes import EvalContext
+from msgspec.structs import replace
 
 from batchform.canon import digest_of
 from batchform.errors import Diagnostic, InvalidProject, Place

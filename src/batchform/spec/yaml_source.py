@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from msgspec import Struct, field
 
 from batchform.errors import Diagnostic, Place
 from batchform.spec.wording import shown, source_line
@@ -31,8 +31,7 @@ _CONTAINERS = frozenset((_TAG + "map", _TAG + "seq"))
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """1-based line and column of a node; style: `|`, `>`, `'`, `"` or empty, how a scalar is written."""
 
     line: int
@@ -40,8 +39,7 @@ class Spot:
     style: str = ""
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(Struct, frozen=True):
     """A file's value and the places of its nodes.
 
     env: path → raw text, where `${ENV:…}` was replaced; broken: nodes that were complained about when they were read.

@@ -6,9 +6,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import IO, Any
 
+from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -33,8 +33,7 @@ def make_console(*, file: IO[str] | None = None, width: int | None = None, color
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False, **options)
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(Struct, frozen=True):
     """Aligned columns; all but the last keep their width, and the last wraps under itself. No trailing spaces."""
 
     rows: Sequence[tuple[Text, ...]]
@@ -57,8 +56,7 @@ class Grid:
                 lead = Text(" " * start)
 
 
-@dataclass(frozen=True)
-class Paragraph:
+class Paragraph(Struct, frozen=True):
     """Text that wraps under its own start. No trailing spaces."""
 
     text: Text

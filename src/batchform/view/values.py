@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from batchform.ledger.records import JobRecord
 from batchform.plan.registry import ServiceLimits
 from batchform.run.budget import BudgetLine
 
 
-@dataclass(frozen=True, slots=True)
-class JobLine:
+class JobLine(Struct, frozen=True):
     """One job. job: the service's name for it; state: the service's word, or the ledger's when there is none
     yet.
 
@@ -42,8 +42,7 @@ class JobLine:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SpecLine:
+class SpecLine(Struct, frozen=True):
     """One spec. rows: row states of the ledger by status (answered, in_flight, failed, pending, absent,
     gone).
 
@@ -59,8 +58,7 @@ class SpecLine:
     delivered_age: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StatusView:
+class StatusView(Struct, frozen=True):
     """The project's state. notes: what needs a person, as sentences; budgets: spend against what may be spent."""
 
     project: str
@@ -73,8 +71,7 @@ class StatusView:
     budgets: tuple[BudgetLine, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResultsTable:
+class ResultsTable(Struct, frozen=True):
     """First rows of a spec's answers. total: how many there are; location: where they are delivered."""
 
     spec: str
@@ -84,8 +81,7 @@ class ResultsTable:
     location: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """One part of a request, by digest. before: as recorded; None: never recorded."""
 
     name: str
@@ -97,8 +93,7 @@ class Component:
         return self.before == self.after
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """Why a row has its action. action, reason: names from the plan's alphabet; symbol: the action's.
 
     before, after: canonical JSON of the request then and now, where they are known; facts: label → value, in

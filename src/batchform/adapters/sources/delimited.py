@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from batchform.adapters.sources.paths import SourceFile, describe, expand
 from batchform.adapters.sources.records import Dialect, data_records, normalised, records
@@ -30,8 +31,7 @@ _REPORT = "Please report this with the file's header; as a way out, write the fi
 _NO_NULL = "\x01batchform\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
+class _Plain(Struct, frozen=True):
     """A file as DuckDB reads it. path: the file itself, or its clean copy in the temp folder."""
 
     file: SourceFile
@@ -44,8 +44,7 @@ class _Plain:
     end: str  # line end of all records
 
 
-@dataclass(slots=True)
-class _Scan:
+class _Scan(Struct):
     """What one pass over the bytes shows."""
 
     size: int = 0

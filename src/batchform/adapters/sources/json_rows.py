@@ -12,9 +12,10 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from msgspec import Struct
 
 from batchform.adapters.sources.delimited import glob_escape
 from batchform.adapters.sources.paths import SourceFile, describe, expand
@@ -32,8 +33,7 @@ _MAX_COLUMNS = 5_000
 _MAX_EXPLAINED = 256 << 20  # bytes of an array that is read whole to find its error
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
+class _Plain(Struct, frozen=True):
     file: SourceFile
     path: Path
     size: int

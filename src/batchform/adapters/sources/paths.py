@@ -6,16 +6,16 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from batchform.errors import SourceError
 
 _GLOB = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Struct, frozen=True):
     """path: real path, links resolved; name: as a user writes it, relative to the project, POSIX slashes."""
 
     path: Path

@@ -7,23 +7,22 @@ followed by spaces, or by spaces and another quoted piece of the cell. Anything 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from batchform.adapters.sources.paths import SourceFile
 from batchform.adapters.sources.text import MAX_LINE, check_utf8, lines
 from batchform.errors import Place, SourceError
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """delimiter: UTF-8 bytes; quote: one byte, or empty for none."""
 
     delimiter: bytes = b","
     quote: bytes = b'"'
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """line: 1-based physical line it starts in; raw: its bytes without the line end; cells: as read."""
 
     line: int
@@ -31,8 +30,7 @@ class Record:
     cells: list[bytes]
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A record that is being read: cells so far, and the pieces of a quoted cell that is not closed yet."""
 
     line: int = 0

@@ -10,9 +10,10 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from batchform.adapters.sources.sql import check_query, check_where, quote_name, quote_text, source_error
 from batchform.errors import SourceError
@@ -36,8 +37,7 @@ _CAST_BACK = frozenset({"HUGEINT", "UHUGEINT", "BIGNUM", "INTERVAL", "TIMESTAMP_
 _INEXACT_INSIDE = re.compile(r"\b(U?HUGEINT|BIGNUM|INTERVAL|UNION|BIT|ENUM|TIMESTAMP_S|TIMESTAMP_MS|TIME WITH)\b")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """path: the Parquet file; sql: FROM-able, only the user's columns; numbered: whether it has ROW_NUMBER;
     positional: whether row N of it is row N of what was read (false after a query)."""
 
