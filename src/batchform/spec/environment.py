@@ -15,7 +15,7 @@ from batchform.spec.yaml_source import Document, NodePath
 _REFERENCE = re.compile(r"\$\{ENV:([A-Za-z_][A-Za-z0-9_]*)\}")
 _OPENING = re.compile(r"\$\{\s*ENV\b", re.IGNORECASE)
 
-_MERGED: Final = ("backends", "defaults", "limits")
+_MERGED: Final = ("backends", "defaults", "limits", "google_cloud")
 
 
 def substitute(

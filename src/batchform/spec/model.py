@@ -160,6 +160,16 @@ class GeminiBackend(_BackendBase):
 Backend = Annotated[EmulatorBackend | GeminiBackend, Field(discriminator="type")]
 
 
+class GoogleCloud(Strict):
+    """How Google Cloud is reached: Application Default Credentials unless something else is said here."""
+
+    project: str | None = Field(None, description="Project that is asked and billed; default that of the credentials.")
+    credentials: str | None = Field(
+        None, description="A credentials file outside of the project; default Application Default Credentials."
+    )
+    impersonate: str | None = Field(None, description="Service account to act as, by its address.")
+
+
 class Environment(Strict):
     """What differs in an environment (`--env NAME`); laid over the project."""
 
@@ -167,6 +177,7 @@ class Environment(Strict):
     backends: dict[str, Backend] | None = Wire(None, description="Backends to add, or to replace by name.")
     defaults: Defaults | None = Wire(None, description="Defaults to change; the others stay.")
     limits: Limits | None = Field(None, description="Limits to change; the others stay.")
+    google_cloud: GoogleCloud | None = Field(None, description="Settings of Google Cloud to change; the others stay.")
 
 
 class Project(Strict):
@@ -179,6 +190,9 @@ class Project(Strict):
     backends: dict[str, Backend] = Wire(default_factory=dict, description="Services that take jobs, by name.")
     defaults: Defaults = Wire(default_factory=Defaults, description="What specs need not repeat.")
     limits: Limits = Field(default_factory=Limits, description="Limits of all specs together.")
+    google_cloud: GoogleCloud = Field(
+        default_factory=GoogleCloud, description="How Google Cloud is reached, for whatever lies there."
+    )
     environments: dict[str, Environment] = Wire(
         default_factory=dict, description="What differs under `--env NAME`, laid over the rest of this file."
     )
