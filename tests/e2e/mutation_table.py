@@ -300,9 +300,13 @@ PROJECT_CASES: dict[str, list[Case]] = {
     "defaults.retry.max_attempts": [Case(0, project={"defaults": {"retry": {"max_attempts": 1}}})],
     "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
     "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
+    **{
+        f"google_cloud.{name}": [Case(0, project={"google_cloud": {name: "other"}})]
+        for name in ("project", "credentials", "impersonate")
+    },
     "prices": [Case(0, project={"prices": "prices.yaml"}, files={"prices.yaml": PRICES})],
 }  # fmt: skip
-IN_ENVIRONMENTS = ("ledger", "backends", "defaults", "limits")
+IN_ENVIRONMENTS = ("ledger", "backends", "defaults", "limits", "google_cloud")
 PROJECT_CASES |= {
     f"environments.{path}": [
         Case(c.sends, c.change, c.on, {"environments": {"prod": c.project}}, c.files) for c in cases
