@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -66,6 +66,8 @@ class Store:
     def __init__(self, state_dir: Path, clock: Now) -> None:
         self._clock = clock
         self.closing = threading.Event()  # set when long work should come to an end
+        self.root = state_dir
+        self._closers: list[Callable[[], None]] = []
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._path = state_dir / "emulator.sqlite"
         self.uploads = state_dir / "uploads"
@@ -81,8 +83,14 @@ class Store:
                 hint="Name a folder that can be written, or remove this one to start afresh.",
             ) from e
 
+    def at_close(self, closer: Callable[[], None]) -> None:
+        """Call this before the connections are closed."""
+        self._closers.append(closer)
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and what else belongs to this state."""
+        while self._closers:
+            self._closers.pop()()
         while not self._idle.empty():
             self._idle.get().close()
 
