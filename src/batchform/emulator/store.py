@@ -17,7 +17,7 @@ from typing import Final
 from batchform.emulator.clock import Now
 from batchform.errors import BatchformError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 _TABLES: Final = """
 CREATE TABLE offset (seconds REAL NOT NULL);
@@ -56,7 +56,28 @@ CREATE TABLE fault_log (
 ALTER TABLE jobs ADD COLUMN fate TEXT;
 """
 
-_STEPS: Final = (_TABLES, _FAULT_TABLES)
+_STORAGE_TABLES: Final = """
+CREATE TABLE buckets (
+  name TEXT PRIMARY KEY, location TEXT NOT NULL, metageneration INTEGER NOT NULL DEFAULT 1, created_at REAL NOT NULL,
+  updated_at REAL NOT NULL, versioning INTEGER NOT NULL DEFAULT 0, labels TEXT NOT NULL, storage_class TEXT NOT NULL
+);
+CREATE TABLE objects (
+  bucket TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, metageneration INTEGER NOT NULL DEFAULT 1,
+  size INTEGER NOT NULL, crc32c TEXT NOT NULL, md5 TEXT, components INTEGER, attributes TEXT NOT NULL,
+  content TEXT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, deleted_at REAL,
+  PRIMARY KEY (bucket, name, generation)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX live_objects ON objects (bucket, name) WHERE deleted_at IS NULL;
+CREATE TABLE last_generation (generation INTEGER NOT NULL);
+INSERT INTO last_generation VALUES (0);
+CREATE TABLE object_uploads (
+  id TEXT PRIMARY KEY, kind TEXT NOT NULL, bucket TEXT NOT NULL, name TEXT NOT NULL, attributes TEXT NOT NULL,
+  conditions TEXT NOT NULL, crc32c TEXT, md5 TEXT, declared INTEGER, generation INTEGER, result TEXT,
+  started_at REAL NOT NULL
+);
+"""
+
+_STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES)
 """What each format has more than the one before."""
 
 
@@ -73,8 +94,11 @@ class Store:
         self.uploads = state_dir / "uploads"
         self.files = state_dir / "files"
         self.jobs = state_dir / "jobs"
+        self.objects = state_dir / "objects"
+        self.incoming = state_dir / "incoming"
+        self._one_writer = threading.Lock()  # SQLite makes who waits sleep, and takes no turns
         try:
-            for folder in (state_dir, self.uploads, self.files, self.jobs):
+            for folder in (state_dir, self.uploads, self.files, self.jobs, self.objects, self.incoming):
                 folder.mkdir(parents=True, exist_ok=True)
             self._create()
         except (OSError, sqlite3.Error) as e:
@@ -122,15 +146,16 @@ class Store:
         """One transaction: others that write wait for it. Rolled back when the block raises, or to `start` by hand."""
         db = self._connection()
         try:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("SAVEPOINT start")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with self._one_writer:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("SAVEPOINT start")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
         finally:
             self._idle.put(db)
 
