@@ -36,12 +36,16 @@ class Relation(Struct, frozen=True):
 
     sql: a FROM-able expression (a view or temp table, quoted if needed); columns: name → DuckDB type, in order;
     described: what was read, for people ("3 files, data/tickets*.csv"); paths: the files read, empty for databases;
+    identity: what was read beside files, such as a table and its version: another one makes a saved plan stale;
+    notes: what a reader of the plan should know of it.
     """
 
     sql: str
     columns: Mapping[str, str]
     described: str
     paths: tuple[Path, ...] = ()
+    identity: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -54,6 +58,16 @@ class Source(Protocol):
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """Where the rows with these 0-based ordinals of the relation stand, for error messages: `data/a.csv:17`."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A source that knows what it would read without reading it: what is far away is not read again only to see whether
+    a saved plan is stale."""
+
+    def identity(self) -> str:
+        """The `identity` that the relation would have if it were opened now. Raises SourceError."""
         ...
 
 

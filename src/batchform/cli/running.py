@@ -124,18 +124,26 @@ def _saved(session: Session, ctx: RunContext, bundle: Path) -> Plan:
     finally:
         con.close()
     rebuild_answers(ctx, specs)
-    check_fresh(manifest, session.project, session.ledger, _source_paths(session, specs))
+    check_fresh(manifest, session.project, session.ledger, _source_digests(session, specs))
     return manifest.plan
 
 
-def _source_paths(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, tuple[Path, ...]]:
+def _source_digests(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str, str]:
+    """What each source holds now, as a digest."""
+    from contextlib import closing
+
+    from batchform.ports import Identified
+    from batchform.rows.keyed import source_digest
+
     found = {}
     for spec in specs:
-        con = session.connect()
-        try:
-            found[spec.name] = session.source(spec).open(con).paths
-        finally:
-            con.close()
+        source = session.source(spec)
+        if isinstance(source, Identified):
+            found[spec.name] = source_digest((), source.identity())
+            continue
+        with closing(session.connect()) as con:
+            relation = source.open(con)
+            found[spec.name] = source_digest(relation.paths, relation.identity)
     return found
 
 

@@ -196,7 +196,8 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
-            draft = replace(draft, plan=replace(draft.plan, source_digest=source_digest(rows.relation.paths)))
+            digest = source_digest(rows.relation.paths, rows.relation.identity)
+            draft = replace(draft, plan=replace(draft.plan, source_digest=digest))
         return _with_destination_note(draft, control, work)
 
 

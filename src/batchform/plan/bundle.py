@@ -10,7 +10,7 @@ It holds prompts: the folder is made for its owner only, and never belongs in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,6 @@ from batchform.ledger.store import Ledger
 from batchform.plan.build import plan_digest
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.plan.shard import split_line
-from batchform.rows.keyed import source_digest
 from batchform.rows.sql import literal
 from batchform.rows.stream import stream
 from batchform.spec.resolved import ResolvedProject
@@ -143,7 +142,7 @@ def _check_shard(folder: Path, spec: SpecPlan, shard: Shard, con: DuckDBPyConnec
 
 
 def check_fresh(
-    manifest: Manifest, project: ResolvedProject, ledger: Ledger, source_paths: Mapping[str, Sequence[Path]]
+    manifest: Manifest, project: ResolvedProject, ledger: Ledger, source_digests: Mapping[str, str]
 ) -> None:
     """Refuse a plan whose project, specs, sources or ledger moved since; says all that moved."""
     plan = manifest.plan
@@ -160,7 +159,7 @@ def check_fresh(
             moved.append(f"spec {planned.name} is gone")
         elif spec.spec_digest != planned.spec_digest:
             moved.append(f"spec {planned.name}, or a template or schema it uses, changed")
-        elif source_digest(source_paths[planned.name]) != planned.source_digest:
+        elif source_digests[planned.name] != planned.source_digest:
             moved.append(f"the source of {planned.name} changed ({planned.source})")
     if plan.lineage != ledger.lineage and plan.lineage:
         moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")

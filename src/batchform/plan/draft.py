@@ -92,7 +92,7 @@ def draft_spec(
         backend=spec.backend_name,
         realm=realm,
         model=spec.model,
-        destination=f"{spec.spec.destination.type} {spec.spec.destination.path}",
+        destination=f"{spec.spec.destination.type} {spec.spec.destination.place}",
         actions=actions,
         reasons=reasons,
         rows_to_send=to_send,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from posixpath import normpath
@@ -54,12 +55,18 @@ def check_destination(control: ControlView, spec: ResolvedSpec, destination: Des
     ledger is another environment's or was deleted, it is ours when it has the very columns that would be written.
     """
     last = control.deliveries.get(spec.name)
-    ours = last is not None and normpath(last.location) == normpath(spec.spec.destination.path)
+    ours = last is not None and normpath(last.location) == normpath(spec.spec.destination.place)
     try:
         destination.check(None if ours else [c.name for c in output_columns(spec)])
     except DestinationError as exc:
-        exc.place = exc.place or spec.at("destination.path")
+        exc.place = exc.place or spec.at(_field(exc))
         raise
+
+
+def _field(error: DestinationError) -> str:
+    """The field of the spec that an error of a destination is about: the one its sentence begins with, or its place."""
+    named = re.match(r"destination\.[a-z_]+", error.message)
+    return named[0] if named else "destination.path"
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def _keyed(
         columns=relation.columns,
         key_columns=tuple((c, relation.columns[c]) for c in spec.key_columns),
         fingerprints={recorded: name for recorded, (name, _) in fingerprints.items()},
-        notes=notes,
+        notes=(*relation.notes, *notes),
     )
 
 
@@ -153,9 +153,11 @@ def _build_narrow(con: DuckDBPyConnection, fingerprints: Mapping[str, tuple[str,
     )
 
 
-def source_digest(paths: Sequence[Path]) -> str:
-    """Digest of a source's files by name and content; touching or moving them does not change it."""
-    return digest_of("source", sorted([p.name, file_digest(p)] for p in paths if p.is_file()))
+def source_digest(paths: Sequence[Path], identity: str = "") -> str:
+    """Digest of a source's files by name and content; touching or moving them does not change it. identity: of what was
+    read beside files (see `Relation`)."""
+    files = sorted([p.name, file_digest(p)] for p in paths if p.is_file())
+    return digest_of("source", [*files, identity] if identity else files)
 
 
 def _fingerprints(recorded: Sequence[str], columns: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -52,7 +52,7 @@ def check_destination(
     delivered: what lies at the destination; scratch: an existing folder for short-lived files.
     """
     last = ledger.control().deliveries.get(spec.name)
-    shown = spec.spec.destination.path
+    shown = spec.spec.destination.place
     try:
         with closing(connect()) as con, TemporaryDirectory(prefix="audit-", dir=scratch) as folder:
             rows = ledger.rows_relation(con, spec.name)

@@ -160,7 +160,7 @@ def _delivery(
     columns = output_columns(spec)
     con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
     # A part holds what is new; everything else is written whole. The other relation is there, but nobody reads it.
-    part = spec.spec.destination.path.endswith("/") and not need.full
+    part = spec.spec.destination.takes_parts and not need.full
     spool = context.scratch / "ordered.parquet" if (need.changed if part else need.rows) > SORTED_BY_DUCKDB else None
     owner = f"{spec.name}-{short(control.lineage, 8)}"
     return Delivery(

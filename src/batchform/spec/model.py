@@ -289,6 +289,16 @@ class FileDestination(Strict):
     )
     prune: bool = Field(default=False, description="Remove answers whose key left the source.")
 
+    @property
+    def place(self) -> str:
+        """Where answers go, as the user wrote it."""
+        return self.path
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether each delivery adds a part, in place of writing all anew."""
+        return self.path.endswith("/")
+
 
 class DatabaseDestination(Strict):
     """Answers in a table of a SQLite or DuckDB file, replaced in one transaction."""
@@ -301,6 +311,16 @@ class DatabaseDestination(Strict):
         default=False, description="One column per property of the response, in place of one JSON column."
     )
     prune: bool = Field(default=False, description="Remove answers whose key left the source.")
+
+    @property
+    def place(self) -> str:
+        """Where answers go, as the user wrote it."""
+        return self.path
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether each delivery adds a part, in place of writing all anew."""
+        return self.path.endswith("/")
 
 
 Destination = Annotated[FileDestination | DatabaseDestination, Field(discriminator="type")]
