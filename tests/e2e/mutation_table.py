@@ -110,6 +110,8 @@ class Case:
 
 GOOGLE = {"type": "gemini"}
 GATEWAY = {"type": "gemini", "base_url": "http://127.0.0.1:9"}
+VERTEX = {"type": "vertex", "project": "acme-support", "location": "us-central1", "staging": "gs://acme-batch/staging"}
+VERTEX_HERE = {**VERTEX, "base_url": "http://127.0.0.1:9"}
 JSONL = """{"id": "T-1", "title": "seven", "body": %s, "status": "open"}
 {"id": "T-4", "title": "four", "body": "4", "status": "open"}
 """
@@ -271,6 +273,15 @@ PACE: dict[str, Any] = {
     "max_jobs_in_flight": 1, "max_enqueued_tokens": "1k",
 }  # fmt: skip
 
+EMULATED: dict[str, Any] = {
+    "project": "acme-support", "location": "global", "staging": "gs://acme-batch/staging", "via": "bigquery",
+    "dataset": "batches",
+}  # fmt: skip
+PLACES: dict[str, Any] = {
+    **EMULATED, "credentials": "sa.json", "api_key_env": "MY_KEY", "labels": {"team": "support"},
+    "api_version": "v1",
+}  # fmt: skip
+
 PRICES = "prices: {gemini-3.5-flash-lite: {batch_input: 9, batch_output: 9}}"
 
 PROJECT_CASES: dict[str, list[Case]] = {
@@ -282,6 +293,13 @@ PROJECT_CASES: dict[str, list[Case]] = {
     "backends.EmulatorBackend.url": [backend(0, url="http://127.0.0.1:9")],
     "backends.EmulatorBackend.job_seconds": [backend(0, job_seconds=60)],
     "backends.EmulatorBackend.faults": [backend(0, faults="faults.yaml")],
+    **{f"backends.VertexBackend.{name}": [backend(0, VERTEX_HERE, **PACE)] for name in PACE},
+    **{f"backends.EmulatorBackend.{name}": [backend(0, cloud="vertex", **EMULATED)] for name in EMULATED},
+    "backends.EmulatorBackend.cloud": [backend(0, cloud="vertex")],
+    **{f"backends.VertexBackend.{name}": [backend(0, VERTEX_HERE, **PLACES)] for name in PLACES},
+    "backends.VertexBackend.base_url": [backend(0, VERTEX, base_url="http://localhost:1"), backend(4, VERTEX)],
+    "backends.VertexBackend.realm": [backend(4, VERTEX_HERE, realm="google"), backend(0, VERTEX, realm="emulator")],
+    "backends.VertexBackend.impersonate": [backend(0, VERTEX_HERE, impersonate="runner@acme.iam.gserviceaccount.com")],
     "backends.GeminiBackend.base_url": [backend(0, GOOGLE, base_url="http://localhost:1"), backend(4, GOOGLE)],
     "backends.GeminiBackend.api_key_env": [backend(0, GATEWAY, api_key_env="MY_KEY")],
     "backends.GeminiBackend.api_version": [backend(0, GATEWAY, api_version="v1beta")],

@@ -18,7 +18,7 @@ from batchform import __version__
 from batchform.cli.options import Common
 from batchform.errors import UsageError
 from batchform.spec.model import EmulatorBackend, GeminiBackend
-from batchform.spec.realm import realm_of, with_environment
+from batchform.spec.realm import cloud_of, realm_of, with_environment
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
 if TYPE_CHECKING:
@@ -214,8 +214,9 @@ class Session:
             raise UsageError(
                 f"backend {name!r} is not in {self.project.file.name}", hint="Put it back until its jobs are collected."
             )
-        if isinstance(config, GeminiBackend):
-            config = with_environment(config, self.env)
+        config = with_environment(config, self.env)
+        if cloud_of(config) == "vertex" or not isinstance(config, (EmulatorBackend, GeminiBackend)):
+            raise UsageError(f"backend {name!r} is on Vertex AI, which this build cannot reach", hint="Use Gemini.")
         base_url = None
         if isinstance(config, EmulatorBackend):
             base_url = config.url or self._start_emulator(config)

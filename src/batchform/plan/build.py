@@ -35,7 +35,7 @@ from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
 from batchform.spec.model import Backend
-from batchform.spec.realm import realm_of
+from batchform.spec.realm import cloud_of, realm_of
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
 if TYPE_CHECKING:
@@ -125,9 +125,14 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
     found = []
     for spec in specs:
         config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
-        findings = registry.check(spec.model, now=now, realm=realm_of(spec.backend))
-        findings += registry.check_config(spec.model, config)
+        there = registry.on(cloud_of(spec.backend))
+        findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
+        findings += there.check_config(spec.model, config)
         found += [finding.at(spec.at("model")) for finding in findings if finding.severity == "error"]
+        if cloud_of(spec.backend) == "vertex":
+            from batchform.plan.vertex import check_vertex
+
+            found += check_vertex(spec)
     if found:
         raise InvalidProject(found)
 
@@ -252,11 +257,12 @@ def render_candidates(
 
 def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> BackendLimits:
     """What one job of this backend may hold, as its configuration and the service's own limits have it."""
-    inline = registry.service.max_inline_bytes
-    most = min(backend.max_bytes_per_job, registry.service.max_input_bytes)
+    service = registry.on(cloud_of(backend)).service
+    inline = service.max_inline_bytes
+    most = min(backend.max_bytes_per_job, service.max_input_bytes)
     if submit == "inline":
         most = min(most, int(inline * _INLINE_SHARE))
-    return BackendLimits(backend.max_rows_per_job, most, inline)
+    return BackendLimits(min(backend.max_rows_per_job, service.max_rows or backend.max_rows_per_job), most, inline)
 
 
 def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:

@@ -19,7 +19,7 @@ from batchform.plan.shard import DraftShard
 from batchform.rows.keyed import KeyedRows
 from batchform.rows.request import merge
 from batchform.spec.model import Limits
-from batchform.spec.realm import realm_of
+from batchform.spec.realm import cloud_of, realm_of
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import money
 
@@ -61,7 +61,7 @@ def draft_spec(
 ) -> Draft:
     """Price and describe one spec's outcome."""
     rows, found, rendered, shards = outcome.rows, outcome.found, outcome.rendered, outcome.shards
-    realm = realm_of(spec.backend)
+    realm, registry = realm_of(spec.backend), registry.on(cloud_of(spec.backend))
     actions = actions_of(found, rendered)
     to_send = actions[Action.RUN] + actions[Action.RERUN]
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
@@ -149,7 +149,10 @@ def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:
 def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest: int) -> Shard:
     estimate = estimator.estimate(requests=shard.rows, request_bytes=shard.request_bytes, largest_bytes=largest)
     inline = spec.spec.submit == "inline" or (
-        spec.spec.submit == "auto" and shard.rows <= _AUTO_INLINE_ROWS and shard.bytes <= _AUTO_INLINE_BYTES
+        spec.spec.submit == "auto"
+        and cloud_of(spec.backend) != "vertex"
+        and shard.rows <= _AUTO_INLINE_ROWS
+        and shard.bytes <= _AUTO_INLINE_BYTES
     )
     return Shard(
         index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,

@@ -24,7 +24,8 @@ _SOON: Final = dt.timedelta(days=30)
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of one model on the Gemini API. None: not known.
 
-    shutdown: first day on which it no longer answers; thinking_off: whether thinking can be switched off;
+    shutdown: first day on which it no longer answers; vertex_shutdown, vertex_batch: the same on Vertex AI, where
+    models have a life of their own; thinking_off: whether thinking can be switched off;
     enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; sources: field → id in the data
     file.
     """
@@ -35,6 +36,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     shutdown: dt.date | None = None
+    vertex_shutdown: dt.date | None = None
+    vertex_batch: bool | None = None
     replaced_by: str | None = None
     thinking_levels: tuple[str, ...] | None = None
     thinking_off: bool | None = None
@@ -79,7 +82,8 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of the batch service itself."""
+    """Limits of the batch service itself. max_rows: None where none is stated; max_inline_bytes: 0 where no request
+    goes inline."""
 
     max_jobs: int
     max_input_bytes: int
@@ -87,6 +91,17 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     job_expires_hours: int
     input_kept_hours: int
     results_kept_days: int
+    max_rows: int | None = None
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class VertexLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of Vertex AI where they are others. job_expires_hours: the longest wait and run together."""
+
+    max_rows: int
+    max_input_bytes: int
+    max_inline_bytes: int
+    job_expires_hours: int
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
 
@@ -101,6 +116,7 @@ class _Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dated: str
     sources: dict[str, _Source]
     service: ServiceLimits
+    vertex: VertexLimits
     models: dict[str, dict[str, Any]]
 
 
@@ -132,12 +148,13 @@ class Finding(Struct, frozen=True):
 class Registry(Struct, frozen=True):
     """The data files, with the user's file laid over them.
 
-    prices_dated: day of the price table, for people.
+    service, vertex: limits of the Gemini API and of Vertex AI; prices_dated: day of the price table, for people.
     """
 
     models: Mapping[str, ModelInfo]
     prices: Mapping[str, tuple[PriceEntry, ...]]
     service: ServiceLimits
+    vertex: VertexLimits
     prices_dated: str
 
     @classmethod
@@ -149,8 +166,17 @@ class Registry(Struct, frozen=True):
             models={name: msgspec.convert({"id": name, **raw}, ModelInfo) for name, raw in models.models.items()},
             prices=prices.prices,
             service=models.service,
+            vertex=models.vertex,
             prices_dated=prices.dated,
         )
+
+    def on(self, cloud: str) -> Registry:
+        """What holds at `vertex`: its limits, and the life of models there. Everything else is the Gemini API's."""
+        if cloud != "vertex":
+            return self
+        models = {name: _on_vertex(info) for name, info in self.models.items()}
+        service = msgspec.structs.replace(self.service, **msgspec.structs.asdict(self.vertex))
+        return msgspec.structs.replace(self, models=models, service=service)
 
     def model(self, name: str) -> ModelInfo | None:
         """What is known of a model; `models/x` is `x`."""
@@ -231,6 +257,11 @@ class Registry(Struct, frozen=True):
             days = (end - today).days
             return Finding("model-ending", "warning", f"model {info.id} is shut down on {end}, in {days} days.", hint)
         return None
+
+
+def _on_vertex(info: ModelInfo) -> ModelInfo:
+    batch = info.batch if info.vertex_batch is None else info.vertex_batch
+    return msgspec.structs.replace(info, batch=batch, shutdown=info.vertex_shutdown, enqueued_tokens=None)
 
 
 def bare(name: str) -> str:

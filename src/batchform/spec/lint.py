@@ -11,15 +11,13 @@ from typing import Final
 from msgspec import Struct
 
 from batchform.errors import Diagnostic
+from batchform.spec.lint_backends import lint_backends
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
-from batchform.spec.realm import realm_of
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
 
 _GLOB = re.compile(r"[*?\[]")
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_LEAST_SETTLE: Final = 120.0
-_LEAST_SETTLE_EMULATOR: Final = 1.0
 _FREE_FORM = ("generation_config", "request", "safety_settings", "output", "description")
 
 
@@ -44,30 +42,11 @@ def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None
 def lint_project(document: Document, config: Project, root: Path) -> list[Diagnostic]:
     """Complaints about the project's own paths and texts."""
     folders = [root / p for p in config.allow_paths]
-    found = [*_empty_texts(document), *_settle(document, config)]
+    found = [*_empty_texts(document), *lint_backends(document, config)]
     problem = _path_problem(config.ledger, root, folders)
     if problem:
         found.append(_path_diagnostic(document, ("ledger",), problem))
     return found
-
-
-def _settle(document: Document, config: Project) -> Iterator[Diagnostic]:
-    """A settle window must hold the create call (0.7 of it, at most) and the time until the service lists the job."""
-    for name, backend in (config.backends or {}).items():
-        google = realm_of(backend) == "google"
-        least = _LEAST_SETTLE if google else _LEAST_SETTLE_EMULATOR
-        if backend.settle >= least:
-            continue
-        room = (
-            f"a create call {0.7 * backend.settle:.3g} s, and the service {0.3 * backend.settle:.3g} s to list the job"
-        )
-        yield document.diagnostic(
-            "short-settle",
-            f"`settle` of backend {name} is too short: it leaves {room}",
-            ("backends", name, "settle"),
-            hint=f"At least {least:g}s" + ("; 15m is the default. " if google else ". ")
-            + "Too short a window pays twice for a job that is listed late; a long one costs nothing.",
-        )  # fmt: skip
 
 
 # --- single rules ------------------------------------------------------------------------------------------------

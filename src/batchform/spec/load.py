@@ -13,7 +13,7 @@ from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
 from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
-from batchform.spec.model import Backend, EmulatorBackend, GeminiBackend, Project, Prompt, Spec
+from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
 from batchform.spec.resolve import ProjectParts, compile_prompt, request_parts, resolve_spec
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
@@ -73,7 +73,7 @@ def _backends(config: Project, env: Mapping[str, str]) -> dict[str, Backend]:
     declared: Mapping[str, Backend] = config.backends
     if not declared:
         declared = {IMPLICIT_BACKEND: EmulatorBackend.model_validate({"type": "emulator"})}
-    return {n: with_environment(b, env) if isinstance(b, GeminiBackend) else b for n, b in declared.items()}
+    return {n: with_environment(b, env) for n, b in declared.items()}
 
 
 def _check_default_backend(config: Project, document: Document) -> list[Diagnostic]:

@@ -6,54 +6,27 @@ exactly those do, and only for the rows concerned.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,46}[a-z0-9])?$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, VertexBackend
+from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-
-
-def parse_duration(value: Any) -> float:
-    """Seconds from `90`, `90s`, `15m`, `2h`, `30d`."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", str(value))
-    if not match:
-        raise ValueError(f"{value!r} is not a duration: write 30s, 15m, 2h or 7d")
-    return float(match[1]) * _DURATION_UNITS[match[2]]
-
-
-def parse_count(value: Any) -> int:
-    """A whole number from `50000`, `50k`, `50M`, `1G` (decimal)."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGbB]?)\s*", str(value))
-    if not match or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a count: write 50000, 50k or 50M")
-    return int(float(match[1]) * _COUNT_UNITS[match[2].lower()])
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(ge=0)]
-Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
-
-
-def Wire(default: Any = ..., **kwargs: Any) -> Any:  # noqa: N802  (reads as a Field)
-    """A field whose value can change what is sent: the request, which rows ask it, or whose answers count."""
-    if "default_factory" not in kwargs:
-        kwargs["default"] = default
-    return Field(json_schema_extra={"wire": True}, **kwargs)
-
-
-class Strict(BaseModel):
-    """Base of all models: unknown fields are refused, values never coerced across types, instances frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
-
+__all__ = [  # from other modules, for whoever wants all models in one place
+    "NAME_PATTERN",
+    "Backend",
+    "Count",
+    "Duration",
+    "EmulatorBackend",
+    "GeminiBackend",
+    "Name",
+    "Strict",
+    "VertexBackend",
+    "Wire",
+    "parse_count",
+    "parse_duration",
+]
 
 # --- pieces ------------------------------------------------------------------------------------------------------
 
@@ -111,53 +84,6 @@ class Defaults(Strict):
     model: str | None = Wire(None, description="Model that specs use.")
     retry: Retry | None = Field(None, description="Retries of specs that have none of their own.")
     limits: Limits | None = Field(None, description="Limits of each spec that has none of its own.")
-
-
-class _BackendBase(Strict):
-    settle: Duration = Field(
-        900.0, description="How long a submission of unknown outcome waits before it is sent again."
-    )
-    poll: Duration = Field(30.0, description="Time between two looks at a job.")
-    timeout: Duration = Field(60.0, description="Limit of each call.")
-    max_rows_per_job: Count = Field(50_000, description="Rows in one job.")
-    max_bytes_per_job: Count = Field(1_500_000_000, description="Bytes of one job's JSONL.")
-    max_jobs_in_flight: Count = Field(20, description="Jobs at work at once.")
-    max_enqueued_tokens: Count | None = Field(None, description="Estimated input tokens of all jobs at work at once.")
-    cleanup: bool = Field(default=True, description="Delete uploaded inputs once every row of the job is settled.")
-
-
-class EmulatorBackend(_BackendBase):
-    """The embedded emulator: a loopback server with deterministic answers. Nothing leaves the machine."""
-
-    type: Literal["emulator"] = Field(description="The embedded emulator.")
-    url: str | None = Field(
-        None, description="A running `batchform emulator serve`; without it one is started in process."
-    )
-    job_seconds: Duration = Field(2.0, description="How long a job of the in-process emulator takes.")
-    faults: str | None = Field(
-        None, description="A YAML file of what goes wrong in the in-process emulator; see docs/emulator.md."
-    )
-    settle: Duration = Field(
-        10.0, description="How long a submission of unknown outcome waits before it is sent again."
-    )
-    poll: Duration = Field(0.5, description="Time between two looks at a job.")
-
-
-class GeminiBackend(_BackendBase):
-    """The Gemini Developer API. The key comes from the environment, never from a file."""
-
-    type: Literal["gemini"] = Field(description="The Gemini Developer API.")
-    base_url: str | None = Wire(None, description="A gateway or an emulator in place of Google's endpoint.")
-    api_key_env: str | None = Field(
-        None, description="Environment variable with the key; default GOOGLE_API_KEY, then GEMINI_API_KEY."
-    )
-    api_version: str | None = Field(None, description="API version; default the SDK's own.")
-    realm: Literal["google", "emulator"] | None = Wire(
-        None, description="Whose answers these are; default google, or emulator when base_url is a loopback address."
-    )
-
-
-Backend = Annotated[EmulatorBackend | GeminiBackend, Field(discriminator="type")]
 
 
 class GoogleCloud(Strict):

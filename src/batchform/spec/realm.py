@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
-from batchform.spec.model import EmulatorBackend, GeminiBackend
+from batchform.spec.backends import Backend, EmulatorBackend, VertexBackend
 
 BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
+VERTEX_URL_VARIABLE = "GOOGLE_VERTEX_BASE_URL"
 
 
 def is_loopback(url: str) -> bool:
@@ -22,13 +23,22 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def with_environment(backend: GeminiBackend, env: Mapping[str, str]) -> GeminiBackend:
+def with_environment(backend: Backend, env: Mapping[str, str]) -> Backend:
     """The backend with the SDK's own base URL variable applied, so that realm and endpoint are settled at load time."""
-    url = env.get(BASE_URL_VARIABLE)
+    if isinstance(backend, EmulatorBackend):
+        return backend
+    url = env.get(VERTEX_URL_VARIABLE if isinstance(backend, VertexBackend) else BASE_URL_VARIABLE)
     return backend if backend.base_url or not url else backend.model_copy(update={"base_url": url})
 
 
-def realm_of(backend: EmulatorBackend | GeminiBackend) -> str:
+def cloud_of(backend: Backend) -> str:
+    """`gemini` or `vertex`: which API it speaks. Their answers are the same, their limits are not."""
+    if isinstance(backend, EmulatorBackend):
+        return backend.cloud
+    return "vertex" if isinstance(backend, VertexBackend) else "gemini"
+
+
+def realm_of(backend: Backend) -> str:
     """`google` or `emulator`. A loopback endpoint is taken for an emulator unless `realm: google` says otherwise."""
     if isinstance(backend, EmulatorBackend):
         return "emulator"
