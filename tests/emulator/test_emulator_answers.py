@@ -11,7 +11,7 @@ import pytest
 from emulator_kit import MODEL, Batches, request_of
 from google import genai
 from google.genai import errors, types
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batchform.emulator import EmulatorServer, schemas
@@ -311,6 +311,8 @@ def _junk(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schema=st.recursive(st.booleans() | st.just({}), _junk, max_leaves=12))
+@example(schema={"prefixItems": [False]})
+@example(schema={"prefixItems": [True, False], "minItems": 1})
 def test_a_hostile_schema_is_refused_or_answered(schema: Any) -> None:
     config = {"responseJsonSchema": schema}
     if schemas.complaint(config, "responseJsonSchema") is None:

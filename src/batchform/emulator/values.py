@@ -145,8 +145,8 @@ class Filler:
 
     def _array(self, flat: Flat, draw: Draw, depth: int) -> list[Any]:
         prefix, items, least, most = _array_shape(flat)
-        if depth >= _DEEP or math.isinf(self._height(items)):
-            most = max(least, min(most, len(prefix)) if depth < _DEEP else 0)
+        fillable = next((i for i, schema in enumerate([*prefix, items]) if math.isinf(self._height(schema))), math.inf)
+        most = max(least, min(most, fillable) if depth < _DEEP else 0)
         wanted = (
             least + draw.below(int(min(max(most - least, 0), 2)) + 1) if least else int(min(most, 1 + draw.below(3)))
         )
