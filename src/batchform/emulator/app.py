@@ -19,13 +19,20 @@ from batchform.emulator import routes_batches, routes_control, routes_files, rou
 from batchform.emulator.calls import MAX_BODY, Call, Emulator, Route, drain, json_response
 from batchform.emulator.clock import http_date
 from batchform.emulator.refusal import Refusal
+from batchform.emulator.vertex import routes as vertex
 
-ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *routes_control.ROUTES)
+ROUTES: Final = (
+    *routes_files.ROUTES,
+    *routes_batches.ROUTES,
+    *routes_models.ROUTES,
+    *vertex.ROUTES,
+    *routes_control.ROUTES,
+)
 
 REFUSED_KEY: Final = "invalid"
 _VERSION: Final = r"(?P<version>v1|v1beta)"
 _COMPILED: Final = tuple((re.compile(route.path.replace("/V", "/" + _VERSION, 1)), route) for route in ROUTES)
-_PREFIX: Final = re.compile(r"(?P<prefix>.*?)(?P<path>/(?:(?:upload/|download/)?v1(?:beta)?|emulator)/.*)")
+_PREFIX: Final = re.compile(r"(?P<prefix>.*?)(?P<path>/(?:(?:upload/|download/)?v1(?:beta1?)?|emulator)/.*)")
 
 
 class App:
@@ -73,7 +80,10 @@ class App:
 
     async def _answer(self, request: Request) -> Response:
         prefix, route, args = _find(request)
-        account = "" if route.open_to_all else _account(request)
+        if route.authorize is not None:
+            account = route.authorize(request, args)
+        else:
+            account = "" if route.open_to_all else _account(request)
         call = Call(
             emulator=self._emulator,
             name=route.name,

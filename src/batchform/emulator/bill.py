@@ -16,10 +16,10 @@ _PAGE = 2_000
 
 
 class Charge(Struct, frozen=True):
-    """One executed request. job: `batches/…`, None for a synchronous call; key: of its line, None if it had none.
+    """One executed request. job: its full name, None for a synchronous call; key: of its line, None if it had none.
 
     digest: hex of the request's fingerprint, as `canon.RequestHasher(model=…, realm="emulator")` makes it;
-    account: stands for the API key; at: RFC 3339, by the emulator's clock.
+    account: stands for the API key, or `projects/p/locations/l`; at: RFC 3339, by the emulator's clock.
     """
 
     job: str | None
@@ -82,7 +82,7 @@ def charges(store: Store) -> Iterator[Charge]:
             return
         for row in rows:
             yield Charge(
-                job=row["job"] and f"batches/{row['job']}",
+                job=row["job"] and _name(row["account"], row["job"]),
                 account=row["account"],
                 key=row["key"],
                 model=row["model"],
@@ -92,6 +92,11 @@ def charges(store: Store) -> Iterator[Charge]:
                 at=rfc3339(row["at"]),
             )
         after = rows[-1]["id"]
+
+
+def _name(account: str, job: str) -> str:
+    """A job's name: of Vertex AI if its account is a place there (`projects/p/locations/l`)."""
+    return f"{account}/batchPredictionJobs/{job}" if account.startswith("projects/") else f"batches/{job}"
 
 
 def summary(store: Store) -> BillSummary:

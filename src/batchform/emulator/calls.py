@@ -84,7 +84,8 @@ Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
 class Route(Struct, frozen=True):
     """One operation. path: a regular expression whose named groups become `Call.args`.
 
-    open_to_all: needs no API key; streams: the handler reads the body itself.
+    open_to_all: needs no API key; streams: the handler reads the body itself; authorize: says whose a call is, where
+    it is not the API key that does.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Route(Struct, frozen=True):
     handler: Handler
     open_to_all: bool = False
     streams: bool = False
+    authorize: Callable[[Request, dict[str, str]], str] | None = None
 
 
 def json_response(value: Any, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:

@@ -16,22 +16,20 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct, field
 
 from batchform import canon
 from batchform.emulator import answers, bill, files, markers, rules, strict
 from batchform.emulator.fate import Fate, RowFate
 from batchform.emulator.models import Model
-from batchform.emulator.refusal import RPC_CODES, Refusal
+from batchform.emulator.refusal import Refusal
+from batchform.emulator.rows import Form, GeminiForm
 from batchform.emulator.store import Store, link_or_copy
 
 BLOCK_LINES: Final = 500
 BLOCK_BYTES: Final = 4 * 1024**2
 LOOK_SECONDS: Final = 20.0  # what one call may spend on due work; clients give up after a minute
 _SHOWN_ERRORS: Final = 5
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Scan(Struct):
@@ -92,8 +90,8 @@ def due_jobs(store: Store) -> list[str]:
     """All jobs, deleted ones too, whose time has come and that have not wholly run."""
     with store.reading() as db:
         rows = db.execute(
-            "SELECT id FROM jobs WHERE next_block < blocks AND ends_at <= ? AND ends_at < created_at + ?"
-            " AND coalesce(cancelled_at, ends_at) >= ends_at ORDER BY seq",
+            "SELECT id FROM jobs WHERE next_block < blocks AND ends_at <= ? AND (vertex IS NOT NULL"
+            " OR (ends_at < created_at + ? AND coalesce(cancelled_at, ends_at) >= ends_at)) ORDER BY seq",
             (store.now(), files.UPLOADED_SECONDS),
         ).fetchall()
     return [row["id"] for row in rows]
@@ -109,12 +107,13 @@ def _run_block(store: Store, job_id: str) -> bool:
     done: int = job["next_block"]
     if done >= job["blocks"]:
         return False
+    if job["vertex"] is not None and done + 1 == job["blocks"]:
+        return _export(store, job)
     runner = Runner(store, job=job_id, account=job["account"], model=job["model"], at=job["ends_at"])
-    block = _Block(runner, Fate.of(job))
-    index = _order(job["blocks"], job["lines"])[done]
-    kind = "InlineItem" if job["input_name"] is None else "FileLine"
+    block = _Block(runner, Fate.of(job), _form(job))
+    index = _order(len(job["offsets"]) // 8 - 1, job["lines"])[done]
     try:
-        out = b"".join(block.results(*_read_block(store, job, index), kind, index))
+        out = b"".join(block.results(*_read_block(store, job, index), index))
     except FileNotFoundError:
         return _has_moved(store, job)
     last = done + 1 == job["blocks"]
@@ -137,12 +136,35 @@ def _run_block(store: Store, job_id: str) -> bool:
     return not last
 
 
+def _form(job: sqlite3.Row) -> Form:
+    if job["vertex"] is None:
+        return GeminiForm(inline=job["input_name"] is None)
+    from batchform.emulator.vertex.rows import VertexForm  # most emulators never see such a job
+
+    return VertexForm(job)
+
+
+def _export(store: Store, job: sqlite3.Row) -> bool:
+    """The last step of a job of Vertex AI: what its blocks wrote goes where it asked for it. Again, if need be."""
+    from batchform.emulator.vertex.export import export
+
+    try:
+        export(store, job)
+    except FileNotFoundError:
+        return _has_moved(store, job)
+    with store.writing() as db:
+        db.execute("UPDATE jobs SET next_block = blocks WHERE id = ?", (job["id"],))
+    store.job_input(job["id"]).unlink(missing_ok=True)
+    store.job_output(job["id"]).unlink(missing_ok=True)
+    return False
+
+
 def _has_moved(store: Store, job: sqlite3.Row) -> bool:
     """Whether a job whose input is gone was finished by others. If not, the state is broken."""
     with store.reading() as db:
         now = db.execute("SELECT next_block FROM jobs WHERE id = ?", (job["id"],)).fetchone()[0]
     if now == job["next_block"]:
-        raise Refusal(500, f"The input of batches/{job['id']} is missing from the emulator's state.")
+        raise Refusal(500, f"The input of job {job['id']} is missing from the emulator's state.")
     return True
 
 
@@ -249,40 +271,43 @@ class Runner:
 class _Block:
     """Result lines of one block of a job, shuffled; counts as it goes."""
 
-    def __init__(self, runner: Runner, fate: Fate) -> None:
-        self._runner, self._fate = runner, fate
+    def __init__(self, runner: Runner, fate: Fate, form: Form) -> None:
+        self._runner, self._fate, self._form = runner, fate, form
         self.succeeded = self.failed = 0
 
-    def results(self, data: bytes, start: int, kind: str, seed: int) -> Iterator[bytes]:
+    def results(self, data: bytes, start: int, seed: int) -> Iterator[bytes]:
         lines, position = [], start
         for line in data.split(b"\n"):
             if line.strip():
                 lines.append((position, line))
             position += len(line) + 1
-        lines = lines[: self._fate.running(len(lines))]
-        for i in _order(len(lines), seed):
+        running = self._fate.running(len(lines))
+        for i in _order(running, seed):
             offset, line = lines[i]
-            yield from self._line(strict.read(kind, line), offset)
+            yield from self._line(line, offset)
+        for _, line in lines[running:]:
+            yield self._form.left(line)
 
-    def _line(self, row: dict[str, Any], offset: int) -> Iterator[bytes]:
-        tags = {name: row[name] for name in ("key", "metadata") if name in row}
-        key = row.get("key") or row.get("metadata", {}).get("key")
-        outcome = self._runner.run(row["request"], key, self._fate.of_row(key, offset))
+    def _line(self, line: bytes, offset: int) -> Iterator[bytes]:
+        row = self._form.read(line)
+        if row.kept is not None:
+            self.succeeded += 1
+            yield row.kept
+            return
+        fate = self._fate.of_row(row.key, offset)
+        if row.wrong is None:
+            outcome = self._runner.run(row.request, row.key, fate)
+        else:
+            outcome = answers.Outcome(None, row.wrong, 0, 0)
         if outcome.error is not None:
             self.failed += 1
-            code = RPC_CODES[outcome.error.status]
-            error = {"code": code, "message": outcome.error.message}
-            if outcome.error.details:
-                error["details"] = outcome.error.details
-            yield _encode({"error": error, **tags}) + b"\n"
+            yield self._form.line(row, outcome)
             return
         self.succeeded += 1
-        line = _encode({"response": outcome.response, **tags}) + b"\n"
+        shown = self._form.line(row, outcome)
         if outcome.effect != markers.MISSING:
-            yield line
+            yield shown
         if outcome.effect == markers.DUPLICATE:
-            yield line
+            yield shown
         if outcome.effect == markers.UNKNOWN_KEY:
-            foreign = f"unknown-{key}"
-            other = {"metadata": {"key": foreign}} if "metadata" in tags else {"key": foreign}
-            yield _encode({"response": outcome.response, **other}) + b"\n"
+            yield self._form.line(self._form.stranger(row), outcome)

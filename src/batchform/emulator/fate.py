@@ -61,6 +61,7 @@ class Fate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """state: the last one; share: of the rows of each 500 that run; seconds: until then, None for the emulator's own.
 
     code, message: the job's error; list_lag, get_lag: seconds for which nobody sees it; listed_at, got_at: until when.
+    results: what faults do to results when they are written, as in a schedule (Vertex AI only).
     """
 
     state: str = "SUCCEEDED"
@@ -73,6 +74,7 @@ class Fate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     listed_at: float = 0.0
     got_at: float = 0.0
     rows: tuple[RowFate, ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, job: sqlite3.Row) -> Fate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,9 +13,16 @@ from batchform.emulator.calls import Call
 from batchform.emulator.fate import Fate
 from batchform.emulator.fault_answer import Answer
 from batchform.emulator.fault_gate import Due, FaultGate
-from batchform.emulator.fault_kinds import EntryKind
+from batchform.emulator.fault_kinds import VERTEX, EntryKind
 from batchform.emulator.fault_kinds_jobs import FateKind, KeepsResults, Page, PageKind, SmallPages
 from batchform.emulator.fault_kinds_rows import FileKind, ResultKind
+
+_LISTED: Final = {
+    "batches.list": "operations",
+    "files.list": "files",
+    "vertex.batches.list": "batchPredictionJobs",
+}
+"""Where the entries of a list stand."""
 
 
 def prepared(gate: FaultGate, due: Sequence[Due], call: Call) -> Call:
@@ -26,9 +33,14 @@ def prepared(gate: FaultGate, due: Sequence[Due], call: Call) -> Call:
             call = kind.prepared(call)
         elif isinstance(kind, FateKind):
             call = replace(call, fate=kind.fated(call.fate))
+        elif isinstance(kind, ResultKind) and call.name.startswith(VERTEX):
+            do = kind.model_dump(mode="json", exclude_unset=True)
+            call = replace(call, fate=replace(call.fate, results=(*call.fate.results, do)))
         elif isinstance(kind, KeepsResults):
             fate = Fate(state="CANCELLED", share=kind.share)
-            if not jobs.cut_short(call.store, call.account, call.args["id"], fate):
+            if call.name.startswith(VERTEX):
+                call = replace(call, fate=fate)
+            elif not jobs.cut_short(call.store, call.account, call.args["id"], fate):
                 gate.give_back(d)
     return call
 
@@ -36,10 +48,9 @@ def prepared(gate: FaultGate, due: Sequence[Due], call: Call) -> Call:
 def change(gate: FaultGate, due: Sequence[Due], call: Call, answer: Answer) -> None:
     """Carry out the faults that change the answer. One that finds nothing to change did not happen."""
     for d in due:
-        kind = d.fault.do
-        if isinstance(kind, FateKind) and call.name == "batches.create" and answer.status >= 400:
+        if answer.status >= 400 and _is_fate(d, call):
             gate.give_back(d)
-    ours = [d for d in due if isinstance(d.fault.do, (PageKind, EntryKind, ResultKind))]
+    ours = [d for d in due if isinstance(d.fault.do, (PageKind, EntryKind, ResultKind)) and not _is_fate(d, call)]
     if not ours:
         return
     if call.name == "files.download":
@@ -51,6 +62,13 @@ def change(gate: FaultGate, due: Sequence[Due], call: Call, answer: Answer) -> N
             answer.write_json(shown)
     for d in idle:
         gate.give_back(d)
+
+
+def _is_fate(due: Due, call: Call) -> bool:
+    """Whether a fault decided what becomes of the job that a call makes or stops."""
+    if call.name.startswith(VERTEX) and isinstance(due.fault.do, (ResultKind, KeepsResults)):
+        return True
+    return isinstance(due.fault.do, FateKind) and call.name.endswith("batches.create")
 
 
 def _change_file(due: Due, answer: Answer) -> bool:
@@ -81,7 +99,7 @@ def _change_json(due: Due, call: Call, shown: dict[str, Any]) -> bool:
 def _change_page(due: Due, kind: PageKind, call: Call, shown: dict[str, Any]) -> bool:
     query = call.request.query_params
     asked = query.get("pageToken") or query.get("page_token") or ""
-    name = "operations" if call.name == "batches.list" else "files"
+    name = _LISTED[call.name]
     page = Page(
         shown.pop(name, []), shown.pop("nextPageToken", ""), asked, due.seen, lambda entry: _fits(due, call, entry)
     )
@@ -105,7 +123,8 @@ def _change_inline(kind: ResultKind, shown: dict[str, Any]) -> bool:
 def _entries(call: Call, shown: dict[str, Any]) -> list[dict[str, Any]]:
     """The jobs or files that an answer shows."""
     if call.name.endswith(".list"):
-        return shown.get("operations") or shown.get("files") or []
+        found: list[dict[str, Any]] = shown.get(_LISTED.get(call.name, ""), [])
+        return found
     return [shown["file"]] if "file" in shown else [shown]
 
 

@@ -6,6 +6,7 @@ stand in the documentation, and `faults.catalogue` hands them out for tests that
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from pydantic import Field
 from batchform.emulator.refusal import STATUS_WORDS
 from batchform.spec.model import Duration, Strict
 
+VERTEX: Final = "vertex."
 API_CALLS: Final = ("files.*", "batches.*", "models.*")
 HTML: Final = b"<!DOCTYPE html>\n<html><title>Error</title><body><h1>That is an error.</h1></body></html>\n"
 
@@ -20,10 +22,16 @@ Share = Field(0.5, ge=0, le=1, description="Share that is kept.")
 
 
 class Kind(Strict):
-    """Base of all kinds. calls: globs of routes; examples: in YAML's flow style."""
+    """Base of all kinds. calls: globs of routes; examples: in YAML's flow style, for Vertex AI where they differ."""
 
     calls: ClassVar[tuple[str, ...]] = API_CALLS
     examples: ClassVar[tuple[str, ...]] = ()
+    vertex_examples: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def works_on(cls, call: str) -> bool:
+        """Whether it can happen to a call. Those of Vertex AI have the Gemini API's names, after `vertex.`."""
+        return any(fnmatchcase(call.removeprefix(VERTEX), glob) for glob in cls.calls)
 
     @property
     def word(self) -> str:

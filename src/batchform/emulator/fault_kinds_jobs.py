@@ -22,6 +22,19 @@ LOOKS: Final = ("batches.get", "batches.list", "batches.create")
 _WITH_RESULTS: Final = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
 
 
+def is_vertex(entry: dict[str, Any]) -> bool:
+    """Whether a job is shown as Vertex AI shows it: flat, not as an operation with metadata."""
+    return any(name in entry for name in ("inputConfig", "outputConfig", "displayName", "modelVersionId"))
+
+
+def meta_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """Where a job's state, times and counts stand."""
+    if is_vertex(entry):
+        return entry
+    meta: dict[str, Any] = entry.setdefault("metadata", {})
+    return meta
+
+
 class Page(Struct):
     """A page of a list. asked: its own token; following: the next one's; fits: whether the fault is about an entry."""
 
@@ -148,7 +161,7 @@ class State(EntryKind):
 
     type: Literal["state"]
     state: str = Field(description="PENDING, RUNNING, PAUSED, …")
-    prefix: str = Field("BATCH_STATE_", description="Before the word, on the wire.")
+    prefix: str | None = Field(None, description="Before the word, on the wire; default BATCH_STATE_ or JOB_STATE_.")
 
     calls: ClassVar[tuple[str, ...]] = LOOKS
     examples: ClassVar[tuple[str, ...]] = (
@@ -164,27 +177,24 @@ class State(EntryKind):
     )
 
     def change(self, entry: dict[str, Any]) -> bool:
-        before = msgspec.json.encode(entry)
-        meta = entry.setdefault("metadata", {})
-        meta["state"] = self.prefix + self.state
-        if self.state in _WITH_RESULTS:
+        before, vertex = msgspec.json.encode(entry), is_vertex(entry)
+        meta = meta_of(entry)
+        prefix = self.prefix if self.prefix is not None else ("JOB_STATE_" if vertex else "BATCH_STATE_")
+        meta["state"] = prefix + self.state
+        if self.state not in _WITH_RESULTS:
+            for name in ("done", "response", "error", "output", "endTime", "outputInfo", "completionStats"):
+                entry.pop(name, None)
+                meta.pop(name, None)
+        elif not vertex:
             entry["done"] = True
-        else:
-            for holder, name in (
-                (entry, "done"),
-                (entry, "response"),
-                (entry, "error"),
-                (meta, "output"),
-                (meta, "endTime"),
-            ):
-                holder.pop(name, None)
         return msgspec.json.encode(entry) != before
 
 
 class ObjectDetails(EntryKind):
     """The job carries an error whose `details` are objects, as google.rpc.Status has them.
 
-    Google's client ignores it here, and fails on it in inline results: `row_error` with `details`.
+    Google's client ignores it here, and fails on it in inline results (`row_error` with `details`) and on Vertex AI,
+    where one such job makes a whole page of a list unreadable.
     """
 
     type: Literal["object_details"]
@@ -220,6 +230,17 @@ class Without(EntryKind):
         "{type: without, fields: [output, response]}",
         "{type: without, fields: [done]}",
     )
+    vertex_examples: ClassVar[tuple[str, ...]] = (
+        "{type: without, fields: [name]}",
+        "{type: without, fields: [displayName]}",
+        "{type: without, fields: [inputConfig]}",
+        "{type: without, fields: [outputConfig]}",
+        "{type: without, fields: [completionStats]}",
+        "{type: without, fields: [outputInfo]}",
+        "{type: without, fields: [state]}",
+        "{type: without, fields: [error]}",
+        "{type: without, fields: [createTime, updateTime, endTime]}",
+    )
 
     def change(self, entry: dict[str, Any]) -> bool:
         meta = entry.get("metadata", {})
@@ -227,7 +248,7 @@ class Without(EntryKind):
 
 
 class Stats(EntryKind):
-    """The counts in `batchStats` are odd."""
+    """The counts in `batchStats` (Vertex AI: `completionStats`) are odd."""
 
     type: Literal["stats"]
     show: Literal["numbers", "words", "negative", "zeros", "list"] = Field("numbers", description="What they are.")
@@ -242,11 +263,12 @@ class Stats(EntryKind):
     )
 
     def change(self, entry: dict[str, Any]) -> bool:
-        meta = entry.get("metadata", {})
-        stats = meta.get("batchStats", {})
+        meta, name = meta_of(entry), "completionStats" if is_vertex(entry) else "batchStats"
+        stats = meta.get(name, {})
         odd = {"words": "many", "negative": "-1", "zeros": "0"}
-        changed: Any = {name: odd.get(self.show, int(n)) for name, n in stats.items()}
-        meta["batchStats"] = list(changed) if self.show == "list" else changed
+        changed: Any = {key: odd.get(self.show, int(n)) for key, n in stats.items()}
+        if stats:
+            meta[name] = list(changed) if self.show == "list" else changed
         return bool(stats)
 
 
@@ -290,7 +312,10 @@ class ListLag(FateKind):
 
 
 class Hang(FateKind):
-    """The job never gets anywhere, and expires after 48 hours without results. Nothing is charged."""
+    """The job never gets anywhere, and expires without results, after 48 hours (Vertex AI: 36, or 72 when PENDING).
+
+    Nothing is charged.
+    """
 
     type: Literal["hang"]
     state: Literal["PENDING", "RUNNING"] = Field("RUNNING", description="RUNNING: from the 12th hour on.")
@@ -298,7 +323,8 @@ class Hang(FateKind):
     examples: ClassVar[tuple[str, ...]] = ("{type: hang}", "{type: hang, state: PENDING}")
 
     def fated(self, before: Fate) -> Fate:
-        return msgspec.structs.replace(before, seconds=EXPIRY_SECONDS if self.state == "RUNNING" else fate.NEVER)
+        seconds = EXPIRY_SECONDS if self.state == "RUNNING" else fate.NEVER
+        return msgspec.structs.replace(before, seconds=seconds, share=0.0)
 
 
 class Ends(FateKind):

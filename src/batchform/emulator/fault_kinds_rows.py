@@ -10,7 +10,7 @@ import msgspec
 from pydantic import Field
 
 from batchform.emulator.fate import Fate, RowFate
-from batchform.emulator.fault_kinds import Kind
+from batchform.emulator.fault_kinds import VERTEX, Kind
 from batchform.emulator.fault_kinds_jobs import FateKind
 
 RUNS: Final = ("batches.create", "models.generate_content")
@@ -103,6 +103,11 @@ class ResultKind(Kind):
     """A kind that changes results as they are shown. What ran and what it cost stays."""
 
     calls: ClassVar[tuple[str, ...]] = RESULTS
+
+    @classmethod
+    def works_on(cls, call: str) -> bool:
+        """On Vertex AI results are written once, by the job, and read from elsewhere: what happens to them is fate."""
+        return call == "vertex.batches.create" if call.startswith(VERTEX) else super().works_on(call)
 
     def lines(self, lines: list[bytes]) -> list[bytes]:
         """The lines, as a results file has them (without line ends), or inline results have them."""
@@ -209,7 +214,7 @@ class HollowRows(_ChosenRows):
     )
 
     def _row(self, line: bytes) -> list[bytes]:
-        tags = {name: value for name, value in msgspec.json.decode(line).items() if name in ("key", "metadata")}
+        tags = {name: value for name, value in msgspec.json.decode(line).items() if name not in ("response", "error")}
         responses: dict[str, Any] = {"empty": {}, "null": None, "text": "ok"}
         if self.show in responses:
             tags["response"] = responses[self.show]

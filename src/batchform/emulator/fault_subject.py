@@ -11,6 +11,7 @@ import msgspec
 from batchform.emulator import files, jobs
 from batchform.emulator.calls import Call
 from batchform.emulator.refusal import Refusal
+from batchform.emulator.vertex import subject as fault_subject_vertex
 
 Subject = Mapping[str, str | None]
 """tag, job (`batches/…`), file (`files/…`), model, state (`SUCCEEDED`), as far as there are such."""
@@ -18,6 +19,8 @@ Subject = Mapping[str, str | None]
 
 def of(call: Call) -> Subject:
     """What a call is about, empty for calls that list things."""
+    if call.name.startswith("vertex."):
+        return fault_subject_vertex.of(call)
     if call.name == "batches.create":
         return {"model": call.args["model"], **_of_body(call)}
     if call.name.startswith("models."):
@@ -40,6 +43,8 @@ def of(call: Call) -> Subject:
 
 def of_entry(entry: Mapping[str, Any]) -> Subject:
     """What one entry of a list is about: an operation or a file, as the API shows it."""
+    if "inputConfig" in entry or "batchPredictionJobs/" in entry.get("name", ""):
+        return fault_subject_vertex.of_entry(entry)
     meta = entry.get("metadata")
     if not isinstance(meta, dict):
         return {"tag": entry.get("displayName"), "file": entry.get("name"), "state": entry.get("state")}

@@ -15,16 +15,18 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from batchform.emulator import routes_batches, routes_files, routes_models
-from batchform.emulator.fault_kinds import CALL_KINDS, Kind
+from batchform.emulator.fault_kinds import CALL_KINDS, VERTEX, Kind
 from batchform.emulator.fault_kinds_jobs import JOB_KINDS
 from batchform.emulator.fault_kinds_rows import ROW_KINDS
+from batchform.emulator.vertex import routes as vertex
 from batchform.errors import BatchformError, Diagnostic, InvalidProject
 from batchform.spec.complaints import validate
 from batchform.spec.model import Strict
 from batchform.spec.wording import counted, suggestion
 from batchform.spec.yaml_source import Document, parse_yaml, read_text
 
-CALLS: Final = tuple(r.name for r in (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES))
+_ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *vertex.ROUTES)
+CALLS: Final = tuple(route.name for route in _ROUTES)
 """Names of the calls that faults can happen to."""
 
 KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS, *JOB_KINDS, *ROW_KINDS)
@@ -112,13 +114,14 @@ def catalogue(call: str = "*") -> tuple[Sample, ...]:
         if fnmatchcase(name, call)
         for kind in KINDS
         if _works_on(kind, name)
-        for do in examples(kind)
+        for do in examples(kind, call=name)
     )
 
 
-def examples(kind: type[Kind]) -> list[dict[str, Any]]:
-    """A kind's examples as values."""
-    text = "faults:\n" + "".join(f"- {example}\n" for example in kind.examples)
+def examples(kind: type[Kind], *, call: str = "") -> list[dict[str, Any]]:
+    """A kind's examples as values. call: which they are for."""
+    chosen = (call.startswith(VERTEX) and kind.vertex_examples) or kind.examples
+    text = "faults:\n" + "".join(f"- {example}\n" for example in chosen)
     document, _ = parse_yaml(text, kind.__name__)
     assert document is not None  # a test reads them all
     found: list[dict[str, Any]] = document.value["faults"]
@@ -192,7 +195,7 @@ def _misfits(document: Document, i: int, fault: Fault) -> list[Diagnostic]:
 
 
 def _works_on(kind: Kind | type[Kind], call: str) -> bool:
-    return any(fnmatchcase(call, glob) for glob in kind.calls)
+    return kind.works_on(call)
 
 
 def names(kinds: Sequence[type[Kind]] = KINDS) -> list[str]:

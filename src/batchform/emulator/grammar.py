@@ -13,6 +13,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from batchform.emulator.vertex import grammar as vertex
+
 REQUEST: Final = "GenerateContentRequest"
 
 _MEDIA_RESOLUTIONS = tuple(f"MEDIA_RESOLUTION_{n}" for n in ("UNSPECIFIED", "LOW", "MEDIUM", "HIGH"))
@@ -51,7 +53,7 @@ PART_DATA: Final = (
 
 _OFFSETS = {"startOffset": "string", "endOffset": "string"}
 
-MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
+MESSAGES: Final[dict[str, Mapping[str, str]]] = {
     REQUEST: {
         "model": "string",
         "contents": "[Content]",
@@ -203,6 +205,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "InlineItems": {"requests": "[InlineItem]"},
     "CountTokens": {"contents": "[Content]", "generateContentRequest": REQUEST},
 }
+MESSAGES.update(vertex.messages(MESSAGES))
 
 
 def snake(camel: str) -> str:

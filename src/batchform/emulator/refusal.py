@@ -37,20 +37,26 @@ RPC_CODES: Final = {
 
 
 class Refusal(Exception):
-    """An answer other than 200. `status`: one of STATUS_WORDS; details: google.rpc messages as JSON."""
+    """An answer other than 200. `status`: one of STATUS_WORDS; details: google.rpc messages as JSON.
 
-    def __init__(self, status: int, message: str, *, details: list[dict[str, Any]] | None = None) -> None:
+    word: where the status has several, such as FAILED_PRECONDITION beside INVALID_ARGUMENT.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, details: list[dict[str, Any]] | None = None, word: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.details = details
+        self.word = word
 
     def body(self) -> dict[str, Any]:
         """`{"error": {code, message, status, details?}}`."""
         error: dict[str, Any] = {
             "code": self.status,
             "message": self.message,
-            "status": STATUS_WORDS.get(self.status, "UNKNOWN"),
+            "status": self.word or STATUS_WORDS.get(self.status, "UNKNOWN"),
         }
         if self.details:
             error["details"] = self.details

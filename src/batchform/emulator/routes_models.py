@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from batchform.emulator import answers, execute, models, rules
 from batchform.emulator.calls import Call, Route, json_response
+from batchform.emulator.models import Model
 from batchform.emulator.refusal import bad_field
 
 
@@ -30,6 +31,11 @@ def generate(call: Call) -> Response:
     model = models.find(call.args["model"], method=models.GENERATE)
     request = call.message("GenerateContentRequest")
     rules.check(request, model)
+    return answered(call, model, request)
+
+
+def answered(call: Call, model: Model, request: dict[str, Any]) -> Response:
+    """The answer to a request that was checked, once it is on the bill."""
     store = call.store
     recorded = False
     while not recorded:

@@ -17,7 +17,7 @@ from typing import Final
 from batchform.emulator.clock import Now
 from batchform.errors import BatchformError
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 _TABLES: Final = """
 CREATE TABLE offset (seconds REAL NOT NULL);
@@ -77,7 +77,13 @@ CREATE TABLE object_uploads (
 );
 """
 
-_STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES)
+_VERTEX: Final = """
+ALTER TABLE jobs ADD COLUMN vertex TEXT;
+CREATE TABLE vertex_stamp (seconds REAL NOT NULL);
+INSERT INTO vertex_stamp VALUES (0);
+"""
+
+_STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES, _VERTEX)
 """What each format has more than the one before."""
 
 

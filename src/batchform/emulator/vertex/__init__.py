@@ -1,0 +1,1 @@
+"""Vertex AI: batchPredictionJobs over Cloud Storage and BigQuery, and the synchronous calls. See docs/emulator.md."""
