@@ -29,6 +29,7 @@ ROUTES: Final = (
     *routes_control.ROUTES,
 )
 
+_STORAGE: Final = ("/storage/", "/upload/storage/", "/download/storage/", "/batch/storage/")
 REFUSED_KEY: Final = "invalid"
 _VERSION: Final = r"(?P<version>v1|v1beta)"
 _COMPILED: Final = tuple((re.compile(route.path.replace("/V", "/" + _VERSION, 1)), route) for route in ROUTES)
@@ -44,20 +45,25 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
+        scope["app"] = self
         try:
-            response = await self._answer(request)
-        except Refusal as e:
-            await drain(request)
-            response = json_response(e.body(), status=e.status)
-        except (OSError, sqlite3.Error) as e:  # a full disk, or a state folder that was damaged
-            refusal = Refusal(500, f"The emulator's state cannot be read or written: {e}.")
-            response = json_response(refusal.body(), status=refusal.status)
+            response = await self.answer(Request(scope, receive))
         except ClientDisconnect:
             return
         with suppress(OSError, sqlite3.Error):
             response.headers.setdefault("date", http_date(self._emulator.store.now()))
         await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to a request; refusals are answers. Raises ClientDisconnect."""
+        try:
+            return await self._answer(request)
+        except Refusal as e:
+            await drain(request)
+            return json_response(e.body(), status=e.status)
+        except (OSError, sqlite3.Error) as e:  # a full disk, or a state folder that was damaged
+            refusal = Refusal(500, f"The emulator's state cannot be read or written: {e}.")
+            return json_response(refusal.body(), status=refusal.status)
 
     async def passes(self, route: Route, call: Call) -> Response:
         """The one gate: every call of every route comes through here, with its name (`batches.create`) in `call.name`.
@@ -79,7 +85,7 @@ class App:
         return await run_in_threadpool(route.handler, call)  # type: ignore[arg-type]  # the other half of Handler
 
     async def _answer(self, request: Request) -> Response:
-        prefix, route, args = _find(request)
+        prefix, route, args = _find(request, self._emulator)
         if route.authorize is not None:
             account = route.authorize(request, args)
         else:
@@ -96,16 +102,29 @@ class App:
         return await self.passes(route, call)
 
 
-def _find(request: Request) -> tuple[str, Route, dict[str, str]]:
+def _find(request: Request, emulator: Emulator) -> tuple[str, Route, dict[str, str]]:
     """What stands before the version, the route, and the arguments in its path."""
+    if request.url.path.startswith(_STORAGE):
+        from batchform.emulator.storage import routes  # here and below: only who calls it waits for it
+
+        return "", *routes.find_json(request)
     split = _PREFIX.fullmatch(request.url.path)
     prefix, path = (split["prefix"], split["path"]) if split else ("", request.url.path)
     if "upload_id" in request.query_params:
         path += "?upload"
+    found = None
     for pattern, route in _COMPILED:
-        found = pattern.fullmatch(path)
-        if found and route.method == request.method:
-            return prefix, route, found.groupdict()
+        found = pattern.fullmatch(path) if route.method == request.method else None
+        if found:
+            break
+    if found is None or prefix:
+        from batchform.emulator.storage import routes
+
+        xml = routes.find_xml(request, emulator.store, other=found is not None)
+        if xml:
+            return "", *xml
+    if found:
+        return prefix, route, found.groupdict()
     served = ", ".join(route.name for route in ROUTES)
     message = f"The emulator does not serve {request.method} {request.url.path}. It serves {served}."
     raise Refusal(501 if split else 404, message)

@@ -30,11 +30,15 @@ AGAIN: Final = re.compile(r"again-\d+-")
 
 
 class Emulator(Struct, frozen=True):
-    """State and settings. job_seconds: how long a new job takes, by the emulator's clock."""
+    """State and settings. job_seconds: how long a new job takes, by the emulator's clock.
+
+    create_buckets: who writes to a bucket of Cloud Storage makes it, if there is none.
+    """
 
     store: Store
     job_seconds: float
     faults: FaultGate
+    create_buckets: bool = False
 
 
 class Call(Struct, frozen=True):

@@ -16,6 +16,8 @@ from batchform.spec.model import Duration, Strict
 
 VERTEX: Final = "vertex."
 API_CALLS: Final = ("files.*", "batches.*", "models.*")
+EVERY_CALL: Final = (*API_CALLS, "storage.*")
+_BYTES: Final = ("files.upload.bytes", "storage.uploads.bytes")
 HTML: Final = b"<!DOCTYPE html>\n<html><title>Error</title><body><h1>That is an error.</h1></body></html>\n"
 
 Share = Field(0.5, ge=0, le=1, description="Share that is kept.")
@@ -90,6 +92,7 @@ class Error(_Placed):
     retry_after: int | None = Field(None, ge=0, description="Seconds in a Retry-After header.")
     retry_info: Duration | None = Field(None, description="Seconds in a RetryInfo detail.")
 
+    calls: ClassVar[tuple[str, ...]] = EVERY_CALL
     examples: ClassVar[tuple[str, ...]] = (
         *(f"{{type: error, status: {status}}}" for status in (400, 401, 403, 404, 408, 409, 429, 500, 502, 503, 504)),
         *(f"{{type: error, status: {status}, when: after}}" for status in (408, 409, 429, 500, 502, 503, 504)),
@@ -143,6 +146,7 @@ class Drop(Kind):
     how: Literal["close", "reset"] = Field("close", description="An orderly end (FIN) or a reset (RST).")
     keep: float = Field(0.5, ge=0, le=1, description="Share of the body that is sent, with `when: body`.")
 
+    calls: ClassVar[tuple[str, ...]] = EVERY_CALL
     examples: ClassVar[tuple[str, ...]] = (
         "{type: drop}",
         "{type: drop, how: reset}",
@@ -168,6 +172,7 @@ class Cut(Kind):
     type: Literal["cut"]
     keep: float = Share
 
+    calls: ClassVar[tuple[str, ...]] = (*API_CALLS, "storage.objects.download")
     examples: ClassVar[tuple[str, ...]] = ("{type: cut}", "{type: cut, keep: 0.99}")
 
     @property
@@ -182,6 +187,7 @@ class Slow(Kind):
     seconds: Duration = Field(description="How much longer.")
     when: Literal["before", "after", "body"] = Field("before", description="body: the answer comes in ten pieces.")
 
+    calls: ClassVar[tuple[str, ...]] = EVERY_CALL
     examples: ClassVar[tuple[str, ...]] = (
         "{type: slow, seconds: 0.1}",
         "{type: slow, seconds: 0.1, when: after}",
@@ -222,7 +228,7 @@ class ShortChunk(Kind):
     keep: float = Share
     then: Literal["error", "drop"] = Field("error", description="The answer: 503 without upload headers, or none.")
 
-    calls: ClassVar[tuple[str, ...]] = ("files.upload.bytes",)
+    calls: ClassVar[tuple[str, ...]] = _BYTES
     examples: ClassVar[tuple[str, ...]] = (
         "{type: short_chunk}",
         "{type: short_chunk, keep: 0}",
@@ -239,7 +245,7 @@ class LostUpload(Kind):
 
     type: Literal["lost_upload"]
 
-    calls: ClassVar[tuple[str, ...]] = ("files.upload.bytes",)
+    calls: ClassVar[tuple[str, ...]] = _BYTES
     examples: ClassVar[tuple[str, ...]] = ("{type: lost_upload}",)
 
 
@@ -257,7 +263,7 @@ class DamagedUpload(Kind):
 
     type: Literal["damaged_upload"]
 
-    calls: ClassVar[tuple[str, ...]] = ("files.upload.bytes",)
+    calls: ClassVar[tuple[str, ...]] = _BYTES
     examples: ClassVar[tuple[str, ...]] = ("{type: damaged_upload}",)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ def of(call: Call) -> Subject:
         return {"model": call.args.get("model")}
     if call.name == "files.upload.start":
         return _of_body(call)
+    if call.name.startswith("storage."):
+        return _of_object(call)
     try:
         if call.name == "files.upload.bytes":
             upload = files.open_upload(call.store, call.request.query_params["upload_id"])
@@ -55,6 +58,19 @@ def of_entry(entry: Mapping[str, Any]) -> Subject:
         "model": str(meta.get("model", "")).removeprefix("models/"),
         "state": str(meta.get("state", "")).removeprefix("BATCH_STATE_"),
     }
+
+
+def _of_object(call: Call) -> Subject:
+    """An object, or a bucket, by its `gs://` name. Where only the body says which object it is, the bucket."""
+    bucket, name = call.args.get("bucket"), call.args.get("to_object") or call.args.get("object")
+    upload = call.request.query_params.get("upload_id")
+    if upload is not None:
+        from batchform.emulator.storage import uploads
+
+        with suppress(Refusal):
+            name = uploads.find(call.store, upload).name
+    name = name or call.request.query_params.get("name")
+    return {"file": f"gs://{bucket}/{name or ''}"} if bucket else {}
 
 
 def _of_body(call: Call) -> Subject:

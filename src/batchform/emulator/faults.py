@@ -18,6 +18,7 @@ from batchform.emulator import routes_batches, routes_files, routes_models
 from batchform.emulator.fault_kinds import CALL_KINDS, VERTEX, Kind
 from batchform.emulator.fault_kinds_jobs import JOB_KINDS
 from batchform.emulator.fault_kinds_rows import ROW_KINDS
+from batchform.emulator.storage import routes as storage_routes
 from batchform.emulator.vertex import routes as vertex
 from batchform.errors import BatchformError, Diagnostic, InvalidProject
 from batchform.spec.complaints import validate
@@ -26,7 +27,7 @@ from batchform.spec.wording import counted, suggestion
 from batchform.spec.yaml_source import Document, parse_yaml, read_text
 
 _ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *vertex.ROUTES)
-CALLS: Final = tuple(route.name for route in _ROUTES)
+CALLS: Final = (*(route.name for route in _ROUTES), *storage_routes.NAMES)
 """Names of the calls that faults can happen to."""
 
 KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS, *JOB_KINDS, *ROW_KINDS)

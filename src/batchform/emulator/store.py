@@ -72,8 +72,7 @@ CREATE TABLE last_generation (generation INTEGER NOT NULL);
 INSERT INTO last_generation VALUES (0);
 CREATE TABLE object_uploads (
   id TEXT PRIMARY KEY, kind TEXT NOT NULL, bucket TEXT NOT NULL, name TEXT NOT NULL, attributes TEXT NOT NULL,
-  conditions TEXT NOT NULL, crc32c TEXT, md5 TEXT, declared INTEGER, generation INTEGER, result TEXT,
-  started_at REAL NOT NULL
+  conditions TEXT NOT NULL, crc32c TEXT, md5 TEXT, declared INTEGER, result TEXT, started_at REAL NOT NULL
 );
 """
 

@@ -47,6 +47,11 @@ def digest_of(path: Path) -> Digest:
     return digester.digest()
 
 
+def hex_of(digest: str) -> str:
+    """A digest in base64 as hex digits."""
+    return base64.b64decode(digest).hex()
+
+
 def incoming(store: Store, upload: str) -> Path:
     """Where content is gathered until it is an object."""
     return store.incoming / upload

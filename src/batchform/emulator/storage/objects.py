@@ -228,8 +228,12 @@ class ObjectStore:
             )
             gone = [retire(db, before, now, versioning=within.versioning)] if before else []
             save(db, info)
-            if also:
-                also(db, info)
+            try:
+                if also:
+                    also(db, info)
+            except BaseException:
+                self.remove_content(info.content)
+                raise
         self.remove_content(*gone)
         return info
 
@@ -250,6 +254,10 @@ class ObjectStore:
         for name in gone:
             if name:
                 content.path_of(self.store, name).unlink(missing_ok=True)
+
+    def versioning(self, db: sqlite3.Connection, bucket: str) -> bool:
+        """Whether the bucket keeps what is replaced or deleted."""
+        return _bucket(db, bucket).versioning
 
     def _provide(self, bucket: str) -> None:
         """Make the bucket when there is none, if the emulator was told to."""
@@ -276,7 +284,7 @@ class ObjectWriter:
 
     def __enter__(self) -> Self:
         self._path = content.incoming(self._objects.store, new_id(32))
-        self._file, self._digester = self._path.open("xb"), Digester()
+        self._file, self._digester, self._open = self._path.open("xb"), Digester(), True
         return self
 
     def write(self, data: bytes) -> int:
@@ -289,15 +297,22 @@ class ObjectWriter:
         """Of what was written so far."""
         return self._digester.digest()
 
+    def commit(self) -> ObjectInfo:
+        """Make the object now, before the block ends; nothing can be written after."""
+        self._file.close()
+        self.info = self._objects.commit(
+            self._path, self._bucket, self._name, self._attributes, self.digest(), conditions=self._conditions
+        )
+        self._open = False
+        return self.info
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
         try:
-            if kind is None:
-                self.info = self._objects.commit(
-                    self._path, self._bucket, self._name, self._attributes, self.digest(), conditions=self._conditions
-                )
+            if kind is None and self._open:
+                self.commit()
         finally:
             self._path.unlink(missing_ok=True)
 
