@@ -69,6 +69,25 @@ def template_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[st
     return tuple(c for c in columns if c in wanted)
 
 
+def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
+    """The source columns that the key, the prompt and the destination read; None for all of them."""
+    templates = [t.template for t in spec.turns] + ([spec.system] if spec.system else [])
+    templates += [spec.key_template] if spec.key_template else []
+    needed = {*spec.key_columns, *source_columns(spec)}
+    for template in templates:
+        if template.columns is None:
+            return None
+        needed |= template.columns
+    return frozenset(needed)
+
+
+def key_order(spec: ResolvedSpec) -> tuple[str, ...]:
+    """The columns that the key is made of, in a fixed order."""
+    if spec.key_template is None:
+        return spec.key_columns
+    return tuple(sorted(spec.key_template.columns or ()))
+
+
 def fp_columns_text(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """How a ledger row names the columns that its input fingerprint covers: JSON list of [name, kind]."""
     return json.dumps([[n, _kind(columns[n])] for n in names], separators=(",", ":"), ensure_ascii=False)

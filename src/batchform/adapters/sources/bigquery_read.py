@@ -1,0 +1,169 @@
+"""Rows of a query's result, streamed into a Parquet file in order of the key, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from batchform.adapters.bigquery_client import Access, closed
+from batchform.adapters.bigquery_types import arrow_schema, from_arrow, from_rest
+from batchform.adapters.sources.snapshot import temp_path
+from batchform.adapters.sources.sql import quote_name, quote_text
+from batchform.run.ordered import write_ordered
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+    from google.cloud.bigquery import QueryJob, SchemaField
+
+PAGE_ROWS: Final = 10_000
+"""Rows that REST is asked for at once; the service ends a page at about 10 MB in any case."""
+SORTED_BY_DUCKDB: Final = 20_000
+_GROUP_BYTES: Final = 8 << 20
+_GROUP_ROWS: Final = 30_720
+_READ_SECONDS: Final = (
+    300.0  # that one answer of the Storage Read API may take; the stream goes on for as long as it must
+)
+
+
+def batches(
+    access: Access, job: QueryJob, *, way: str, seconds: float
+) -> tuple[Sequence[SchemaField], Iterator[pa.RecordBatch]]:
+    """The columns and record batches of a query, in the types of `arrow_schema`, once it is done.
+
+    way: "storage", "rest", or "auto": the Storage Read API for more than a page, where it is installed and allowed.
+    seconds: how long the query may take.
+    """
+    rows = job.result(page_size=PAGE_ROWS, retry=access.retry, timeout=seconds, job_retry=None)
+    fields = list(rows.schema)
+    schema = arrow_schema(fields)
+    if way == "storage" or (way == "auto" and (rows.total_rows or 0) > PAGE_ROWS):
+        stored = _from_storage(access, job, fields, schema, must=way == "storage")
+        if stored is not None:
+            return fields, stored
+    return fields, (from_rest(page.raw_page.get("rows", ()), fields, schema) for page in rows.pages)
+
+
+def _from_storage(
+    access: Access, job: QueryJob, fields: Sequence[SchemaField], schema: pa.Schema, *, must: bool
+) -> Iterator[pa.RecordBatch] | None:
+    """The rows through the Storage Read API, one stream: Arrow as it comes, never more than what is on the way.
+
+    None where it is not installed or not allowed, unless it must be.
+    """
+    from google.api_core.exceptions import Forbidden, MethodNotImplemented, PermissionDenied
+
+    client = access.storage_client()
+    if client is None:
+        return None
+    try:
+        session = _session(access, client, job)
+    except (PermissionDenied, Forbidden, MethodNotImplemented):
+        closed(client)
+        if must:
+            raise
+        return None
+    except BaseException:
+        closed(client)
+        raise
+    return _streamed(access, client, session, fields, schema)
+
+
+def _session(access: Access, client: Any, job: QueryJob) -> Any:
+    from google.cloud.bigquery_storage_v1 import types
+
+    wanted = types.ReadSession(table=job.destination.to_bqstorage(), data_format=types.DataFormat.ARROW)
+    wanted.read_options.arrow_serialization_options.buffer_compression = (
+        types.ArrowSerializationOptions.CompressionCodec(1)  # LZ4_FRAME
+    )
+    return client.create_read_session(
+        parent=f"projects/{job.project}",
+        read_session=wanted,
+        max_stream_count=1,
+        retry=_storage_retry(access),
+        timeout=_READ_SECONDS,
+    )
+
+
+def _storage_retry(access: Access) -> Any:
+    from google.api_core import exceptions
+    from google.api_core.retry import Retry, if_exception_type
+
+    passing = if_exception_type(exceptions.ServiceUnavailable, exceptions.DeadlineExceeded)
+    return Retry(predicate=passing, initial=0.1, maximum=10.0, multiplier=1.3, timeout=access.retry_seconds)
+
+
+def _streamed(
+    access: Access, client: Any, session: Any, fields: Sequence[SchemaField], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    try:
+        for stream in session.streams:
+            reader = client.read_rows(stream.name, retry=_storage_retry(access), timeout=None)
+            for page in reader.rows(session).pages:
+                yield from_arrow(page.to_arrow(), fields, schema)
+    finally:
+        closed(client)
+
+
+# --- to a file ---------------------------------------------------------------------------------------------------
+
+
+def write_raw(con: DuckDBPyConnection, schema: pa.Schema, read: Iterator[pa.RecordBatch]) -> tuple[Path, int]:
+    """The batches in a Parquet file of the run's temp folder, and how many rows it has."""
+    import pyarrow.parquet as pq
+
+    path, rows = temp_path(con, ".parquet"), 0
+    try:
+        with pq.ParquetWriter(path, schema, compression="lz4") as writer:
+            for table in _grouped(schema, read):
+                rows += table.num_rows
+                writer.write_table(table, row_group_size=table.num_rows)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path, rows
+
+
+def _grouped(schema: pa.Schema, read: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches together, as far as a row group should hold; never an empty one."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    size = count = 0
+    for batch in read:
+        for start in range(0, batch.num_rows, _GROUP_ROWS):
+            part = batch.slice(start, _GROUP_ROWS)
+            held.append(part)
+            size, count = size + part.nbytes, count + part.num_rows
+            if size >= _GROUP_BYTES or count >= _GROUP_ROWS:
+                yield pa.Table.from_batches(held, schema)
+                held, size, count = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def in_order(
+    con: DuckDBPyConnection, raw: Path, rows: int, *, order: Sequence[str], columns: Sequence[str], to: Path
+) -> None:
+    """Write the rows of `raw` to `to`, by the columns in `order` and, among equals, by their whole content.
+
+    Only keys are sorted by DuckDB; the rows follow, dealt to files by rank: memory does not grow with their number.
+    """
+    names = ", ".join(map(quote_name, columns))
+    keys = "".join(f"{quote_name(name)} NULLS LAST, " for name in order)
+    whole = f"md5(CAST(ROW({names}) AS VARCHAR))"
+    source = f"read_parquet({quote_text(str(raw))}, file_row_number = true)"
+    if rows <= SORTED_BY_DUCKDB:
+        con.execute(
+            f"COPY (SELECT {names} FROM {source} ORDER BY {keys}{whole}) TO {quote_text(str(to))} "
+            "(FORMAT parquet, COMPRESSION lz4_raw)"
+        )
+        return
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE bf_source_ranks AS SELECT file_row_number AS number, "
+        f"row_number() OVER (ORDER BY {keys}{whole}) - 1 AS rank FROM {source}"
+    )
+    select = f"SELECT r.rank AS bf_rank, {names} FROM {source} s JOIN bf_source_ranks r ON r.number = s.file_row_number"
+    write_ordered(con, select, to, ranks=rows, folder=to.with_suffix(".dealt"))
+    con.execute("DROP TABLE bf_source_ranks")
