@@ -59,8 +59,9 @@ class Bench:
         if lines is not None:
             self.put(lines)
         config = {"display_name": name, "dest": dest}
+        source = src if isinstance(src, str) else {"gcs_uri": src, "format": "jsonl"}
         return self.client.batches.create(
-            model=model, src=src, config={**config, **({"http_options": {"extra_body": body}} if body else {})}
+            model=model, src=source, config={**config, **({"http_options": {"extra_body": body}} if body else {})}
         )
 
     def ended(self, job: Any, seconds: float = JOB_SECONDS) -> Any:
