@@ -34,6 +34,7 @@ REFUSED_KEY: Final = "invalid"
 _VERSION: Final = r"(?P<version>v1|v1beta)"
 _COMPILED: Final = tuple((re.compile(route.path.replace("/V", "/" + _VERSION, 1)), route) for route in ROUTES)
 _PREFIX: Final = re.compile(r"(?P<prefix>.*?)(?P<path>/(?:(?:upload/|download/)?v1(?:beta1?)?|emulator)/.*)")
+_BIGQUERY: Final = ("/bigquery/", "/upload/bigquery/")
 
 
 class App:
@@ -102,12 +103,26 @@ class App:
         return await self.passes(route, call)
 
 
+def _of_bigquery(request: Request) -> tuple[Route, dict[str, str]]:
+    """Loads BigQuery, which needs packages of an extra."""
+    try:
+        from batchform.emulator.warehouse import routes
+    except ImportError as e:
+        message = (
+            f"The emulator's BigQuery needs a package that is not installed ({e}): pip install 'batchform[emulator]'."
+        )
+        raise Refusal(501, message) from e
+    return routes.find(request)
+
+
 def _find(request: Request, emulator: Emulator) -> tuple[str, Route, dict[str, str]]:
     """What stands before the version, the route, and the arguments in its path."""
     if request.url.path.startswith(_STORAGE):
         from batchform.emulator.storage import routes  # here and below: only who calls it waits for it
 
         return "", *routes.find_json(request)
+    if request.url.path.startswith(_BIGQUERY):
+        return "", *_of_bigquery(request)
     split = _PREFIX.fullmatch(request.url.path)
     prefix, path = (split["prefix"], split["path"]) if split else ("", request.url.path)
     if "upload_id" in request.query_params:

@@ -238,6 +238,12 @@ def version(db: sqlite3.Connection, key: int, at: float | None = None) -> Versio
     return None if row is None else _version(db, row)
 
 
+def numbered(db: sqlite3.Connection, key: int, number: int) -> Version | None:
+    """One version."""
+    row = db.execute("SELECT * FROM versions WHERE table_key = ? AND number = ?", (key, number)).fetchone()
+    return None if row is None else _version(db, row)
+
+
 def _version(db: sqlite3.Connection, row: sqlite3.Row) -> Version:
     ids: list[str] = msgspec.json.decode(row["files"])
     found: dict[str, File] = {}

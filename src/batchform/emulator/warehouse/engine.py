@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from batchform.emulator.warehouse.declined import Declined, invalid_query
 from batchform.emulator.warehouse.fields import text
 
 if TYPE_CHECKING:
@@ -22,17 +23,38 @@ class Engine:
 
     def __init__(self, folders: list[Path], spill: Path) -> None:
         self._folders, self._spill = folders, spill
+        self._active: set[duckdb.DuckDBPyConnection] = set()
         self._db: duckdb.DuckDBPyConnection | None = None
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection of its own, for one thread."""
         cursor = self._opened().cursor()
+        self._active.add(cursor)
         try:
             cursor.execute("SET TimeZone = 'UTC'")
             yield cursor
         finally:
+            self._active.discard(cursor)
             cursor.close()
+
+    def interrupt(self) -> None:
+        """Let all that runs come to an end."""
+        for cursor in list(self._active):
+            cursor.interrupt()
+
+    @contextmanager
+    def declining(self) -> Iterator[None]:
+        """What DuckDB and sqlglot refuse, as BigQuery says it."""
+        import duckdb
+        from sqlglot.errors import SqlglotError
+
+        try:
+            yield
+        except duckdb.Error as e:
+            raise _declined(e) from e
+        except SqlglotError as e:
+            raise invalid_query(f"The emulator cannot run this SQL: {str(e).splitlines()[0]}") from e
 
     def close(self) -> None:
         """End all work."""
@@ -59,3 +81,17 @@ class Engine:
                 ):
                     self._db.execute(f"SET {setting}")
             return self._db
+
+
+def _declined(error: duckdb.Error) -> Declined:
+    kind, message = type(error).__name__, str(error).split("\n\n")[0].strip()
+    if "cannot affect the same target row more than once" in message:
+        return invalid_query("UPDATE/MERGE must match at most one source row for each target row")
+    if kind == "OutOfMemoryException":
+        return Declined(400, f"Resources exceeded during query execution: {message}", reason="resourcesExceeded")
+    if kind == "InterruptException":
+        return Declined(400, "Job execution was cancelled: User requested cancellation", reason="stopped")
+    if kind == "ConstraintException" and "NOT NULL" in message:
+        column = message.rpartition(".")[2].strip()
+        return invalid_query(f"Required field {column} cannot be null")
+    return invalid_query(message)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from batchform.emulator.store import new_id
 from batchform.emulator.warehouse.catalog import File, Version
+from batchform.emulator.warehouse.declined import Declined
 from batchform.emulator.warehouse.fields import Field, Schema, arrow_schema, bytes_sql, quoted, text
 from batchform.emulator.warehouse.warehouse import Warehouse
 
@@ -41,6 +42,8 @@ class RowWriter:
         """Rows in Arrow, of the schema's types."""
         import pyarrow.parquet as pq
 
+        if self._warehouse.closing.is_set():
+            raise Declined(400, "The emulator is being stopped.", reason="stopped")
         if self._writer is None:
             path = self._warehouse.path(self._id)
             self._writer = pq.ParquetWriter(path, self._arrow, compression="zstd", compression_level=1)

@@ -6,11 +6,13 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from batchform.emulator.store import Store
+from batchform.emulator.storage.objects import ObjectStore
+from batchform.emulator.store import Store, new_id
 from batchform.emulator.warehouse import catalog
 from batchform.emulator.warehouse.catalog import Catalog, TableRef, TableRow, Version
 from batchform.emulator.warehouse.declined import Declined, invalid
@@ -18,28 +20,62 @@ from batchform.emulator.warehouse.engine import Engine
 
 _OPEN: Final[weakref.WeakKeyDictionary[Store, Warehouse]] = weakref.WeakKeyDictionary()
 _LOCK: Final = threading.Lock()
+Part = TypeVar("Part")
 _YOUNG_SECONDS: Final = 3600.0
 
 
 class Warehouse:
-    """State under `root`. now: the emulator's time, in seconds since 1970. `close` it."""
+    """State in the folder `warehouse` of an emulator's state. now: its time, in seconds since 1970. `close` it."""
 
-    def __init__(self, root: Path, now: Callable[[], float]) -> None:
-        self.root, self.now = root, now
+    def __init__(self, store: Store) -> None:
+        root = store.root / "warehouse"
+        self.root, self.now, self.objects = root, store.now, ObjectStore(store)
+        self.closing = store.closing
+        self._changing = threading.RLock()
+        self._uploads_lock, self._uploads = threading.Lock(), dict[str, threading.Lock]()
         self.data, self.uploads, self.spill = root / "data", root / "uploads", root / "spill"
         for folder in (self.data, self.uploads, self.spill):
             folder.mkdir(parents=True, exist_ok=True)
         self.catalog = Catalog(root)
         self.engine = Engine([self.data, self.uploads], self.spill)
         self.closers: list[Callable[[], None]] = []
+        self.parts: dict[Any, Any] = {}
         self._tidy()
 
     def close(self) -> None:
         """End what runs, and close all files."""
+        self.closing.set()
+        self.engine.interrupt()
         for closer in reversed(self.closers):
             closer()
         self.engine.close()
         self.catalog.close()
+
+    @contextmanager
+    def finishing(self, upload: str) -> Iterator[None]:
+        """One at a time for each upload: a last chunk that comes twice makes one job."""
+        with self._uploads_lock:
+            lock = self._uploads.setdefault(upload, threading.Lock())
+        with lock:
+            yield
+        with self._uploads_lock:
+            self._uploads.pop(upload, None)
+
+    def turn(self, kind: str) -> AbstractContextManager[Any]:
+        """Statements that change rows take turns, so that few of them have to be tried again."""
+        return self._changing if kind in ("UPDATE", "DELETE", "MERGE", "TRUNCATETABLE") else nullcontext()
+
+    def anonymous(self, project: str, location: str) -> str:
+        """The dataset in which a project's results are kept, in a location. Nobody sees it in a list."""
+        name = f"_results_{location.lower().replace('-', '_')}"
+        with self.catalog.reading() as db:
+            there = catalog.dataset(db, project, name)
+        if there is None:
+            now = self.now()
+            with self.catalog.writing() as db:
+                row = (project, name, location, "{}", now, now, new_id())
+                db.execute("INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return name
 
     def path(self, file: str) -> Path:
         """Where a file of a version lies."""
@@ -94,6 +130,15 @@ def of(store: Store) -> Warehouse:
     with _LOCK:
         found = _OPEN.get(store)
         if found is None:
-            found = _OPEN[store] = Warehouse(store.root / "warehouse", store.now)
+            found = _OPEN[store] = Warehouse(store)
             store.at_close(found.close)
+        return found
+
+
+def parts(warehouse: Warehouse, kind: Callable[[Warehouse], Part]) -> Part:
+    """The one of its kind that belongs to a warehouse, made when it is first asked for."""
+    with _LOCK:
+        if kind not in warehouse.parts:
+            warehouse.parts[kind] = kind(warehouse)
+        found: Part = warehouse.parts[kind]
         return found
