@@ -222,11 +222,13 @@ class RemoteJob(Struct, frozen=True):
 class Backend(Protocol):
     """A batch service. Every call has a timeout; only reads are retried; `create` is called once.
 
-    realm: whose answers these are; fingerprint: digest of backend kind, endpoint and credential, never the credential.
+    realm: whose answers these are; fingerprint: digest of what decides which jobs are seen (kind, endpoint, and the
+    credential or the project), never a credential; place: project and location of the jobs, "" where there are none.
     """
 
     realm: str
     fingerprint: str
+    place: str
     limits: BackendLimits
 
     def check_model(self, model: str) -> None:
@@ -238,10 +240,23 @@ class Backend(Protocol):
         same digest is uploaded once); mode "inline": nothing to upload."""
         ...
 
-    def create(self, *, model: str, tag: str, staged: Staged, before: datetime | None = None) -> str:
+    def at(self, place: str) -> Backend:
+        """This backend for jobs of another place, as the ledger recorded it; itself for its own place and for ""."""
+        ...
+
+    def create(
+        self,
+        *,
+        model: str,
+        tag: str,
+        staged: Staged,
+        before: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
         """Create the job, once. Returns its name. Raises NotCreated or OutcomeUnknown, nothing else.
 
-        before: the call must not be on its way later than this, however long it took to connect: NotCreated then.
+        before: the call must not be on its way later than this, however long it took to connect: NotCreated then;
+        labels: for people and for bills, where the service keeps such; any text, made fit by the adapter.
         """
         ...
 

@@ -66,6 +66,7 @@ class GeminiBackend:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.realm = realm
+        self.place = ""
         self.limits = BackendLimits(
             max_rows_per_job=config.max_rows_per_job,
             max_bytes_per_job=min(config.max_bytes_per_job, MAX_FILE_BYTES),
@@ -199,7 +200,18 @@ class GeminiBackend:
             hint="Run again in an hour; files of the service expire by themselves after 48 hours.",
         )
 
-    def create(self, *, model: str, tag: str, staged: Staged, before: datetime | None = None) -> str:
+    def at(self, place: str) -> GeminiBackend:  # noqa: ARG002  (its jobs have no place)
+        return self
+
+    def create(
+        self,
+        *,
+        model: str,
+        tag: str,
+        staged: Staged,
+        before: datetime | None = None,
+        labels: Mapping[str, str] | None = None,  # noqa: ARG002  (the service keeps none)
+    ) -> str:
         from batchform.adapters.gemini_errors import create_outcome
         from batchform.adapters.gemini_http import TooLate
 

@@ -214,7 +214,7 @@ def _backend(session: Session, record: JobRecord) -> Backend:
     """The backend of a job. Refused when its credential did not make the job and does not see it either."""
     from batchform.errors import AuthError, BackendError, NotFound
 
-    backend = session.backends(record.intent.backend)
+    backend = session.backends.of(record.intent)
     if backend.fingerprint == record.intent.fingerprint:
         return backend
     try:

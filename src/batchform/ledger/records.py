@@ -131,6 +131,7 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
     est_usd_high: float = 0.0  # the upper estimate: what `max_usd_basis: high` reserves
     key_columns: tuple[tuple[str, str], ...] = ()  # name and DuckDB type, in key order; empty for an expression key
     plan_digest: str = ""
+    place: str = ""  # project and location of the job, where the service has such
 
 
 class Submitted(Event, frozen=True, kw_only=True, tag=True):

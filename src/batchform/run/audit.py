@@ -100,10 +100,11 @@ def _compared(
 def check_services(ledger: Ledger, project: ResolvedProject, backends: Backends) -> Iterator[Finding]:
     """Jobs that bear this ledger's mark in their tag, and that it does not know: it is not the newest one."""
     known, mark = ledger.control().jobs, ledger_mark(ledger.lineage)
-    names = {s.backend_name for s in project.specs} | {r.intent.backend for r in known.values() if r.open}
-    for name in sorted(names) if mark else ():
+    places = {(s.backend_name, "") for s in project.specs}
+    places |= {(r.intent.backend, r.intent.place) for r in known.values() if r.open}
+    for name, place in sorted(places) if mark else ():
         try:
-            strangers = [j for j in backends(name).list_jobs() if _bears(j, mark) and j.tag not in known]
+            strangers = [j for j in backends(name).at(place).list_jobs() if _bears(j, mark) and j.tag not in known]
         except BatchformError as error:
             yield Finding(WARNING, f"Backend {name} could not be asked for its jobs: {error.message}", error.hint)
             continue

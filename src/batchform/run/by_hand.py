@@ -22,7 +22,7 @@ def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see"
     owner = next((r for r in ctx.ledger.control().jobs.values() if r.job == job), None)
     if owner is not None:
         raise UsageError(f"{job} is the job of {owner.tag}", hint=f"batchform jobs show {owner.tag}")
-    backend = ctx.backend(record.intent.backend)
+    backend = ctx.backend_of(record.intent)
     try:
         remote = backend.get(job)
     except (NotFound, AuthError) as error:
@@ -67,7 +67,7 @@ def check_not_submitted(ctx: RunContext, tag: str) -> JobRecord:
     """
     record = _open_intent(ctx, tag, late="refused")
     try:
-        found = look_through(ctx.backend(record.intent.backend), [record], ctx.ledger.control().jobs).found.get(tag)
+        found = look_through(ctx.backend_of(record.intent), [record], ctx.ledger.control().jobs).found.get(tag)
     except BackendError as error:
         ctx.progress.note(f"The service could not be asked for {tag}: {error.message}")
         found = None
@@ -104,7 +104,7 @@ def check_abandon(ctx: RunContext, tag: str) -> JobRecord:
 def _backend_or_none(ctx: RunContext, record: JobRecord) -> Backend | None:
     """The backend of a job; None if it cannot be opened, because it is gone from the project or its key is."""
     try:
-        return ctx.backend(record.intent.backend)
+        return ctx.backend_of(record.intent)
     except (AuthError, UsageError):
         return None
 

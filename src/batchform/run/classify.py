@@ -1,7 +1,8 @@
 """What one result line says about its row. Pure, driven by tables, and never raising: every line has a class.
 
-A result is a JSON object with a key and either a `response` or an `error`. Neither a blocked prompt nor a
-truncated answer is an `error`: they are responses, told apart by their reasons.
+A result is a JSON object with a key and either a `response` or an `error`; on Vertex AI with a `status`, which is empty
+when the row was answered. Neither a blocked prompt nor a truncated answer is an `error`: they are responses, told apart
+by their reasons.
 """
 
 from __future__ import annotations
@@ -96,9 +97,14 @@ def classify(line: Any, *, parse_json: bool, validate: Validate | None = None) -
     if not isinstance(line, dict):
         return Reading("internal", "The result line is not a JSON object.")
     response = line.get("response")
-    if not isinstance(response, dict) or not response:
+    if not isinstance(response, dict) or not response or _failed(line):
         return _error(line)
     return _response(response, parse_json, validate)
+
+
+def _failed(line: dict[str, Any]) -> bool:
+    """Whether a line's `status` says that its row failed, whatever stands in its response."""
+    return isinstance(status := line.get("status"), str) and bool(status)
 
 
 def _error(line: dict[str, Any]) -> Reading:
@@ -106,13 +112,27 @@ def _error(line: dict[str, Any]) -> Reading:
     if not error:
         return Reading("empty", "The result holds neither a response nor an error.")
     if not isinstance(error, dict):
-        return Reading("internal", _clip(error))
+        inner = _stated(error)
+        if inner is None:
+            return Reading("internal", _clip(error))
+        error = inner
     names = [str(error[field]) for field in ("code", "status") if error.get(field) is not None]
     cls = next((_ERROR_CLASSES[name] for name in names if name in _ERROR_CLASSES), None)
     if cls is None:
         cls = "invalid_request" if names and len(names[0]) == 3 and names[0].startswith("4") else "internal"
     code = f" (code {names[0]})" if names else ""
     return Reading(cls, _clip(error.get("message") or "The service gave no message.") + code)
+
+
+def _stated(status: Any) -> dict[str, Any] | None:
+    """The error within a text such as `Bad Request: {"error": {"code": 400, …}}`; None if there is none."""
+    text = str(status)
+    at = text.find("{")
+    try:
+        value = _dict(msgspec.json.decode(text[at:])) if at >= 0 else {}
+    except (ValueError, RecursionError):
+        return None
+    return _dict(value.get("error", value)) or None
 
 
 def _response(response: dict[str, Any], parse_json: bool, validate: Validate | None) -> Reading:

@@ -25,6 +25,7 @@ from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
 from batchform.run.context import RESULTS_NOT_FOUND, RunContext, described, missing_for_long, state_seen
 from batchform.run.fetch import fetch
+from batchform.run.inputs import sent_lines
 from batchform.run.row_states import WAITING, write_states
 from batchform.run.settle import COMMIT_ATTEMPTS
 
@@ -144,7 +145,7 @@ def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path) -> Par
     from batchform.run.parse import parse_file
 
     parser, _ = spec_parser(ctx, record.intent.spec)
-    return parse_file(raw, readings, parser=parser)
+    return parse_file(raw, readings, parser=parser, sent=lambda: sent_lines(ctx.ledger, record.tag))
 
 
 # --- record ----------------------------------------------------------------------------------------------------

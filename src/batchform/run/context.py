@@ -65,6 +65,10 @@ class Backends:
             self._opened[name] = self._open(name)
         return self._opened[name]
 
+    def of(self, intent: Intent) -> Backend:
+        """The backend that an intent's job is at, in the place where it was sent."""
+        return self(intent.backend).at(intent.place)
+
     def close(self) -> None:
         """Close all that were opened."""
         while self._opened:
@@ -102,6 +106,10 @@ class RunContext(Struct, frozen=True):
     def backend(self, name: str) -> Backend:
         """The backend of this name, opened once per run."""
         return self.backends(name)
+
+    def backend_of(self, intent: Intent) -> Backend:
+        """The backend of an intent's job, in the place where it was sent, whatever the project says now."""
+        return self.backends.of(intent)
 
     def settings(self, name: str) -> BackendSettings:
         """What the project says about a backend."""

@@ -22,7 +22,7 @@ def fetch(ctx: RunContext, record: JobRecord, remote: RemoteJob, to: Path) -> No
 
     Raises NotFound when the service has them no longer, BackendError when they cannot be fetched now.
     """
-    backend, wanted = ctx.backend(record.intent.backend), _wanted(record, remote)
+    backend, wanted = ctx.backend_of(record.intent), _wanted(record, remote)
     most, again = -1, to.with_name(f"{to.name}.again")
     for attempt in range(1, _FETCHES + 1):
         backend.download(remote, again)
@@ -49,7 +49,7 @@ def _wanted(record: JobRecord, remote: RemoteJob) -> int:
 
 
 def _results_in(path: Path) -> int:
-    """Lines that say whose result they are, and hold one."""
+    """Lines that say whose result they are, by a key or by the request that they repeat, and hold one."""
     with path.open("rb") as lines:
         return sum(_is_result(line) for line in lines)
 
@@ -59,7 +59,10 @@ def _is_result(line: bytes) -> bool:
     from batchform.run.parse import decode_line, key_hash_of
 
     value = decode_line(line)
-    if not isinstance(value, dict) or key_hash_of(key_of(value)) is None:
+    if not isinstance(value, dict):
+        return False
+    key = key_of(value)
+    if key_hash_of(key) is None and (key is not None or not isinstance(value.get("request"), dict)):
         return False
     response = value.get("response")
     return bool((isinstance(response, dict) and response) or value.get("error") or value.get("status"))

@@ -50,6 +50,13 @@ def earlier_request(ledger: Ledger, tag: str, key_hex: str) -> bytes | None:
     return None
 
 
+def sent_lines(ledger: Ledger, tag: str) -> Iterator[bytes]:
+    """The lines that a job carried; none if its input is not archived."""
+    name = input_name(tag)
+    if ledger.has_blob(name):
+        yield from _lines(ledger.blob(name))
+
+
 def sent_requests(ledger: Ledger, intent: Intent, folder: Path) -> Path | None:
     """A Parquet of (key_hash, request_fp) of what a job carried, or None if its input is not archived whole."""
     import pyarrow as pa

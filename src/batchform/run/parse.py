@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 import pyarrow as pa
@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from batchform.run.classify import Reading, Validate, classify, key_of
+
+if TYPE_CHECKING:
+    from batchform.run.rejoin import Rejoiner
 
 BATCH_ROWS: Final = 10_000
 BATCH_BYTES: Final = 64_000_000
@@ -69,9 +72,15 @@ def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
     return Parser(parse_json=True, validate=validate)
 
 
-def parse_file(raw: Path, readings: Path, *, parser: Parser) -> Parsed:
-    """Read result lines (plain or gzip) into a Parquet of READING_SCHEMA."""
-    met = Parsed()
+Lines = Callable[[], Iterable[bytes]]
+
+
+def parse_file(raw: Path, readings: Path, *, parser: Parser, sent: Lines | None = None) -> Parsed:
+    """Read result lines (plain or gzip) into a Parquet of READING_SCHEMA.
+
+    sent: the lines of the job's input, asked for when results came without keys.
+    """
+    met, keys = Parsed(), _Keys(raw, sent)
     with _open(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
         batch = _Batch()
         for number, line in enumerate(lines, start=1):
@@ -82,7 +91,7 @@ def parse_file(raw: Path, readings: Path, *, parser: Parser) -> Parsed:
             if not isinstance(value, dict):
                 met.unreadable += 1
                 continue
-            key = key_hash_of(key_of(value))
+            key = key_hash_of(keys.of(value))
             if key is None:
                 met.strays += 1
                 _remember(met, value)
@@ -92,6 +101,32 @@ def parse_file(raw: Path, readings: Path, *, parser: Parser) -> Parsed:
                 writer.write_batch(batch.take())
         writer.write_batch(batch.take())
     return met
+
+
+class _Keys:
+    """Whose result a line is: by its key, or where none came back by the request that it repeats."""
+
+    def __init__(self, raw: Path, sent: Lines | None) -> None:
+        self._raw, self._sent = raw, sent
+        self._rejoiner: Rejoiner | None = None
+
+    def of(self, line: dict[str, Any]) -> str | None:
+        key, request = key_of(line), line.get("request")
+        if key is not None or self._sent is None or not isinstance(request, dict):
+            return key
+        if self._rejoiner is None:
+            from batchform.run.rejoin import Rejoiner
+
+            self._rejoiner = Rejoiner(self._sent(), self._came())
+        return self._rejoiner.key(request)
+
+    def _came(self) -> Iterator[str]:
+        """The keys that results came with."""
+        with _open(self._raw) as lines:
+            for line in lines:
+                key = key_of(decode_line(line))
+                if key is not None:
+                    yield key
 
 
 def decode_line(line: bytes) -> Any:

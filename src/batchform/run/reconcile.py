@@ -304,9 +304,10 @@ def clean_up(ctx: RunContext) -> None:
         if name is None or name in in_use or record.input_deleted or record.open:
             continue
         try:
-            if not ctx.settings(backend).cleanup or ctx.backend(backend).fingerprint != record.intent.fingerprint:
+            there = ctx.backend_of(record.intent)
+            if not ctx.settings(backend).cleanup or there.fingerprint != record.intent.fingerprint:
                 continue
-            ctx.backend(backend).delete_input(name)
+            there.delete_input(name)
         except BatchformError as error:
             ctx.progress.note(f"Input {name} of {record.tag} could not be deleted, the next run tries again: {error}")
             continue

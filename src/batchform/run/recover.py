@@ -55,10 +55,11 @@ def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
     records = [r for r in open_intents(ctx) if chosen is None or r.tag in chosen]
     late = [r for r in ctx.ledger.control().jobs.values() if chosen is None and _may_come_late(ctx, r)]
     total = Recovered()
-    for name in dict.fromkeys(r.intent.backend for r in (*records, *late)):
-        mine = [r for r in records if r.intent.backend == name]
+    for name, place in dict.fromkeys(_where(r) for r in (*records, *late)):
+        mine = [r for r in records if _where(r) == (name, place)]
+        rest = [r for r in late if _where(r) == (name, place)]
         try:
-            total += _recover_at(ctx, ctx.backend(name), mine, [r for r in late if r.intent.backend == name])
+            total += _recover_at(ctx, ctx.backend(name).at(place), mine, rest)
         except (LedgerMoved, LedgerCorrupt):
             raise
         except BatchformError as error:
@@ -66,6 +67,10 @@ def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
             still = {r.tag for r in open_intents(ctx)}
             total += Recovered(unknown=tuple(r.tag for r in mine if r.tag in still))
     return total
+
+
+def _where(record: JobRecord) -> tuple[str, str]:
+    return record.intent.backend, record.intent.place
 
 
 def _may_come_late(ctx: RunContext, record: JobRecord) -> bool:

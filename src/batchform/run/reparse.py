@@ -16,7 +16,7 @@ from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
 from batchform.run.collect import answered_values
 from batchform.run.context import RunContext
-from batchform.run.inputs import sent_requests
+from batchform.run.inputs import sent_lines, sent_requests
 from batchform.run.parse import parse_file, parser_for
 from batchform.run.row_states import write_states
 from batchform.run.settle import COMMIT_ATTEMPTS
@@ -99,7 +99,10 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
         return None
     readings, to = folder / f"{tag}.readings.parquet", folder / f"{tag}.answers.parquet"
     with reading_archive(ctx.ledger, archive_name(tag)) as archive:
-        parsed = parse_file(archive, readings, parser=parser_for(spec.output_format, spec.output_schema))
+        parsed = parse_file(
+            archive, readings, parser=parser_for(spec.output_format, spec.output_schema),
+            sent=lambda: sent_lines(ctx.ledger, tag),
+        )  # fmt: skip
     known = ctx.ledger.rows_relation(con, spec.name)
     write_answers(
         con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag, folder),

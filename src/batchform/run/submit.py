@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from batchform.canon import digest_of
+from batchform.canon import digest_of, short
 from batchform.errors import BackendError, LedgerMoved, NotCreated, OutcomeUnknown
 from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
@@ -163,7 +163,9 @@ class Submitter:
         if ctx.clock.now() > deadline:
             return self._too_late(work, record)
         try:
-            job = backend.create(model=work.plan.model, tag=shard.tag, staged=staged, before=deadline)
+            job = backend.create(
+                model=work.plan.model, tag=shard.tag, staged=staged, before=deadline, labels=self._labels(work)
+            )
         except NotCreated as error:
             if ctx.clock.now() > deadline and not error.status:
                 return self._too_late(work, record)
@@ -241,7 +243,12 @@ class Submitter:
             est_usd_high=shard.usd.high,
             key_columns=work.plan.key_columns,
             plan_digest=self._plan.digest,
+            place=backend.place,
         )
+
+    def _labels(self, work: Work) -> dict[str, str]:
+        plan = short(self._plan.digest)
+        return {"project": self._ctx.project.config.project, "spec": work.plan.name, "plan": plan}
 
     def _give_back(self, work: Work, record: JobRecord, *, reason: str, how: str) -> None:
         """Record that surely no job came of an intent; the shard may be sent again by this very run."""

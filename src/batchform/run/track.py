@@ -80,7 +80,7 @@ class Tracker:
         ctx = self._ctx
         try:
             self._due[record.tag] = self._next(record)
-            backend = ctx.backend(record.intent.backend)
+            backend = ctx.backend_of(record.intent)
         except BatchformError as error:
             self.unseen[record.tag] = f"{described(record.intent)} cannot be looked at: {error.message}"
             return None
@@ -164,7 +164,7 @@ def _lives(ctx: RunContext, record: JobRecord) -> bool:
     """Whether asking for the job again brings something: it is at work, or its results can be fetched now."""
     assert record.job is not None
     try:
-        remote = ctx.backend(record.intent.backend).get(record.job)
+        remote = ctx.backend_of(record.intent).get(record.job)
         if not remote.terminal:
             return True
         if remote.results is None:

@@ -48,7 +48,7 @@ def expiring(
     kept, soon = dt.timedelta(days=service.results_kept_days), now + dt.timedelta(hours=within)
     found = []
     for record in jobs:
-        if record.status != "submitted":
+        if record.status != "submitted" or record.intent.place:  # results that lie with the user do not expire
             continue
         ended = parse_time(record.ended_at) or parse_time(record.submitted_at) or now
         if ended + kept <= soon:

@@ -120,9 +120,10 @@ def job_line(record: JobRecord, *, now: dt.datetime, service: ServiceLimits) -> 
     total = record.counts.get("total") or None
     settled = sum(record.counts.get(name, 0) for name in ("succeeded", "failed"))
     input_left = results_left = None
-    if not collected and record.open and ended is None and intent.input_name:
+    lasting = bool(intent.place)  # inputs and results lie in a bucket or a dataset of the user
+    if not lasting and not collected and record.open and ended is None and intent.input_name:
         input_left = (begun + dt.timedelta(hours=service.input_kept_hours) - now).total_seconds()
-    if not collected and ended is not None:
+    if not lasting and not collected and ended is not None:
         results_left = (ended + dt.timedelta(days=service.results_kept_days) - now).total_seconds()
     return JobLine(
         tag=record.tag,
