@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from postgres_kit import PostgresServer, postgres_server
+
+if TYPE_CHECKING:
+    from storage_kit import Bucket
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,23 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test run, started when the first test asks for it."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def storage_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Cloud Storage server of this test run."""
+    from storage_kit import storage_server
+
+    with storage_server(tmp_path_factory.mktemp("storage")) as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A new bucket, which batchform finds by STORAGE_EMULATOR_HOST."""
+    from storage_kit import Bucket
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
+    made = Bucket(storage_url)
+    yield made
+    made.close()

@@ -38,6 +38,8 @@ class Relation(Struct, frozen=True):
     described: what was read, for people ("3 files, data/tickets*.csv"); paths: the files read, empty for databases;
     identity: what was read beside files, such as a table and its version: another one makes a saved plan stale;
     notes: what a reader of the plan should know of it.
+    versions: what was read elsewhere, so exactly that each names the same bytes for ever ("gs://b/a.csv#17"); a saved
+    plan lists them, and `identity` covers them.
     """
 
     sql: str
@@ -46,6 +48,7 @@ class Relation(Struct, frozen=True):
     paths: tuple[Path, ...] = ()
     identity: str = ""
     notes: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
 
 
 @runtime_checkable

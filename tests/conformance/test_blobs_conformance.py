@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,17 @@ from batchform.ports import Blobs
 MakeBlobs = Callable[[], Blobs]
 
 
-@pytest.fixture(params=["local"])
-def make_blobs(request: pytest.FixtureRequest, tmp_path: Path) -> MakeBlobs:
+@pytest.fixture(params=["local", "storage"])
+def make_blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeBlobs]:
     """Each call opens the same, at first empty, place once more, as another process would."""
-    adapters: dict[str, MakeBlobs] = {"local": lambda: LocalBlobs(tmp_path / "ledger")}
-    return adapters[request.param]
+    if request.param == "local":
+        yield lambda: LocalBlobs(tmp_path / "ledger")
+        return
+    from storage_kit import Bucket, Opened
+
+    bucket: Bucket = request.getfixturevalue("bucket")
+    with Opened() as opened:
+        yield lambda: opened.blobs(bucket.uri("deep/ledger"), tmp_path / "cache" / secrets.token_hex(4))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ INVALID: dict[str, tuple[Break, tuple[str, ...]]] = {
     "source-outside": (
         spec(source={"type": "csv", "path": "/etc/passwd"}), ("specs/triage.yaml:15:9", "outside", "allow_paths"),
     ),
-    "source-remote": (spec(source={"type": "csv", "path": "gs://b/x"}), ("specs/triage.yaml:15:9", "not a local path")),
+    "source-remote": (spec(source={"type": "csv", "path": "s3://b/x"}), ("specs/triage.yaml:15:9", "neither a local")),
     "unknown-encoding": (spec(source={**SPEC["source"], "encoding": "utf-9"}), ("specs/triage.yaml:15:13", "utf-9")),
     "unknown-model": (spec(model="gemini-3.5-flesh"), ("specs/triage.yaml:10:8", "not known", "gemini-3.5-flash")),
     "model-without-batch": (spec(model="gemini-4-argon"), ("specs/triage.yaml:10:8", "takes no batches")),

@@ -88,7 +88,11 @@ SPECS: dict[str, str] = {
     ),
     "destination in ledger": "destination: {type: csv, path: .batchform/x.csv}",
     "paths outside": "source: {type: csv, path: ../x/*.csv}\ndestination: {type: csv, path: /etc/x.csv}",
-    "remote path": "source: {type: csv, path: gs://bucket/x.csv}",
+    "remote path": "source: {type: csv, path: s3://bucket/x.csv}",
+    "no bucket": "source: {type: csv, path: 'gs://My{}Bucket/x.csv'}\ndestination: {type: csv, path: gs://bucket/a//b}",
+    "answers become rows in a bucket": "source: {type: csv, path: gs://bucket/**/*.csv}\n"
+    "destination: {type: csv, path: gs://bucket/out/}",
+    "database in a bucket": "source: {type: sqlite, path: gs://bucket/a.db, table: t}",
     "query and where of a database": "source: {type: sqlite, path: a.db, query: SELECT 1, where: b}",
     "neither table nor query": "source: {type: duckdb, path: a.db}",
     "encoding of parquet": "source: {type: parquet, path: a.parquet, encoding: utf-8}",

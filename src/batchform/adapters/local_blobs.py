@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from batchform.adapters.blob_names import HEAD, check_name
 from batchform.adapters.durable import make_folder, sync, sync_file
 from batchform.canon import digest, file_digest
 from batchform.errors import BatchformError, LedgerMoved
 
-_HEAD = "head.json"
 _LOCK = ".lock"
 _SCRATCH = ".tmp"
 _CHUNK = 1 << 20
@@ -60,7 +60,7 @@ class LocalBlobs:
             relative = PurePosixPath(Path(base).relative_to(self.root).as_posix())
             if base == str(self.root):
                 folders[:] = [f for f in folders if f != _SCRATCH]
-                files = [f for f in files if f not in (_HEAD, _LOCK)]
+                files = [f for f in files if f not in (HEAD, _LOCK)]
             names += [str(relative / f) for f in files]
         return sorted(n for n in names if n.startswith(prefix))
 
@@ -84,30 +84,24 @@ class LocalBlobs:
 
     def head(self) -> tuple[bytes, str] | None:
         try:
-            with self._reading(_HEAD):
-                content = (self.root / _HEAD).read_bytes()
+            with self._reading(HEAD):
+                content = (self.root / HEAD).read_bytes()
         except FileNotFoundError:
             return None
         return content, digest(content)
 
     def swap_head(self, content: bytes, expect: str | None) -> str:
-        with self._writing(_HEAD), self._scratch(content) as scratch, self._locked():
+        with self._writing(HEAD), self._scratch(content) as scratch, self._locked():
             current = self.head()
             if (current[1] if current else None) != expect:
                 raise LedgerMoved(f"Another writer changed {self._described} first.", hint="Run the command again.")
-            scratch.replace(self.root / _HEAD)
+            scratch.replace(self.root / HEAD)
             sync(self.root)
             self._sweep_scratch()
             return digest(content)
 
     def _path(self, name: str) -> Path:
-        """The file of an object. Names are ours: one that leaves the folder or meets its own files is a bug."""
-        parts = name.split("/")
-        if any(p in ("", ".", "..") for p in parts) or "\\" in name or "\0" in name:
-            raise ValueError(f"{name!r} is no name for an object: it must be relative, with single slashes")
-        if parts[0] in (_HEAD, _LOCK, _SCRATCH):
-            raise ValueError(f"{name!r} is reserved")
-        return self.root / name
+        return self.root / check_name(name, reserved=(HEAD, _LOCK, _SCRATCH))
 
     def _make_folder(self, folder: Path) -> None:
         """A folder that is surely there after a power cut, even if whoever made it was killed before he saw to that."""

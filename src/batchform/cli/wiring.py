@@ -19,11 +19,14 @@ from batchform.cli.options import Common
 from batchform.errors import UsageError
 from batchform.spec.model import EmulatorBackend, GeminiBackend
 from batchform.spec.realm import cloud_of, realm_of, with_environment
+from batchform.spec.remote import is_remote
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.adapters.sources.paths import Remote
+    from batchform.adapters.storage.client import StorageClient
     from batchform.cli.scratch import Scratch
     from batchform.emulator import EmulatorServer
     from batchform.ledger.store import Ledger
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 # faster. Commands that run for long beside others would rather spill: their peak is to be the same for any table.
 READING_MEMORY = "320MB"
 RUNNING_MEMORY = "256MB"
+
+
+_LOCAL = ".batchform"  # folder of what is kept on this machine when the ledger is elsewhere
 
 
 class SystemClock:
@@ -69,7 +75,17 @@ class Session:
 
     @cached_property
     def ledger_path(self) -> Path:
-        return (self.root / self.project.config.ledger).resolve()
+        """The ledger's folder; of one in Cloud Storage, where its local files lie."""
+        ledger = self.project.config.ledger
+        return (self.root / (_LOCAL if is_remote(ledger) else ledger)).resolve()
+
+    @property
+    def cache(self) -> Path:
+        """What was read from Cloud Storage, for the next command; beside the run's own files if the project's folder
+        cannot be written."""
+        folder = self.root / _LOCAL / "cache"
+        at = next(p for p in (folder, *folder.parents) if p.exists())
+        return folder if os.access(at, os.W_OK) else self.scratch / "cache"
 
     @property
     def allowed(self) -> tuple[Path, ...]:
@@ -92,6 +108,8 @@ class Session:
             emulator.__exit__(None, None, None)
         for database in self._databases.values():
             database.close()
+        if "storage" in self.__dict__:
+            self.storage.close()
         if self._scratch is not None:
             self._scratch.close()
 
@@ -100,9 +118,33 @@ class Session:
     @cached_property
     def blobs(self) -> Blobs:
         """Where the ledger lies."""
+        ledger = self.project.config.ledger
+        if is_remote(ledger):
+            return self._remote_blobs(ledger)
         from batchform.adapters.local_blobs import LocalBlobs
 
-        return LocalBlobs(self.ledger_path, described=self.project.config.ledger)
+        return LocalBlobs(self.ledger_path, described=ledger)
+
+    def _remote_blobs(self, place: str) -> Blobs:
+        from batchform.adapters.storage.blobs import StorageBlobs
+        from batchform.spec.remote import address
+
+        return StorageBlobs(self.storage, address(place), cache=self.cache, described=place)
+
+    @cached_property
+    def storage(self) -> StorageClient:
+        """Cloud Storage, for whatever of the project lies there."""
+        from batchform.adapters.storage.client import StorageClient
+
+        return StorageClient(self.project.config.google_cloud)
+
+    def _remote_for(self, source: object) -> Remote | None:
+        """Brings the files of a source at gs://; None for one that has none."""
+        if not _lies_remote(source):
+            return None
+        from batchform.adapters.storage.files import StorageFiles
+
+        return StorageFiles(self.storage, self.cache)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -112,6 +154,8 @@ class Session:
 
     def copy_of_ledger(self, place: str) -> Blobs:
         """A copy of the ledger's folder, as it is named on the command line."""
+        if is_remote(place):
+            return self._remote_blobs(place)
         from batchform.adapters.local_blobs import LocalBlobs
 
         path = Path(place).resolve()
@@ -146,12 +190,16 @@ class Session:
     def source(self, spec: ResolvedSpec) -> Source:
         from batchform.adapters.sources import make_source
 
-        return make_source(spec.spec.source, root=self.root, allow=self.allowed)
+        return make_source(
+            spec.spec.source, root=self.root, allow=self.allowed, remote=self._remote_for(spec.spec.source)
+        )
 
     def destination(self, spec: ResolvedSpec) -> Destination:
         from batchform.adapters.destinations import make_destination
 
-        return make_destination(spec.spec.destination, spec=spec.name, root=self.root, allow=self.allowed)
+        to = spec.spec.destination
+        storage = self.storage if _lies_remote(to) else None
+        return make_destination(to, spec=spec.name, root=self.root, allow=self.allowed, storage=storage)
 
     def delivered(self, spec: ResolvedSpec) -> Source:
         """What lies at a spec's destination, to be read as a source is."""
@@ -164,7 +212,7 @@ class Session:
             source: FileSource | DatabaseSource = FileSource(type=there.type, path=path)
         else:
             source = DatabaseSource(type=there.type, path=there.path, table=there.table)
-        return make_source(source, root=self.root, allow=self.allowed)
+        return make_source(source, root=self.root, allow=self.allowed, remote=self._remote_for(source))
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work
@@ -283,6 +331,12 @@ class Session:
     def emulator_state(self) -> Path:
         """Where the in-process emulator keeps its files and jobs, so that a later sync sees them."""
         return self.root / ".batchform" / "emulator"
+
+
+def _lies_remote(part: object) -> bool:
+    """Whether a source or destination has a gs:// path."""
+    path = getattr(part, "path", "")
+    return any(map(is_remote, [path] if isinstance(path, str) else path))
 
 
 @contextmanager

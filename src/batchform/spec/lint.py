@@ -13,6 +13,7 @@ from msgspec import Struct
 from batchform.errors import Diagnostic
 from batchform.spec.lint_backends import lint_backends
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
+from batchform.spec.remote import address, is_remote
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -150,7 +151,7 @@ def source_paths(spec: Spec) -> list[tuple[NodePath, str]]:
 
 def destination_identity(spec: Spec, root: Path) -> str:
     """Equal for two specs that would write over each other's answers."""
-    where = _resolved(root / spec.destination.path)
+    where = _place(root, spec.destination.path)
     table = spec.destination.table if isinstance(spec.destination, DatabaseDestination) else ""
     return f"{where}\0{table.casefold()}"
 
@@ -158,13 +159,13 @@ def destination_identity(spec: Spec, root: Path) -> str:
 def lint_destinations(specs: Sequence[tuple[Document, Spec]], project: ProjectFiles) -> Iterator[Diagnostic]:
     """Complaints about destinations that would write over the project's own files, or over another spec's source."""
     for document, spec in specs:
-        target = _resolved(_written_file(spec, project.root))
+        target = _written_file(spec, project.root)
         written = f"the destination `{shown(spec.destination.path)}`"
         if kept := _own_file(target, project):
             message, hint = f"{written} {kept}", "Answers are no part of the project: write them to results/."
             yield document.diagnostic("destination-in-project", message, ("destination", "path"), hint=hint)
         for other, reading in specs:
-            patterns = [_resolved(project.root / path) for _, path in source_paths(reading)]
+            patterns = [_place(project.root, path) for _, path in source_paths(reading)]
             if other is not document and any(glob_matches(pattern, target) for pattern in patterns):
                 message = f"{written} is one of the files that {other.path} reads"
                 hint = "What a source holds is never written over: write elsewhere, and let that spec read a copy."
@@ -174,6 +175,8 @@ def lint_destinations(specs: Sequence[tuple[Document, Spec]], project: ProjectFi
 
 def _own_file(target: str, project: ProjectFiles) -> str:
     """What the file of this path is to the project; "" if nothing."""
+    if is_remote(target):
+        return ""
     if target == _resolved(project.file):
         return "is the project's file"
     if target in {_resolved(file) for file in project.spec_files}:
@@ -185,10 +188,15 @@ def _own_file(target: str, project: ProjectFiles) -> str:
     return ""
 
 
-def _written_file(spec: Spec, root: Path) -> Path:
+def _written_file(spec: Spec, root: Path) -> str:
     """The file that a delivery writes; of a folder of parts, some file in it."""
-    target = root / spec.destination.path
-    return target / f"part.{spec.destination.type}" if spec.destination.path.endswith("/") else target
+    path = spec.destination.path
+    return _place(root, f"{path}part.{spec.destination.type}" if path.endswith("/") else path)
+
+
+def _place(root: Path, path: str) -> str:
+    """What tells two paths apart: the gs:// path as it is written, or the local one without links and `..`."""
+    return path if is_remote(path) else _resolved(root / path)
 
 
 def _paths(
@@ -200,16 +208,21 @@ def _paths(
         if problem:
             yield _path_diagnostic(document, at, problem)
     target = _written_file(spec, root)
+    for part, at in ((spec.source, sources[0][0]), (spec.destination, ("destination", "path"))):
+        if isinstance(part, DatabaseSource | DatabaseDestination) and is_remote(part.path):
+            message = f"a {part.type} file must be local"
+            hint = "Files of type csv, json, jsonl and parquet can be read and written at gs://."
+            yield document.diagnostic("remote-path", message, at, hint=hint)
     if spec.destination.path.endswith("/") and isinstance(spec.destination, DatabaseDestination):
         message = f"a {spec.destination.type} destination is a file, not a folder"
         yield document.diagnostic("wrong-value", message, ("destination", "path"))
     for _, path in sources:
-        if glob_matches(_resolved(root / path), _resolved(target)):
+        if glob_matches(_place(root, path), target):
             message = f"the destination `{shown(spec.destination.path)}` is one of the files that the source reads"
             hint = "Answers must not become rows: write them elsewhere."
             yield document.diagnostic("destination-is-source", message, ("destination", "path"), hint=hint)
             break
-    if config and not _REMOTE.match(config.ledger) and _inside(target, root / config.ledger):
+    if config and Path(target).is_relative_to(_place(root, config.ledger)):
         message = "the destination is inside the ledger, where only batchform writes"
         yield document.diagnostic("destination-in-ledger", message, ("destination", "path"))
 
@@ -224,8 +237,10 @@ def _path_problem(path: str, root: Path, folders: Sequence[Path]) -> tuple[str, 
     """Rule, message with `{path}`, hint: why a path may not be used; None when it may."""
     if not path.strip():
         return None  # said by the rule on empty texts
+    if is_remote(path):
+        return _remote_problem(path)
     if _REMOTE.match(path):
-        return "remote-path", "{path} is not a local path", "This version reads and writes local files."
+        return "remote-path", "{path} is neither a local path nor one in Cloud Storage", "Write gs://BUCKET/NAME."
     fixed = _GLOB.split(path, maxsplit=1)[0]
     start = root / (fixed if fixed == path else fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ""))
     if ".." in Path(path).parts and fixed != path and ".." in Path(path[len(fixed) :]).parts:
@@ -234,6 +249,15 @@ def _path_problem(path: str, root: Path, folders: Sequence[Path]) -> tuple[str, 
         return None
     hint = "Move it into the project, or list its folder under `allow_paths:` in batchform.yaml."
     return "path-outside", "{path} is outside the project", hint
+
+
+def _remote_problem(path: str) -> tuple[str, str, str] | None:
+    try:
+        address(path)
+    except ValueError as error:
+        reason = shown(str(error), 200).replace("{", "{{").replace("}", "}}")
+        return "wrong-path", f"{{path}}: {reason}", "Write gs://BUCKET/NAME."
+    return None
 
 
 def _inside(path: Path, folder: Path) -> bool:

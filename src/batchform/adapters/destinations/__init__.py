@@ -1,26 +1,40 @@
-"""Where answers go: files, folders of parts, tables of SQLite and DuckDB files."""
+"""Where answers go: files and folders of parts, here or in Cloud Storage, and tables of SQLite and DuckDB files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchform import ports
 from batchform.errors import DestinationError
 from batchform.spec import model
+from batchform.spec.remote import is_remote
+
+if TYPE_CHECKING:
+    from batchform.adapters.storage.client import StorageClient
 
 __all__ = ["make_destination"]
 
 
 def make_destination(
-    spec_dest: model.Destination, *, spec: str, root: Path, allow: Sequence[Path]
+    spec_dest: model.Destination,
+    *,
+    spec: str,
+    root: Path,
+    allow: Sequence[Path],
+    storage: StorageClient | None = None,
 ) -> ports.Destination:
     """The destination that a spec names. Touches nothing. Raises DestinationError when it lies outside the project.
 
     spec: its name; root: the project's folder, against which paths are relative; allow: folders outside of it that
-    may be written.
+    may be written; storage: for gs:// paths, which are refused without it.
     """
+    if storage is not None and isinstance(spec_dest, model.FileDestination) and is_remote(spec_dest.path):
+        from batchform.adapters.storage.destinations import make_remote
+
+        return make_remote(storage, spec_dest.path, format=spec_dest.type)
     path = _confined(spec_dest.path, root=root, allow=allow)
     shown = spec_dest.path
     if isinstance(spec_dest, model.FileDestination):

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 _LONGEST_HEADER: Final = 1 << 20  # bytes
 _LONGEST_LINE: Final = 1 << 26  # bytes
@@ -15,12 +15,17 @@ _LONGEST_LINE: Final = 1 << 26  # bytes
 
 def columns_in(path: Path, *, format: str) -> list[str] | None:  # noqa: A002
     """Names of the columns of a jsonl, csv or parquet file, in order; None if it is no such file. Raises OSError."""
-    return _READERS[format](path)
-
-
-def _of_jsonl(path: Path) -> list[str] | None:
     with path.open("rb") as file:
-        line = file.readline(_LONGEST_LINE)
+        return columns_of(file, format=format)
+
+
+def columns_of(file: IO[bytes], *, format: str) -> list[str] | None:  # noqa: A002
+    """The same of an open file, of which only the first or last bytes are read."""
+    return _READERS[format](file)
+
+
+def _of_jsonl(file: IO[bytes]) -> list[str] | None:
+    line = file.readline(_LONGEST_LINE)
     try:
         first = json.loads(line)
     except (ValueError, RecursionError):
@@ -28,9 +33,8 @@ def _of_jsonl(path: Path) -> list[str] | None:
     return list(first) if isinstance(first, dict) else None
 
 
-def _of_csv(path: Path) -> list[str] | None:
-    with path.open("rb") as file:
-        head = file.read(_LONGEST_HEADER)
+def _of_csv(file: IO[bytes]) -> list[str] | None:
+    head = file.read(_LONGEST_HEADER)
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < _LONGEST_HEADER else "replace")
         return next(csv.reader(io.StringIO(text, newline=""), strict=True), None)
@@ -38,17 +42,17 @@ def _of_csv(path: Path) -> list[str] | None:
         return None
 
 
-def _of_parquet(path: Path) -> list[str] | None:
+def _of_parquet(file: IO[bytes]) -> list[str] | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return list(pq.read_schema(path).names)
+        return list(pq.read_schema(file).names)
     except pa.ArrowException:
         return None
 
 
-_READERS: Final[Mapping[str, Callable[[Path], list[str] | None]]] = {
+_READERS: Final[Mapping[str, Callable[[IO[bytes]], list[str] | None]]] = {
     "jsonl": _of_jsonl,
     "csv": _of_csv,
     "parquet": _of_parquet,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from batchform.adapters.sources.paths import SourceFile, describe, expand
+from batchform.adapters.sources.paths import Remote, SourceFile, describe, expand, read_from
 from batchform.adapters.sources.records import Dialect, data_records, normalised, records
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, locate, take, temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text, source_error
@@ -67,8 +67,8 @@ class _Scan(Struct):
 class CsvSource:
     """The `csv` source."""
 
-    def __init__(self, spec: FileSource, *, root: Path, allow: Sequence[Path]) -> None:
-        self._spec, self._root, self._allow = spec, root, allow
+    def __init__(self, spec: FileSource, *, root: Path, allow: Sequence[Path], remote: Remote | None = None) -> None:
+        self._spec, self._root, self._allow, self._remote = spec, root, allow, remote
         self._dialect = _dialect(spec)
         self._encoding = spec.encoding or "utf-8"
         self._files: list[SourceFile] = []
@@ -76,7 +76,7 @@ class CsvSource:
 
     def open(self, con: DuckDBPyConnection) -> Relation:
         """Read all files into a snapshot. Raises SourceError, with file and line for a bad row."""
-        files = expand(self._spec.path, root=self._root, allow=self._allow)
+        files = expand(self._spec.path, root=self._root, allow=self._allow, remote=self._remote)
         with ExitStack() as cleanup:
             plain = [self._plain(con, file, cleanup) for file in files]
             _same_columns(plain)
@@ -93,7 +93,7 @@ class CsvSource:
             except _duckdb().Error as error:
                 raise self._explain(files, error) from error
         self._files, self._snapshot = files, snapshot
-        return Relation(snapshot.sql, snapshot.columns, describe(files, self._spec.path), tuple(f.path for f in files))
+        return Relation(snapshot.sql, snapshot.columns, describe(files, self._spec.path), **read_from(files))
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file:line` of each row; reads the files again up to the last of them."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchform.adapters.sources.paths import SourceFile, describe, expand
+from batchform.adapters.sources.paths import Remote, SourceFile, describe, expand, read_from
 from batchform.adapters.sources.snapshot import Snapshot, locate, take, write_batches
 from batchform.adapters.sources.sql import source_error
 from batchform.adapters.sources.text import CHUNK, is_utf8
@@ -57,8 +57,8 @@ _MIME = {
 class FileListSource:
     """The `files` source."""
 
-    def __init__(self, spec: FilesSource, *, root: Path, allow: Sequence[Path]) -> None:
-        self._spec, self._root, self._allow = spec, root, allow
+    def __init__(self, spec: FilesSource, *, root: Path, allow: Sequence[Path], remote: Remote | None = None) -> None:
+        self._spec, self._root, self._allow, self._remote = spec, root, allow, remote
         self._encoding = spec.encoding or "utf-8"
         self._files: list[SourceFile] = []
         self._snapshot: Snapshot | None = None
@@ -68,7 +68,7 @@ class FileListSource:
         import duckdb
 
         is_utf8(self._encoding)  # an unknown encoding is an error even if every file is binary
-        files = expand(self._spec.path, root=self._root, allow=self._allow)
+        files = expand(self._spec.path, root=self._root, allow=self._allow, remote=self._remote)
         snapshot = write_batches(con, _schema(), self._batches(files))
         if self._spec.where is not None or self._spec.query is not None:
             whole = snapshot
@@ -79,7 +79,7 @@ class FileListSource:
             finally:
                 whole.path.unlink(missing_ok=True)
         self._files, self._snapshot = files, snapshot
-        return Relation(snapshot.sql, snapshot.columns, describe(files, self._spec.path), tuple(f.path for f in files))
+        return Relation(snapshot.sql, snapshot.columns, describe(files, self._spec.path), **read_from(files))
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """The path of each row's file."""

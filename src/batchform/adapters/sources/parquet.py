@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform.adapters.sources.delimited import differing, glob_escape
-from batchform.adapters.sources.paths import SourceFile, describe, expand
+from batchform.adapters.sources.paths import Remote, SourceFile, describe, expand, read_from
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, take
 from batchform.adapters.sources.sql import quote_text, source_error
 from batchform.errors import SourceError
@@ -24,8 +24,8 @@ _INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "
 class ParquetSource:
     """The `parquet` source. With `where` or `query` the selected rows are read once into a snapshot."""
 
-    def __init__(self, spec: FileSource, *, root: Path, allow: Sequence[Path]) -> None:
-        self._spec, self._root, self._allow = spec, root, allow
+    def __init__(self, spec: FileSource, *, root: Path, allow: Sequence[Path], remote: Remote | None = None) -> None:
+        self._spec, self._root, self._allow, self._remote = spec, root, allow, remote
         self._files: list[SourceFile] = []
         self._rows: list[int] = []
         self._snapshot: Snapshot | None = None
@@ -34,20 +34,19 @@ class ParquetSource:
         """Check that the files fit together. Raises SourceError naming the file and the column."""
         import duckdb
 
-        files = expand(self._spec.path, root=self._root, allow=self._allow)
+        files = expand(self._spec.path, root=self._root, allow=self._allow, remote=self._remote)
         self._files = files
-        paths = tuple(file.path for file in files)
         described = describe(files, self._spec.path)
         try:
             columns = _checked(con, files)
             self._rows, row_bytes = _sizes(con, files)
             sql = _reader(files)
             if self._spec.where is None and self._spec.query is None:
-                return Relation(sql, columns, described, paths)
+                return Relation(sql, columns, described, **read_from(files))
             self._snapshot = take(con, sql, where=self._spec.where, query=self._spec.query, row_bytes=row_bytes)
         except duckdb.Error as error:
             raise source_error(error, "source.where" if self._spec.where is not None else described) from error
-        return Relation(self._snapshot.sql, self._snapshot.columns, described, paths)
+        return Relation(self._snapshot.sql, self._snapshot.columns, described, **read_from(files))
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file: row N` of each row."""

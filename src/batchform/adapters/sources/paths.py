@@ -5,24 +5,44 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, TypedDict
 
 from msgspec import Struct
 
 from batchform.errors import SourceError
+from batchform.spec.remote import is_remote
 
 _GLOB = frozenset("*?[")
 
 
 class SourceFile(Struct, frozen=True):
-    """path: real path, links resolved; name: as a user writes it, relative to the project, POSIX slashes."""
+    """path: real path, links resolved; name: as a user writes it, relative to the project, POSIX slashes.
+
+    version: of a file in Cloud Storage, whose bytes `path` holds: its name with the generation.
+    """
 
     path: Path
     name: str
+    version: str = ""
 
 
-def expand(patterns: str | Sequence[str], *, root: Path, allow: Sequence[Path]) -> list[SourceFile]:
+class Remote(Protocol):
+    """Files in Cloud Storage, for sources that read local ones. Both raise SourceError."""
+
+    def fetch(self, pattern: str) -> list[SourceFile]:
+        """The files that a gs:// pattern names, each brought to this machine. At least one."""
+        ...
+
+    def versions(self, pattern: str) -> list[str]:
+        """Their names with generations. Nothing but a listing is read."""
+        ...
+
+
+def expand(
+    patterns: str | Sequence[str], *, root: Path, allow: Sequence[Path], remote: Remote | None = None
+) -> list[SourceFile]:
     """The files that the patterns name, sorted by name, each name once. Raises SourceError for a pattern without any.
 
     A pattern that names an existing file is that file, whatever characters it holds. `*`, `?` and `[…]` stay within one
@@ -30,6 +50,9 @@ def expand(patterns: str | Sequence[str], *, root: Path, allow: Sequence[Path]) 
     """
     found: dict[str, SourceFile] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if remote is not None and is_remote(pattern):
+            found |= {file.name: file for file in remote.fetch(pattern)}
+            continue
         matches = list(_matches(pattern, root=root))
         if not matches:
             raise _nothing(pattern, root, allow)
@@ -68,6 +91,25 @@ def describe(files: Sequence[SourceFile], patterns: str | Sequence[str]) -> str:
     if len(files) == 1:
         return files[0].name
     return f"{len(files)} files, {patterns if isinstance(patterns, str) else ', '.join(patterns)}"
+
+
+class Read(TypedDict):
+    """What a relation says of what was read."""
+
+    paths: tuple[Path, ...]
+    identity: str
+    versions: tuple[str, ...]
+
+
+def read_from(files: Sequence[SourceFile]) -> Read:
+    """The local files, and the exact versions of those in Cloud Storage."""
+    versions = tuple(f.version for f in files if f.version)
+    return Read(paths=tuple(f.path for f in files if not f.version), identity=identity_of(versions), versions=versions)
+
+
+def identity_of(versions: Iterable[str]) -> str:
+    """One text for a set of versions."""
+    return "\n".join(sorted(set(versions)))
 
 
 def _shown(path: Path, root: Path) -> str:
