@@ -100,7 +100,8 @@ def test_a_job_that_is_cancelled_before_it_runs_has_done_nothing(bench: Bench) -
     job = bench.create(keyed({"k": "hi"}))
     bench.client.batches.cancel(name=job.name)
     done = bench.ended(job)
-    assert done.state == "JOB_STATE_CANCELLED"
+    assert (done.state, done.output_info, done.start_time) == ("JOB_STATE_CANCELLED", None, None)
+    assert [info.name for info in bench.objects.list("acme")] == ["in/rows.jsonl"]
     assert bench.server.bill() == []
 
 

@@ -190,18 +190,18 @@ def cancel(store: Store, parent: str, job: str, *, share: float | None = None) -
         raise _precondition(f"The job is in state JOB_STATE_{current} and cannot be cancelled.")
     if row["cancelled_at"] is not None:
         return
-    begins = min(plan.starts_at, row["ends_at"])
     lasts = row["ends_at"] - row["created_at"]
     stops_at = now + min(_CANCEL_SHARE * lasts, _CANCEL_SECONDS)
     if share is None:
-        done = (now - begins) / (row["ends_at"] - begins) if row["ends_at"] > begins else 0.0
-        share = fate.share * max(0.0, done)
+        share = fate.share * max(0.0, now - plan.starts_at) / max(row["ends_at"] - plan.starts_at, 1e-6)
+    if now < plan.starts_at:  # it has not begun, and will not, unless a fault says that it had
+        plan = msgspec.structs.replace(plan, starts_at=now if share else plan.starts_at, writes=share > 0)
     stopped = msgspec.structs.replace(fate, state="CANCELLED", share=share, code=0, message="")
     with store.writing() as db:
         if stops_at < row["ends_at"]:
             db.execute(
-                "UPDATE jobs SET cancelled_at = ?, ends_at = ?, fate = ? WHERE id = ? AND next_block = 0",
-                (now, stops_at, stopped.stored(), job),
+                "UPDATE jobs SET cancelled_at = ?, ends_at = ?, fate = ?, vertex = ? WHERE id = ? AND next_block = 0",
+                (now, stops_at, stopped.stored(), plan.stored(), job),
             )
         else:
             db.execute("UPDATE jobs SET cancelled_at = ? WHERE id = ?", (now, job))
@@ -238,7 +238,7 @@ def resource(job: sqlite3.Row, now: float) -> dict[str, Any]:
     """The job as the API shows it."""
     plan, fate, current = Plan.of(job), Fate.of(job), state(job, now)
     ended = current in ENDED
-    begun = now >= plan.starts_at and (plan.starts_at < job["ends_at"] or not plan.imported)
+    begun = now >= plan.starts_at and (plan.writes or not plan.imported)
     shown: dict[str, Any] = {
         **plan.body,
         "name": f"{job['account']}/batchPredictionJobs/{job['id']}",
