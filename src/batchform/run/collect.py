@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from batchform.canon import digest
-from batchform.errors import BatchformError, LedgerMoved, NotFound
+from batchform.errors import BatchformError, NotFound
 from batchform.ledger.records import Collected, JobRecord, answers_name, archive_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
@@ -23,11 +23,10 @@ from batchform.plan.price import usage_cost_sql
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
-from batchform.run.context import RESULTS_NOT_FOUND, RunContext, described, missing_for_long, state_seen
+from batchform.run.context import RESULTS_NOT_FOUND, RunContext, commit_decided, described, missing_for_long, state_seen
 from batchform.run.fetch import fetch
 from batchform.run.inputs import sent_lines
 from batchform.run.row_states import WAITING, write_states
-from batchform.run.settle import COMMIT_ATTEMPTS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -161,25 +160,23 @@ def _record(
 ) -> Collected | None:
     """Join with the newest ledger and commit on top of it; again if it moved in between."""
     record = finished.record
-    ctx.ledger.refresh()
-    for _ in range(COMMIT_ATTEMPTS):
+
+    def decide() -> tuple[Collected, list[RowsFile]] | None:
         now = ctx.ledger.control().jobs.get(record.tag)
         if now is None or now.status == "collected":
             return None
         with closing(ctx.connect()) as con:
             answers = _join(ctx, con, record, readings, parsed, scratch)
             rows = _row_states(ctx, con, finished, answers, rest, scratch / "rows.parquet")
-            event = _event(ctx, con, finished, answers, rows)
-        try:
-            seen = state_seen(ctx, record, finished.remote) if finished.remote else []
-            ctx.ledger.commit([*seen, event], [rows], expect=ctx.ledger.serial)
-        except LedgerMoved:
-            ctx.ledger.refresh()
-        else:
-            return event
-    raise LedgerMoved(
-        f"{ctx.ledger.place} is too busy to record the results of {record.tag}; they are archived.",
+            return _event(ctx, con, finished, answers, rows), [rows]
+
+    ctx.ledger.refresh()
+    return commit_decided(
+        ctx,
+        decide,
+        what=f"the results of {record.tag}; they are archived",
         hint="Run `batchform sync`: it goes on from the archive.",
+        before=state_seen(ctx, record, finished.remote) if finished.remote else [],
     )
 
 

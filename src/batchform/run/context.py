@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 
-from batchform.errors import BatchformError
-from batchform.ledger.records import Collected, Intent, JobRecord, StateSeen
+from batchform.errors import BatchformError, LedgerMoved
+from batchform.ledger.records import AnyEvent, Collected, Intent, JobRecord, StateSeen
 from batchform.ledger.segments import timestamp
-from batchform.ledger.store import Ledger
+from batchform.ledger.store import Ledger, RowsFile
 from batchform.plan.model import Shard
 from batchform.plan.price import Rates
 from batchform.ports import Backend, Clock, Delivered, RemoteJob
@@ -141,6 +141,37 @@ def open_jobs(ctx: RunContext) -> list[JobRecord]:
 def open_intents(ctx: RunContext) -> list[JobRecord]:
     """Intents of which it is not known whether a job came of them."""
     return [r for r in ctx.ledger.control().jobs.values() if r.status == "intent"]
+
+
+_COMMIT_ATTEMPTS: Final = 20
+_Event = TypeVar("_Event", bound=AnyEvent)
+
+
+def commit_decided(
+    ctx: RunContext,
+    decide: Callable[[], tuple[_Event, Sequence[RowsFile]] | None],
+    *,
+    what: str,
+    hint: str,
+    before: Sequence[AnyEvent] = (),
+) -> _Event | None:
+    """Commit what `decide` makes of the ledger on top of that very ledger; it decides again when another was faster.
+
+    before: events that are recorded with it, in front. Returns the event; None if there was nothing to record, or is no
+    longer. Raises LedgerMoved, saying `what` was not recorded, if others are faster every time.
+    """
+    for _ in range(_COMMIT_ATTEMPTS):
+        decided = decide()
+        if decided is None:
+            return None
+        event, rows = decided
+        try:
+            ctx.ledger.commit([*before, event], rows, expect=ctx.ledger.serial)
+        except LedgerMoved:
+            ctx.ledger.refresh()
+        else:
+            return event
+    raise LedgerMoved(f"{ctx.ledger.place} is too busy to record {what}.", hint=hint)
 
 
 NOT_FOUND: Final = "NOT_FOUND"

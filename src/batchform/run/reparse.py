@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchform.errors import LedgerMoved
 from batchform.ledger.records import Reparsed, answers_name, archive_name
 from batchform.ledger.store import RowsFile
 from batchform.ledger.stored import answers_problem, is_whole, reading_archive
@@ -15,11 +14,10 @@ from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
 from batchform.run.collect import answered_values
-from batchform.run.context import RunContext
+from batchform.run.context import RunContext, commit_decided
 from batchform.run.inputs import sent_lines, sent_requests
 from batchform.run.parse import parse_file, parser_for
 from batchform.run.row_states import write_states
-from batchform.run.settle import COMMIT_ATTEMPTS
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -34,21 +32,14 @@ def reparse(ctx: RunContext, spec: ResolvedSpec) -> Reparsed | None:
     """
     folder = ctx.work_dir / f"reparse-{spec.name}"
     folder.mkdir(parents=True, exist_ok=True)
+
+    def decide() -> tuple[Reparsed, list[RowsFile]] | None:
+        with closing(ctx.connect()) as con:
+            return _parse_again(ctx, con, spec, folder)
+
     try:
         ctx.ledger.refresh()
-        for _ in range(COMMIT_ATTEMPTS):
-            with closing(ctx.connect()) as con:
-                made = _parse_again(ctx, con, spec, folder)
-            if made is None:
-                return None
-            rows, event = made
-            try:
-                ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
-            except LedgerMoved:
-                ctx.ledger.refresh()
-            else:
-                return event
-        raise LedgerMoved(f"{ctx.ledger.place} is too busy to record the answers of {spec.name}.", hint="Run again.")
+        return commit_decided(ctx, decide, what=f"the answers of {spec.name}", hint="Run again.")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,7 +53,7 @@ _KEY = (
 
 def _parse_again(
     ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, folder: Path
-) -> tuple[RowsFile, Reparsed] | None:
+) -> tuple[Reparsed, list[RowsFile]] | None:
     rows = ctx.ledger.rows_relation(con, spec.name)
     stale = (
         f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {literal(spec.parse_digest)}) "
@@ -86,7 +77,7 @@ def _parse_again(
         at=ctx.now(), by=ctx.who, spec=spec.name, parse_digest=spec.parse_digest,
         rows={str(name): int(n) for name, n in classes},
     )  # fmt: skip
-    return RowsFile(spec.name, to, count), event
+    return event, [RowsFile(spec.name, to, count)]
 
 
 def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag: str, folder: Path) -> Path | None:

@@ -12,13 +12,11 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Final
 
-from batchform.errors import LedgerMoved
 from batchform.ledger.records import AnyEvent, Intent, JobRecord, NotSubmitted, Submitted
 from batchform.ledger.store import RowsFile
-from batchform.run.context import RunContext, parse_stamp
+from batchform.run.context import RunContext, commit_decided, parse_stamp
 from batchform.run.row_states import give_back, take_back, take_up
 
-COMMIT_ATTEMPTS: Final = 20
 _CREATE_SHARE: Final = 0.3
 
 
@@ -65,23 +63,22 @@ def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str, how: str) 
 def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Callable[..., RowsFile] | None) -> bool:
     """Commit an event with row states made from the very ledger that it goes on top of."""
     to = ctx.work_dir / f"{record.tag}.settled.parquet"
-    for _ in range(COMMIT_ATTEMPTS):
+
+    def decide() -> tuple[AnyEvent, list[RowsFile]] | None:
         now = ctx.ledger.control().jobs.get(record.tag)
         if now is None or now.status != record.status or now.intent != record.intent:
-            return False
-        try:
-            rows = []
-            if make_rows is not None:
-                with closing(ctx.connect()) as con:
-                    rows = [make_rows(con, ctx.ledger, record.intent.spec, record.tag, at=ctx.now(), to=to)]
-            ctx.ledger.commit([event], rows, expect=ctx.ledger.serial)
-        except LedgerMoved:
-            ctx.ledger.refresh()
-        else:
-            return True
-        finally:
-            to.unlink(missing_ok=True)
-    raise LedgerMoved(
-        f"{ctx.ledger.place} is too busy to record what became of {record.tag}.",
-        hint="Run `batchform sync`: it looks for the job and settles this.",
-    )
+            return None
+        if make_rows is None:
+            return event, []
+        with closing(ctx.connect()) as con:
+            return event, [make_rows(con, ctx.ledger, record.intent.spec, record.tag, at=ctx.now(), to=to)]
+
+    try:
+        return None is not commit_decided(
+            ctx,
+            decide,
+            what=f"what became of {record.tag}",
+            hint="Run `batchform sync`: it looks for the job and settles this.",
+        )
+    finally:
+        to.unlink(missing_ok=True)

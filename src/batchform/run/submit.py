@@ -16,18 +16,18 @@ from typing import Final
 from msgspec import Struct, field
 
 from batchform.canon import digest_of, short
-from batchform.errors import BackendError, LedgerMoved, NotCreated, OutcomeUnknown
+from batchform.errors import BackendError, NotCreated, OutcomeUnknown
 from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
 from batchform.run.budget import Refused, refusal
-from batchform.run.context import RunContext, open_intents, parse_stamp
+from batchform.run.context import RunContext, commit_decided, open_intents, parse_stamp
 from batchform.run.inputs import archive_input
 from batchform.run.recover import record_created, recover
 from batchform.run.row_states import queue_rows, refuse_changed
-from batchform.run.settle import COMMIT_ATTEMPTS, not_submitted, window_for_create
+from batchform.run.settle import not_submitted, window_for_create
 from batchform.run.track import Tracker
 from batchform.spec.wording import counted
 
@@ -125,25 +125,29 @@ class Submitter:
         """Record what is not sent as queued: surely not sent, to be sent by the next sync or apply."""
         ctx = self._ctx
         for work in queue:
-            to = ctx.work_dir / f"{work.shard.tag}.queued.parquet"
-            for _ in range(COMMIT_ATTEMPTS):
-                self._check_rows([work])
-                with closing(ctx.connect()) as con:
-                    rows = queue_rows(
-                        con, ctx.ledger, work.plan.name, self._bundle / work.shard.rows_path, at=ctx.now(), to=to
-                    )
-                event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
-                try:
-                    self._own.add(ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial).serial)
-                    break
-                except LedgerMoved:
-                    ctx.ledger.refresh()
-            to.unlink(missing_ok=True)
+            self._queue(work)
         rows_left = sum(w.shard.rows for w in queue)
         ctx.progress.note(
             f"{counted(len(queue), 'shard')} ({counted(rows_left, 'row')}) found no room and stay queued: "
             "`batchform sync` sends them when there is."
         )
+
+    def _queue(self, work: Work) -> None:
+        ctx, to = self._ctx, self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
+
+        def decide() -> tuple[Refreshed, list[RowsFile]]:
+            self._check_rows([work])
+            rows_path = self._bundle / work.shard.rows_path
+            with closing(ctx.connect()) as con:
+                rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
+            event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
+            return event, [rows]
+
+        try:
+            commit_decided(ctx, decide, what=f"that {work.shard.tag} is queued", hint="Run apply again.")
+            self._own.add(ctx.ledger.serial)
+        finally:
+            to.unlink(missing_ok=True)
 
     # --- one shard -------------------------------------------------------------------------------------------------
 
@@ -207,19 +211,17 @@ class Submitter:
         there is room for the job, and money. None if there is none any more: another runner took it."""
         ctx, shard = self._ctx, work.shard
         rows = RowsFile(work.plan.name, self._bundle / shard.rows_path, shard.rows)
-        for _ in range(COMMIT_ATTEMPTS):
+
+        def decide() -> tuple[Intent, list[RowsFile]] | None:
             self._check_rows([work])
             if not self._has_room(work) or refusal(ctx, self._plan, work.plan, shard):
                 return None
-            intent = self._intent(work, backend, staged)
-            try:
-                head = ctx.ledger.commit([intent], [rows], expect=ctx.ledger.serial)
-            except LedgerMoved:
-                ctx.ledger.refresh()
-            else:
-                self._own.add(head.serial)
-                return ctx.ledger.control().jobs[shard.tag]
-        raise LedgerMoved(f"{ctx.ledger.place} is too busy to record {shard.tag}.", hint="Run apply again.")
+            return self._intent(work, backend, staged), [rows]
+
+        if commit_decided(ctx, decide, what=shard.tag, hint="Run apply again.") is None:
+            return None
+        self._own.add(ctx.ledger.serial)
+        return ctx.ledger.control().jobs[shard.tag]
 
     def _intent(self, work: Work, backend: Backend, staged: Staged) -> Intent:
         ctx, shard = self._ctx, work.shard
