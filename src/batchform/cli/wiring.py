@@ -284,6 +284,11 @@ class Session:
         server = EmulatorServer(self.emulator_state, job_seconds=config.job_seconds, faults=faults)
         server.__enter__()
         self._emulators.append(server)
+        if config.cloud == "vertex":  # what a user would have made beforehand
+            tables = config.via == "bigquery"
+            dataset = config.dataset if "." in config.dataset else f"{config.project}.{config.dataset}"
+            bucket = config.staging.removeprefix("gs://").partition("/")[0]
+            server.provide(config.location, bucket=bucket, dataset=dataset if tables else "")
         return server.url
 
     def run_context(self, progress: Progress, *folders: Path) -> RunContext:

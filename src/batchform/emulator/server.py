@@ -95,6 +95,13 @@ class EmulatorServer:
             raise UsageError(f"The emulator's time cannot move by {seconds} seconds; it only moves forward.")
         self._store.advance(seconds)
 
+    def provide(self, location: str, *, bucket: str = "", dataset: str = "") -> None:
+        """Make a bucket and a dataset (`project.dataset`) that jobs at a location can use, unless they are there."""
+        from batchform.emulator.vertex.stores import Stores
+
+        project, _, name = dataset.rpartition(".")
+        Stores(self._store).provide(location, bucket=bucket, project=project, dataset=name)
+
     def set_faults(self, source: Source) -> None:
         """Replace the fault schedule, and count afresh. () ends all faults. Raises InvalidProject."""
         self._gate.install(source)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # its engine is only loaded for a job that reads or writes a 
     from batchform.emulator.warehouse.tables import TableRef, Tables
 
 _PIECE: Final = 256 * 1024
+_AROUND: Final = {"global": "US", "us": "US", "eu": "EU"}
+"""Locations of jobs that are no place for a bucket."""
 
 
 class Stores:
@@ -28,9 +30,22 @@ class Stores:
 
     @cached_property
     def _tables(self) -> Tables:
-        from batchform.emulator.warehouse.tables import Tables
-
+        try:
+            from batchform.emulator.warehouse.tables import Tables
+        except ImportError as e:
+            message = f"The emulator's BigQuery needs a package that is not installed ({e})"
+            raise Refusal(501, f"{message}: pip install 'batchform[emulator]'.") from e
         return Tables(self._store)
+
+    def provide(self, location: str, *, bucket: str = "", project: str = "", dataset: str = "") -> None:
+        """Make a bucket and a dataset where jobs at a location can use them, unless they are there."""
+        place = _AROUND.get(location, location)
+        if bucket and self.place_of_bucket(bucket) is None:
+            with suppress(Refusal):  # made by others in this moment
+                self._objects.create_bucket(bucket, location=place)
+        if dataset and self.place_of_dataset(Table(project, dataset, "")) is None:
+            with suppress(Refusal):
+                self._tables.create_dataset(project, dataset, place)
 
     @contextmanager
     def alone_for(self, job: str) -> Iterator[None]:
@@ -75,8 +90,9 @@ class Stores:
 
     def place_of_dataset(self, table: Table) -> str | None:
         """Where a table's dataset is; None when there is no such dataset."""
+        tables = self._tables
         try:
-            return self._tables.location(table.project, table.dataset)
+            return tables.location(table.project, table.dataset)
         except Refusal:
             return None
 
