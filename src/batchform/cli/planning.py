@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, allowances, common, selection
+from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
@@ -42,7 +43,7 @@ def plan_command(
 
     with open_session(common) as session:
         specs = session.select(select)
-        plan = save_plan(session, specs, Path(out), allow) if out else make_plan(session, specs, allow=allow)
+        plan = _saved(session, specs, out, allow) if out else make_plan(session, specs, allow=allow)
         echo_plan(plan, "json" if common.as_json else output)
         if out and not common.quiet and output == "text" and not common.as_json:
             click.echo(f"Saved {out} (private: it holds prompts). Apply it with: batchform apply {out}")
@@ -57,8 +58,30 @@ def show_command(common: Common, plan: str, output: str) -> int:
     """Show the plan saved in folder PLAN."""
     from batchform.plan.bundle import load_bundle
 
-    echo_plan(load_bundle(Path(plan)).plan, "json" if common.as_json else output)
+    output = "json" if common.as_json else output
+    if not is_remote(plan):
+        echo_plan(load_bundle(Path(plan)).plan, output)
+        return 0
+    from batchform.cli.wiring import open_session
+
+    with open_session(common) as session:
+        remote, folder = session.remote_bundle(plan), session.scratch / "shown"
+        remote.download(folder)
+        with remote.named(folder):
+            echo_plan(load_bundle(folder).plan, output)
     return 0
+
+
+def _saved(session: Session, specs: Sequence[ResolvedSpec], out: str, allow: Sequence[str]) -> Plan:
+    """The plan, saved in a local folder or at gs://."""
+    if not is_remote(out):
+        return save_plan(session, specs, Path(out), allow)
+    remote = session.remote_bundle(out)
+    remote.check()  # before the work is done
+    folder = session.scratch / "saved"
+    plan = save_plan(session, specs, folder, allow)
+    remote.upload(folder)
+    return plan
 
 
 def make_plan(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, allowances, common, selection
+from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
@@ -46,9 +47,9 @@ def apply_command(
         )
     with open_session(common, memory=RUNNING_MEMORY) as session:
         with make_progress_for(common) as progress:
-            bundle = Path(plan).resolve() if plan else session.scratch / "bundle"
+            bundle = Path(plan).resolve() if plan and not is_remote(plan) else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
-            chosen = _saved(session, ctx, bundle) if plan else _planned(session, ctx, select, allow, bundle)
+            chosen = _saved(session, ctx, plan, bundle) if plan else _planned(session, ctx, select, allow, bundle)
         if not common.as_json and not plan:
             _show(chosen, common)
         if any(not v.ok for v in chosen.all_verdicts):
@@ -110,8 +111,17 @@ def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Se
     return make_plan(session, specs, allow=allow, folder=bundle)
 
 
-def _saved(session: Session, ctx: RunContext, bundle: Path) -> Plan:
+def _saved(session: Session, ctx: RunContext, plan: str, bundle: Path) -> Plan:
     """The saved plan, refused when it or anything that it was made from has changed."""
+    if not is_remote(plan):
+        return _checked(session, ctx, bundle)
+    remote = session.remote_bundle(plan)
+    remote.download(bundle)
+    with remote.named(bundle):
+        return _checked(session, ctx, bundle)
+
+
+def _checked(session: Session, ctx: RunContext, bundle: Path) -> Plan:
     from batchform.plan.bundle import check_files, check_fresh, load_bundle
     from batchform.run.rebuild import rebuild_answers
 

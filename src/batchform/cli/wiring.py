@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from batchform.adapters.sources.paths import Remote
+    from batchform.adapters.storage.bundles import RemoteBundle
     from batchform.adapters.storage.client import StorageClient
     from batchform.cli.scratch import Scratch
     from batchform.emulator import EmulatorServer
@@ -137,6 +138,12 @@ class Session:
         from batchform.adapters.storage.client import StorageClient
 
         return StorageClient(self.project.config.google_cloud)
+
+    def remote_bundle(self, place: str) -> RemoteBundle:
+        """A saved plan at gs://."""
+        from batchform.adapters.storage.bundles import RemoteBundle
+
+        return RemoteBundle(self.storage, place)
 
     def _remote_for(self, source: object) -> Remote | None:
         """Brings the files of a source at gs://; None for one that has none."""

@@ -202,7 +202,8 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
             digest = source_digest(rows.relation.paths, rows.relation.identity)
-            draft = replace(draft, plan=replace(draft.plan, source_digest=digest))
+            exact = replace(draft.plan, source_digest=digest, source_versions=rows.relation.versions)
+            draft = replace(draft, plan=exact)
         return _with_destination_note(draft, control, work)
 
 

@@ -184,6 +184,7 @@ class SpecPlan(Struct, frozen=True):
     preview: str = "private"
     waiting: int = 0  # rows that take the answer of another row's request once that is there
     source_digest: str = ""  # of the source's files; only in saved plans
+    source_versions: tuple[str, ...] = ()  # of files in Cloud Storage: name#generation; only in saved plans
 
     @property
     def delivers(self) -> bool:
