@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from batchform.emulator import bill, execute
 from batchform.emulator.calls import Call, Route, json_response
 from batchform.emulator.clock import rfc3339
-from batchform.emulator.refusal import bad_field
+from batchform.emulator.refusal import Refusal, bad_field
 from batchform.errors import InvalidProject
 
 
@@ -64,7 +64,20 @@ def set_faults(call: Call) -> Response:
     return show_faults(call)
 
 
+def bigquery(call: Call) -> Response:
+    """Where the Storage Read API answers, which this starts."""
+    try:
+        from batchform.emulator.warehouse import read_api, warehouse
+    except ImportError as e:
+        message = (
+            f"The Storage Read API needs a package that is not installed ({e}): pip install 'batchform[emulator]'."
+        )
+        raise Refusal(501, message) from e
+    return json_response({"storage_read": read_api.of(warehouse.of(call.store)).address})
+
+
 ROUTES: Final = (
+    Route("emulator.bigquery", "GET", r"/emulator/bigquery", bigquery, open_to_all=True),
     Route("emulator.clock", "GET", r"/emulator/clock", clock, open_to_all=True),
     Route("emulator.advance", "POST", r"/emulator/clock", advance, open_to_all=True),
     Route("emulator.bill", "GET", r"/emulator/bill", show_bill, open_to_all=True),

@@ -102,6 +102,20 @@ class EmulatorServer:
         project, _, name = dataset.rpartition(".")
         Stores(self._store).provide(location, bucket=bucket, project=project, dataset=name)
 
+    def bigquery_storage(self) -> str:
+        """Where the Storage Read API answers: `127.0.0.1:port`, for an insecure gRPC channel. Started when asked for.
+
+        Raises UsageError when gRPC is not installed.
+        """
+        try:
+            from batchform.emulator.warehouse import read_api, warehouse
+        except ImportError as e:
+            raise UsageError(
+                f"The Storage Read API needs a package that is not installed: {e}.",
+                hint="pip install 'batchform[emulator]'",
+            ) from e
+        return str(read_api.of(warehouse.of(self._store)).address)
+
     def set_faults(self, source: Source) -> None:
         """Replace the fault schedule, and count afresh. () ends all faults. Raises InvalidProject."""
         self._gate.install(source)
