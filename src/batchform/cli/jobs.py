@@ -228,15 +228,6 @@ def _backend(session: Session, record: JobRecord) -> Backend:
 
 
 def _record(session: Session, tag: str) -> JobRecord:
-    from difflib import get_close_matches
+    from batchform.run.by_hand import known_job
 
-    from batchform.errors import UsageError
-
-    jobs = session.ledger.control().jobs
-    record = jobs.get(tag) or next((j for j in jobs.values() if j.job == tag), None)
-    if record is None:
-        near = get_close_matches(tag, jobs, n=1)
-        raise UsageError(
-            f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list"
-        )
-    return record
+    return known_job(session.ledger.control().jobs, tag)

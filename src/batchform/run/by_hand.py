@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from batchform.errors import AuthError, BackendError, NotFound, UsageError
 from batchform.ledger.records import Collected, JobRecord
 from batchform.ports import Backend, RemoteJob
@@ -126,16 +128,21 @@ def _open_intent(ctx: RunContext, tag: str, *, late: str) -> JobRecord:
 
 
 def _known(ctx: RunContext, tag: str) -> JobRecord:
+    ctx.ledger.refresh()
+    return known_job(ctx.ledger.control().jobs, tag)
+
+
+def known_job(jobs: Mapping[str, JobRecord], tag: str) -> JobRecord:
+    """The job of a tag, or of the service's name for it. Raises UsageError with the nearest tag."""
     from difflib import get_close_matches
 
-    ctx.ledger.refresh()
-    jobs = ctx.ledger.control().jobs
-    if tag not in jobs:
+    record = jobs.get(tag) or next((j for j in jobs.values() if j.job == tag), None)
+    if record is None:
         near = get_close_matches(tag, jobs, n=1)
         raise UsageError(
             f"no job has the tag {tag!r}", hint=f"Did you mean {near[0]}?" if near else "batchform jobs list"
         )
-    return jobs[tag]
+    return record
 
 
 def _stands(record: JobRecord) -> str:

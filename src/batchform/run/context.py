@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 
-from batchform.errors import BatchformError, LedgerMoved
+from batchform.errors import BackendError, BatchformError, LedgerMoved
 from batchform.ledger.records import AnyEvent, Collected, Intent, JobRecord, StateSeen
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger, RowsFile
@@ -143,8 +143,35 @@ def open_intents(ctx: RunContext) -> list[JobRecord]:
     return [r for r in ctx.ledger.control().jobs.values() if r.status == "intent"]
 
 
+PASSING: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
+"""Statuses of a failed call that may come through when it is made again; 0: no answer."""
+STILL_LOOKED_FOR: Final = timedelta(days=14)
+"""How long a job that was given up on is asked for: a late answer is an answer."""
+_CALLS: Final = 4
 _COMMIT_ATTEMPTS: Final = 20
+_Answer = TypeVar("_Answer")
 _Event = TypeVar("_Event", bound=AnyEvent)
+
+
+def call_again(
+    ctx: RunContext,
+    call: Callable[[], _Answer],
+    *,
+    while_: Container[int] = PASSING,
+    told: Callable[[BackendError], str] | None = None,
+) -> _Answer:
+    """The answer of a call that does no harm twice: up to four times, with growing waits or those that the service
+    asks for, while it fails with one of these statuses. told: the note about a failure. Raises the last failure."""
+    for attempt in range(1, _CALLS):
+        try:
+            return call()
+        except BackendError as error:
+            if error.status not in while_:
+                raise
+            if told:
+                ctx.progress.note(told(error))
+            ctx.clock.sleep(max(error.retry_after or 0.0, 2.0**attempt))
+    return call()
 
 
 def commit_decided(

@@ -16,10 +16,10 @@ from batchform.errors import NotFound
 from batchform.ledger.records import JobRecord
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import RunContext, parse_stamp
-from batchform.run.settle import settles_at
+from batchform.run.settle import could_be_of
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-_SKEW: Final = timedelta(hours=1)
+_SKEW: Final = timedelta(hours=1)  # wide: what may be the job keeps its rows from being sent again
 _WITNESSES: Final = 5
 
 
@@ -89,8 +89,7 @@ def _may_be(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
         return False
     if job.counts.get("total", intent.requests) != intent.requests:
         return False
-    end = settles_at(intent, ctx.settings(intent.backend).settle)
-    return job.created_at is None or parse_stamp(intent.at) - _SKEW <= job.created_at <= end + _SKEW
+    return job.created_at is None or could_be_of(ctx, intent, job.created_at, skew=_SKEW)
 
 
 def _missing(ctx: RunContext, listing: Listing, record: JobRecord) -> list[JobRecord]:

@@ -15,16 +15,12 @@ from msgspec import Struct
 from batchform.errors import BackendError, BatchformError, LedgerCorrupt, LedgerMoved
 from batchform.ledger.records import JobRecord, ledger_mark
 from batchform.ports import Backend, RemoteJob
-from batchform.run.context import RunContext, described, open_intents, parse_stamp
+from batchform.run.context import STILL_LOOKED_FOR, RunContext, call_again, described, open_intents, parse_stamp
 from batchform.run.lookup import Listing, look_through, why_not_absent
 from batchform.run.row_states import waiting_rows
-from batchform.run.settle import is_settled, not_submitted, settles_at, submitted
+from batchform.run.settle import could_be_of, is_settled, not_submitted, submitted
 
-_LATE: Final = timedelta(days=14)
-"""How long a job that was given up on is still looked for."""
-_SKEW: Final = timedelta(minutes=10)
-_CANCELS: Final = 4
-_PASSING: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
+_SKEW: Final = timedelta(minutes=10)  # narrow: what is taken for ours may be cancelled
 
 
 class Recovered(Struct, frozen=True):
@@ -77,7 +73,7 @@ def _may_come_late(ctx: RunContext, record: JobRecord) -> bool:
     """Whether an intent was given up without the service having said no, and not long ago."""
     if record.status != "not_submitted" or record.how in ("refused", "too_late"):
         return False
-    return ctx.clock.now() < parse_stamp(record.intent.at) + _LATE
+    return ctx.clock.now() < parse_stamp(record.intent.at) + STILL_LOOKED_FOR
 
 
 def _recover_at(
@@ -169,19 +165,14 @@ def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: Remote
     if not _is_ours(ctx, record, job):
         ctx.tell_once(f"Job {job.name} has the name of {beside}, but another ledger may have made it: left alone.")
         return
-    for attempt in range(1, _CANCELS + 1):
-        try:
-            backend.cancel(job.name)
-        except BackendError as error:
-            if attempt < _CANCELS and error.status in _PASSING:
-                ctx.clock.sleep(max(error.retry_after or 0.0, 2.0**attempt))
-                continue
-            mine = ctx.ledger.control().jobs[record.tag].job == job.name
-            way_out = f" (`batchform jobs cancel {record.tag}` tries again)" if mine else ""
-            ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled{way_out}: {error}")
-        else:
-            ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
-        return
+    try:
+        call_again(ctx, lambda: backend.cancel(job.name))
+    except BackendError as error:
+        mine = ctx.ledger.control().jobs[record.tag].job == job.name
+        way_out = f" (`batchform jobs cancel {record.tag}` tries again)" if mine else ""
+        ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled{way_out}: {error}")
+    else:
+        ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
 
 
 def _is_ours(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
@@ -190,8 +181,7 @@ def _is_ours(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
         return True
     if job.created_at is None:
         return False
-    end = settles_at(record.intent, ctx.settings(record.intent.backend).settle)
-    return parse_stamp(record.intent.at) - _SKEW <= job.created_at <= end + _SKEW
+    return could_be_of(ctx, record.intent, job.created_at, skew=_SKEW)
 
 
 def _another_credential(tags: Sequence[str], backend: str) -> str:

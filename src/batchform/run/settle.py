@@ -33,6 +33,12 @@ def settles_at(intent: Intent, settle: float) -> datetime:
     return parse_stamp(intent.deadline) + timedelta(seconds=settle * (1 - _CREATE_SHARE))
 
 
+def could_be_of(ctx: RunContext, intent: Intent, created_at: datetime, *, skew: timedelta) -> bool:
+    """Whether a job of this time could have been made under an intent. skew: between our clock and the service's."""
+    end = settles_at(intent, ctx.settings(intent.backend).settle)
+    return parse_stamp(intent.at) - skew <= created_at <= end + skew
+
+
 def is_settled(ctx: RunContext, record: JobRecord) -> bool:
     return ctx.clock.now() > settles_at(record.intent, ctx.settings(record.intent.backend).settle)
 

@@ -23,7 +23,7 @@ from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
 from batchform.run.budget import Refused, refusal
-from batchform.run.context import RunContext, commit_decided, open_intents, parse_stamp
+from batchform.run.context import PASSING, RunContext, call_again, commit_decided, open_intents, parse_stamp
 from batchform.run.inputs import archive_input
 from batchform.run.recover import record_created, recover
 from batchform.run.row_states import queue_rows, refuse_changed
@@ -31,14 +31,13 @@ from batchform.run.settle import not_submitted, window_for_create
 from batchform.run.track import Tracker
 from batchform.spec.wording import counted
 
-_STAGE_ATTEMPTS: Final = 4
 _LOOKUPS: Final = 3
 _LATE_STARTS: Final = 5
 _QUOTA_WAITS: Final = 8
 _QUOTA_FIRST_WAIT: Final = 30.0
 _QUOTA_LONGEST_WAIT: Final = 900.0
-_TRANSIENT: Final = frozenset({0, 404, 408, 410, 429, 500, 502, 503, 504})
-"""Statuses after which an upload is begun again. 404 and 410: the service has forgotten how far it had got."""
+_UPLOAD_AGAIN: Final = PASSING | {404, 410}
+"""404 and 410: the service has forgotten how far an upload had got."""
 
 
 class Work(Struct, frozen=True):
@@ -188,15 +187,12 @@ class Submitter:
             self._ctx.ledger.commit([])
         # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
         name = digest_of("input", [self._ctx.ledger.lineage, shard.digest])
-        for attempt in range(1, _STAGE_ATTEMPTS + 1):
-            try:
-                return backend.stage(self._bundle / shard.path, digest=name, tag=shard.tag, mode=shard.mode)
-            except BackendError as error:
-                if attempt == _STAGE_ATTEMPTS or error.status not in _TRANSIENT:
-                    raise
-                self._ctx.progress.note(f"Uploading {shard.tag} failed; it is tried again: {error}")
-                self._ctx.clock.sleep(max(error.retry_after or 0.0, 2.0**attempt))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        return call_again(
+            self._ctx,
+            lambda: backend.stage(self._bundle / shard.path, digest=name, tag=shard.tag, mode=shard.mode),
+            while_=_UPLOAD_AGAIN,
+            told=lambda error: f"Uploading {shard.tag} failed; it is tried again: {error}",
+        )
 
     def _within_budget(self, work: Work) -> bool:
         """Whether every budget has room for a shard, by the newest ledger. If not, it is held for good."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
 
 from batchform.errors import AuthError, BackendError, BatchformError, NotFound
 from batchform.ledger.records import JobRecord
@@ -11,6 +10,7 @@ from batchform.ports import TERMINAL_STATES, RemoteJob
 from batchform.run.collect import Finished, archive, scratch_folder
 from batchform.run.context import (
     NOT_FOUND,
+    STILL_LOOKED_FOR,
     RunContext,
     described,
     missing_for_long,
@@ -23,8 +23,6 @@ from batchform.run.settle import reopened
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
 _JITTER = 0.2
 _WITH_RESULTS = ("SUCCEEDED", "PARTIALLY_SUCCEEDED")
-_LATE: Final = timedelta(days=14)
-"""How long a job that was given up on is still asked for."""
 
 
 class Tracker:
@@ -157,7 +155,7 @@ def _given_up(ctx: RunContext, record: JobRecord) -> bool:
     collected = record.collected
     if record.status != "collected" or collected is None or collected.archive is not None or not record.job:
         return False
-    return ctx.clock.now() < parse_stamp(collected.at) + _LATE
+    return ctx.clock.now() < parse_stamp(collected.at) + STILL_LOOKED_FOR
 
 
 def _lives(ctx: RunContext, record: JobRecord) -> bool:
