@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from batchform.errors import LedgerCorrupt
 from batchform.ledger import segments as seg
-from batchform.ledger.records import Head
+from batchform.ledger.records import Head, is_results
 from batchform.ports import Blobs
 
 FOLDER: Final = "heads/"
@@ -62,6 +62,13 @@ def prune(blobs: Blobs, head: Head) -> None:
         lost = copy.serial == head.serial and copy.writer != head.writer
         if lost or (crowded and copy.serial <= head.serial - _KEEP):
             blobs.delete(copy.name)
+
+
+def left_without(blobs: Blobs) -> list[str]:
+    """Names of what only a ledger that had a head can hold. Inputs are archived before the first commit: they prove
+    nothing."""
+    found = [name for folder in (seg.FOLDER, FOLDER, "answers/") for name in blobs.list(folder)]
+    return found + [name for name in blobs.list("archive/") if is_results(name)]
 
 
 def read(blobs: Blobs, copy: Copy) -> Head | None:

@@ -17,7 +17,7 @@ from batchform.canon import digest, file_digest
 from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
 from batchform.ledger import heads
 from batchform.ledger import segments as seg
-from batchform.ledger.records import FORMAT_VERSION, AnyEvent, Head, Segment, is_results
+from batchform.ledger.records import FORMAT_VERSION, AnyEvent, Head, Segment
 from batchform.ports import Blobs, Clock
 
 _ATTEMPTS: Final = 40
@@ -204,8 +204,7 @@ class Log:
 
         A head comes before anything that it could name.
         """
-        left = [n for folder in (seg.FOLDER, heads.FOLDER, "answers/") for n in self.blobs.list(folder)]
-        left += [n for n in self.blobs.list("archive/") if is_results(n)]
+        left = heads.left_without(self.blobs)
         if self.head is None and not left:
             return None
         if (found := self.blobs.head()) is not None:

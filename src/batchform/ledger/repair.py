@@ -103,9 +103,7 @@ class _Repair:
     def _present(self, found: tuple[bytes, str] | None) -> tuple[Head | None, str]:
         """The head that is there, and what is wrong with one that is not."""
         if found is None:
-            folders = (seg.FOLDER, heads.FOLDER, "answers/")
-            lost = any(self._blobs.list(f) for f in folders) or any(map(is_results, self._blobs.list("archive/")))
-            return None, "it was missing" if lost else ""
+            return None, "it was missing" if heads.left_without(self._blobs) else ""
         try:
             return seg.decode_head(found[0], self._blobs.describe()), ""
         except seg.FromNewer:
