@@ -125,10 +125,11 @@ class GeminiBackend:
 
     @cached_property
     def _reader(self) -> RawReader:
-        from batchform.adapters.gemini_http import RawReader
+        from batchform.adapters.gemini_http import KEY_HEADER, RawReader
 
         root = f"{self._base_url}/{self._version}"
-        return RawReader(self._http, root=root, key=self._key, redact=self._redact, sleep=self._sleep)
+        headers = {KEY_HEADER: self._key}
+        return RawReader(self._http, root=root, headers=lambda: headers, errors=self._vendor_errors, sleep=self._sleep)
 
     @cached_property
     def _client(self) -> genai.Client:

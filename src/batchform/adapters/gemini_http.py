@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -18,12 +19,13 @@ import httpx2
 import msgspec
 from google.genai import errors as genai_errors
 
-from batchform.adapters.gemini_errors import AGAIN, RETRYABLE_STATUS, Redactor, retry_delay, vendor_errors
+from batchform.adapters.gemini_errors import AGAIN, RETRYABLE_STATUS, retry_delay
 from batchform.errors import BackendError
 
 T = TypeVar("T")
 
 KEY_HEADER = "x-goog-api-key"
+SECRET_HEADERS = (KEY_HEADER, "authorization")
 EMULATOR_HEADER = "x-batchform-emulator"
 CHUNK = 1 << 20
 PAGE_SIZE = 100
@@ -71,7 +73,8 @@ def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence, tls:
 
     def keep_key_home(request: httpx2.Request) -> None:
         if request.url.host != host:
-            request.headers.pop(KEY_HEADER, None)
+            for name in SECRET_HEADERS:
+                request.headers.pop(name, None)
 
     def refuse_synthetic(response: httpx2.Response) -> None:
         if realm != "emulator" and EMULATOR_HEADER in response.headers:
@@ -90,23 +93,27 @@ def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence, tls:
 
 
 class RawReader:
-    """GET requests with retries. `sleep` is injected so that tests need not wait."""
+    """GET requests with retries.
+
+    headers: asked for each request, since a token ends; errors: makes ours of what fails; sleep: injected so that tests
+    need not wait.
+    """
 
     def __init__(
         self,
         client: httpx2.Client,
         *,
         root: str,
-        key: str,
-        redact: Redactor,
+        headers: Callable[[], Mapping[str, str]],
+        errors: Callable[[str], AbstractContextManager[None]],
         attempts: int = 4,
         sleep: Callable[[float], None] = time.sleep,
         rng: Random | None = None,
     ) -> None:
         self._client = client
         self._root = root
-        self._headers = {KEY_HEADER: key}
-        self._redact = redact
+        self._headers = headers
+        self._errors = errors
         self._attempts = attempts
         self._sleep = sleep
         self._rng = rng or Random()
@@ -115,22 +122,24 @@ class RawReader:
         """The JSON object at a path. Raises NotFound, AuthError, BackendError."""
 
         def read() -> Any:
-            response = self._client.get(f"{self._root}/{path}", params=dict(params or {}), headers=self._headers)
+            response = self._client.get(
+                f"{self._root}/{path}", params=dict(params or {}), headers=dict(self._headers())
+            )
             genai_errors.APIError.raise_for_response(response)
             return msgspec.json.decode(response.content) if response.content else None
 
-        with vendor_errors(doing, self._redact):
+        with self._errors(doing):
             body = self._retried(read)
         if not isinstance(body, dict):
             raise BackendError(f"{doing}: the answer is not a JSON object.", hint=AGAIN)
         return body
 
-    def pages(self, path: str, *, doing: str) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, *, doing: str, params: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """The pages of a list, one object a page. An empty page in the middle is harmless."""
         token, seen = "", set()
         while True:
-            params = {"pageSize": str(PAGE_SIZE)} | ({"pageToken": token} if token else {})
-            page = self.json(path, doing=doing, params=params)
+            turn = {"pageSize": str(PAGE_SIZE)} | ({"pageToken": token} if token else {})
+            page = self.json(path, doing=doing, params={**(params or {}), **turn})
             yield page
             token = str(page.get("nextPageToken") or "")
             if not token:
@@ -144,7 +153,7 @@ class RawReader:
 
         def read() -> int:
             url = f"{self._root}/{path}"
-            with self._client.stream("GET", url, params={"alt": "media"}, headers=self._headers) as response:
+            with self._client.stream("GET", url, params={"alt": "media"}, headers=dict(self._headers())) as response:
                 genai_errors.APIError.raise_for_response(response)
                 with to.open("wb") as f:
                     written = sum(f.write(chunk) for chunk in response.iter_bytes(CHUNK))
@@ -154,7 +163,7 @@ class RawReader:
                     raise httpx2.RemoteProtocolError(f"{got} bytes came of {announced} announced")
                 return written
 
-        with vendor_errors(doing, self._redact):
+        with self._errors(doing):
             return self._retried(read)
 
     def _retried(self, read: Callable[[], T]) -> T:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from batchform import __version__
 from batchform.cli.options import Common
 from batchform.errors import UsageError
-from batchform.spec.model import EmulatorBackend, GeminiBackend
-from batchform.spec.realm import cloud_of, realm_of, with_environment
+from batchform.spec.model import EmulatorBackend, VertexBackend
+from batchform.spec.realm import realm_of, with_environment
 from batchform.spec.remote import is_remote
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
@@ -261,8 +261,6 @@ class Session:
         return Backends(self._open_backend)
 
     def _open_backend(self, name: str) -> Backend:
-        from batchform.adapters.gemini import GeminiBackend as GeminiAdapter
-
         config = self.project.config.backends.get(name)
         config = next((s.backend for s in self.project.specs if s.backend_name == name), config)
         if config is None:
@@ -270,19 +268,20 @@ class Session:
                 f"backend {name!r} is not in {self.project.file.name}", hint="Put it back until its jobs are collected."
             )
         config = with_environment(config, self.env)
-        if cloud_of(config) == "vertex" or not isinstance(config, (EmulatorBackend, GeminiBackend)):
-            raise UsageError(f"backend {name!r} is on Vertex AI, which this build cannot reach", hint="Use Gemini.")
         base_url = None
         if isinstance(config, EmulatorBackend):
             base_url = config.url or self._start_emulator(config)
-        return GeminiAdapter(
-            config,
-            env=self.env,
-            realm=realm_of(config),
-            base_url=base_url,
-            sleep=self.clock.sleep,
-            now=self.clock.now,
-        )
+        realm, sleep, now = realm_of(config), self.clock.sleep, self.clock.now
+        if isinstance(config, VertexBackend) or (isinstance(config, EmulatorBackend) and config.cloud == "vertex"):
+            from batchform.adapters.vertex import VertexBackend as VertexAdapter
+
+            cloud = self.project.config.google_cloud
+            return VertexAdapter(
+                config, cloud=cloud, env=self.env, realm=realm, base_url=base_url, sleep=sleep, now=now
+            )
+        from batchform.adapters.gemini import GeminiBackend as GeminiAdapter
+
+        return GeminiAdapter(config, env=self.env, realm=realm, base_url=base_url, sleep=sleep, now=now)
 
     def _start_emulator(self, config: EmulatorBackend) -> str:
         from batchform.emulator import EmulatorServer

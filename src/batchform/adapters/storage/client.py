@@ -50,17 +50,20 @@ class Stat(Struct, frozen=True):
 class StorageClient:
     """Cloud Storage for one command. Nothing is asked before the first call; threads may share it."""
 
-    def __init__(self, settings: GoogleCloud, *, timeout: float = 60.0, retry_for: float = 120.0) -> None:
+    def __init__(
+        self, settings: GoogleCloud, *, timeout: float = 60.0, retry_for: float = 120.0, endpoint: str | None = None
+    ) -> None:
         """timeout: seconds that one request may be without an answer; retry_for: seconds in which failed requests are
-        sent again, with growing pauses."""
+        sent again, with growing pauses; endpoint: of a server that stands in, asked without credentials."""
         self._settings = settings
+        self._endpoint = endpoint
         self._timeout = (_CONNECT_SECONDS, timeout)
         self._retry_for = retry_for
 
     @property
     def emulated(self) -> bool:
         """Whether another server stands in for Cloud Storage."""
-        return bool(os.environ.get(EMULATOR))
+        return bool(self._endpoint or os.environ.get(EMULATOR))
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -124,6 +127,12 @@ class StorageClient:
                 if not blob.name.endswith("/"):
                     yield _stat(folder.bucket, blob)
 
+    def location(self, bucket: str) -> str:
+        """Where a bucket is, such as `US-CENTRAL1`. Raises ObjectMissing when there is none."""
+        with vendor_errors("read", Address(bucket, ""), self._settings):
+            found = self._client.get_bucket(bucket, timeout=self._timeout, retry=self._retry())
+        return str(found.location or "")
+
     def allowed(self, bucket: str, *permissions: str) -> set[str]:
         """Those of the permissions that the credentials have on a bucket."""
         with vendor_errors("read", Address(bucket, ""), self._settings):
@@ -163,6 +172,14 @@ class StorageClient:
 
     @cached_property
     def _client(self) -> Any:
+        if self._endpoint:
+            from google.auth.credentials import AnonymousCredentials
+
+            return storage.Client(
+                project=self._settings.project or "emulator",
+                credentials=AnonymousCredentials(),
+                client_options={"api_endpoint": self._endpoint},
+            )
         if self.emulated:
             return storage.Client(project=self._settings.project)
         found = find_credentials(self._settings)

@@ -68,7 +68,7 @@ def create(
         request_kind=found.request_kind,
         table_input="bigquerySource" in body["inputConfig"],
         imported=failed is None,
-        writes=failed is None and starts_at < ends_at,
+        writes=failed is None and starts_at <= ends_at,
     )
     _insert(store, job, parent, model, plan, found, fate, now, ends_at)
     row = _row(store, parent, job)
