@@ -159,20 +159,21 @@ def test_rows_end_as_the_schedule_says(bench: Bench) -> None:
     assert sorted(str(charge.key) for charge in bench.server.bill()) == ["k1", "k2", "k3"]
 
 
-@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"])
-def test_jobs_end_as_the_schedule_says(bench: Bench, wire: httpx2.Client, state: str) -> None:
-    do = {"type": "ends", "state": state, "share": 0.5, "seconds": 100}
-    bench.server.set_faults([{"call": CREATE, "do": do}])
-    job = bench.create(keyed(FOUR))
-    bench.server.advance(JOB_SECONDS)
-    shown = wire.get(f"/v1beta1/{job.name}").json()
-    assert shown["state"] == f"JOB_STATE_{state}"
-    assert shown["completionStats"] == {"successfulCount": "2", "incompleteCount": "2"}
-    assert ("error" in shown) == (state in ("FAILED", "CANCELLED", "EXPIRED"))
-    assert ("partialFailures" in shown) == (state == "PARTIALLY_SUCCEEDED")
-    lines = bench.results(bench.client.batches.get(name=job.name))
-    assert len(lines) == (2 if state == "SUCCEEDED" else 4), "what did not run comes back without a response"
-    assert sum(bool(line["response"]) for line in lines) == 2 == bench.server.bill_summary().requests
+def test_jobs_end_as_the_schedule_says(bench: Bench, wire: httpx2.Client) -> None:
+    for i, state in enumerate(("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"), 1):
+        do = {"type": "ends", "state": state, "share": 0.5, "seconds": 100}
+        bench.server.set_faults([{"call": CREATE, "do": do}])
+        job = bench.create(keyed(FOUR))
+        bench.server.advance(JOB_SECONDS)
+        shown = wire.get(f"/v1beta1/{job.name}").json()
+        assert shown["state"] == f"JOB_STATE_{state}"
+        assert shown["completionStats"] == {"successfulCount": "2", "incompleteCount": "2"}
+        assert ("error" in shown) == (state in ("FAILED", "CANCELLED", "EXPIRED"))
+        assert ("partialFailures" in shown) == (state == "PARTIALLY_SUCCEEDED")
+        lines = bench.results(bench.client.batches.get(name=job.name))
+        assert len(lines) == (2 if state == "SUCCEEDED" else 4), "what did not run comes back without a response"
+        assert sum(bool(line["response"]) for line in lines) == 2
+        assert bench.server.bill_summary().requests == 2 * i
 
 
 def test_a_failure_says_what_the_schedule_says(bench: Bench) -> None:

@@ -303,13 +303,13 @@ _scalars = st.one_of(st.text(max_size=3), st.integers(-9, 9), st.booleans())
 _objects = st.recursive(
     st.dictionaries(st.sampled_from("abc"), _scalars, min_size=1, max_size=3),
     lambda inner: st.dictionaries(
-        st.sampled_from("abc"), st.one_of(_scalars, inner, st.lists(inner, max_size=2)), min_size=1, max_size=3
+        st.sampled_from("abc"), st.one_of(_scalars, inner, st.lists(inner, max_size=2)), min_size=1, max_size=2
     ),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
-@given(st.lists(_objects, min_size=1, max_size=4))
+@given(st.lists(_objects, min_size=1, max_size=3))
 def test_what_is_filled_with_nulls_can_be_told_from_them(rows: list[dict[str, Any]]) -> None:
     columns = Columns()
     try:

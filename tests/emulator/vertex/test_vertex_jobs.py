@@ -11,6 +11,8 @@ from google import genai
 from google.genai import errors
 from vertex_kit import PARENT, Bench, keyed, text_of
 
+from batchform.emulator import EmulatorServer
+
 HOURS = 3600.0
 TWO = {"a": "hello", "b": "[[emulator:error 503]]"}
 
@@ -160,13 +162,18 @@ def test_a_job_waits_72_hours_and_runs_24(bench: Bench) -> None:
     assert bench.server.bill() == []
 
 
-@pytest.mark.parametrize("token", ["invalid", ""])
-def test_credentials_are_asked_for_and_taken_as_they_are(bench: Bench, token: str) -> None:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    answer = httpx2.get(f"{bench.server.url}/v1beta1/{PARENT}/batchPredictionJobs", headers=headers)
-    assert (answer.status_code, answer.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
-    key = {"x-goog-api-key": "a-key"}
-    assert httpx2.get(f"{bench.server.url}/v1beta1/{PARENT}/batchPredictionJobs", headers=key).json() == {}
+def test_credentials_are_asked_for_and_taken_as_they_are(server: EmulatorServer) -> None:
+    url = f"{server.url}/v1beta1/{PARENT}/batchPredictionJobs"
+    for headers in (
+        {},
+        {"authorization": "Bearer invalid"},
+        {"authorization": "Bearer"},
+        {"x-goog-api-key": "invalid"},
+    ):
+        answer = httpx2.get(url, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
+    for headers in ({"authorization": "Bearer x"}, {"x-goog-api-key": "a-key"}):
+        assert httpx2.get(url, headers=headers).json() == {}
 
 
 def test_a_model_answers_and_counts_synchronously(bench: Bench) -> None:
