@@ -277,7 +277,9 @@ def _record_allowed(session: Session, plan: Plan) -> None:
 
 def _compact(session: Session) -> None:
     from batchform.ledger.compact import compact
+    from batchform.run.freed import give_back
 
+    give_back()
     for name in session.ledger.specs():
         if session.ledger.should_compact(name):
             compact(session.ledger, session.connect, spec=name, scratch=session.scratch)

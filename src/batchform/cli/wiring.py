@@ -356,6 +356,8 @@ def open_session(common: Common, *, memory: str = READING_MEMORY) -> Iterator[Se
     from batchform.spec.load import find_project, load_project
 
     env = dict(os.environ)
+    # Read by Arrow when it is imported. Its own allocator keeps what was freed; the C library's gives it back.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     project = load_project(find_project(Path(common.directory)), environment=common.environment, env=env)
     session = Session(project, env, memory=memory)
     try:

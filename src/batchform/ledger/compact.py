@@ -18,9 +18,8 @@ import msgspec
 from msgspec import Struct, field
 
 from batchform.ledger import segments as seg
+from batchform.ledger.merge import merge_rows
 from batchform.ledger.records import Head, Retired, Segment
-from batchform.ledger.row_writer import ROW_GROUP
-from batchform.rows.sql import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -116,14 +115,15 @@ def _fold_rows(
     scratch: Path | None,
 ) -> Segment:
     """One base segment with the latest record of each key and all serials filled in."""
+    import duckdb
+    import pyarrow as pa
+
     with tempfile.TemporaryDirectory(prefix="batchform-compact-", dir=scratch) as folder, con_factory() as con:
         path = Path(folder) / "base.parquet"
-        relation = ledger.rows_relation(con, spec)
-        copied = con.execute(
-            f"COPY (SELECT * FROM {relation}) TO {literal(str(path))} "
-            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
-        ).fetchone()
-        count = copied[0] if copied else 0
+        try:
+            count = merge_rows(con, ledger.row_parts(spec), path)
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException, pa.ArrowInvalid) as error:
+            raise ledger.damaged_rows(spec, error) from None
         return ledger.log.draft(name, path, kind="rows", spec=spec, rows=count, serial=old[-1].serial, base=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from batchform.ledger.records import ROW_COLUMNS
 
-ROW_GROUP: Final = 122_880  # rows; what DuckDB reads best
+ROW_GROUP: Final = 30_720  # rows; a writer holds a group of all columns in memory, twice
 _HIGH_CARDINALITY: Final = {"key", "key_hash", "row_fp", "request_fp", "answer_fp", "answer_key_hash"}
 
 

@@ -117,15 +117,23 @@ class Ledger:
         import duckdb
 
         with self.log.lock:
-            parts = [Part(self.log.path_of(s), s.serial, base=s.base) for s in self.row_segments(spec)]
-            name = f"bf_ledger_{spec}_{self.serial}"
+            parts, name = self.row_parts(spec), f"bf_ledger_{spec}_{self.serial}"
         try:
             return create_rows_view(con, name, parts)
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
-            raise LedgerCorrupt(
-                f"The row segments of spec {spec} in {self.place} cannot be read: {str(error).splitlines()[0]}",
-                hint=seg.RESTORE,
-            ) from None
+            raise self.damaged_rows(spec, error) from None
+
+    def row_parts(self, spec: str) -> list[Part]:
+        """The live segments of a spec's rows as local files, in order of commit."""
+        with self.log.lock:
+            return [Part(self.log.path_of(s), s.serial, base=s.base) for s in self.row_segments(spec)]
+
+    def damaged_rows(self, spec: str, error: Exception) -> LedgerCorrupt:
+        """What to raise for what DuckDB or Arrow say of a row segment."""
+        return LedgerCorrupt(
+            f"The row segments of spec {spec} in {self.place} cannot be read: {str(error).splitlines()[0]}",
+            hint=seg.RESTORE,
+        )
 
     def tag_rows(self, con: DuckDBPyConnection, spec: str, tag: str) -> str:
         """FROM-able ROW_COLUMNS of the rows whose latest record has this tag."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import ROW_COLUMNS
+from batchform.ledger.row_writer import ROW_GROUP
 from batchform.plan.diff import FORGET, LEFT, REMOVE, RETURNED, Diff, Recorded
 from batchform.rows.sql import identifier, literal
 from batchform.spec.resolved import ResolvedSpec
@@ -103,7 +104,10 @@ def write_bookkeeping(
         parts.append(_free_states(spec, recorded, free.path, realm=realm, fp_columns=fp_columns, at=at))
     if left:
         parts.append(_left_states(recorded, at=at))
-    con.execute(f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(
+        f"COPY ({' UNION ALL '.join(parts)}) TO {literal(str(to))} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+    )
     return free.count + left
 
 

@@ -18,7 +18,7 @@ from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
 
-_FLUSH_ROWS = 8192
+_FLUSH_ROWS = 2048
 _LINE_OVERHEAD = 55
 """Bytes of a line around its request: `{"key":"k<32 hex>","request":…}` and a newline."""
 

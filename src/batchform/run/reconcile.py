@@ -28,6 +28,7 @@ from batchform.ports import Delivered
 from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import collect
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
+from batchform.run.freed import give_back
 from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, recover
 from batchform.run.reparse import reparse
@@ -137,6 +138,7 @@ def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done")
     before is recorded. Ctrl-C returns an Outcome that says interrupted.
     """
     outcome = Outcome()
+    give_back()  # what the plan was made with
 
     def steps() -> None:
         settle_past(ctx, outcome)
@@ -260,6 +262,7 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
         outcome.collected.append(record.tag)
         outcome.rows.setdefault(record.intent.spec, Counter()).update(collected.rows)
         outcome.usd += collected.usd
+        give_back()
     outcome.unseen |= tracker.unseen
 
 
@@ -277,6 +280,7 @@ def _wait_for_jobs(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
 def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
     """Clean up what is settled, deliver what is new. One destination that fails does not hold up the others."""
     clean_up(ctx)
+    give_back()
     failed: list[BatchformError] = []
     for name in dict.fromkeys((*names, *outcome.rows)):
         spec = ctx.spec(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchform.errors import StalePlan
 from batchform.ledger.records import ROW_COLUMNS
+from batchform.ledger.row_writer import ROW_GROUP
 from batchform.ledger.store import Ledger, RowsFile
 from batchform.rows.sql import literal
 from batchform.run.context import RunContext
@@ -29,7 +30,10 @@ def write_states(con: DuckDBPyConnection, values: Mapping[str, str], source: str
     columns = ", ".join(
         f"CAST({fixed.get(name, f'r.{name}')} AS {kind}) AS {name}" for name, kind in ROW_COLUMNS.items()
     )
-    con.execute(f"COPY (SELECT {columns} FROM {source}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(
+        f"COPY (SELECT {columns} FROM {source}) TO {literal(str(to))} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+    )
     counted = con.execute(f"SELECT count(*) FROM read_parquet({literal(str(to))})").fetchone()
     return int(counted[0]) if counted else 0
 

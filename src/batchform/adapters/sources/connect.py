@@ -33,6 +33,7 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
             "preserve_insertion_order": "true",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
+            "allocator_background_threads": "true",  # what one query freed is the system's before the next one
         }
     )
     con.execute(f"SET threads = {max(1, min(threads, _limit_bytes(con) // _BYTES_PER_THREAD))}")
