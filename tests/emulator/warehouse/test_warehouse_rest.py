@@ -193,9 +193,9 @@ def test_a_view_reads_what_is_there(client: bigquery.Client, dataset: str, numbe
 def test_what_is_not_served_is_said(client: bigquery.Client, dataset: str) -> None:
     external = bigquery.Table(f"acme.{dataset}.e", schema=[field("a", "INT64")])
     external.external_data_configuration = bigquery.ExternalConfig("PARQUET")
-    with pytest.raises(exceptions.BadRequest, match="does not support tables with externalDataConfiguration"):
+    with pytest.raises(exceptions.MethodNotImplemented, match="does not support tables with externalDataConfiguration"):
         client.create_table(external)
-    with pytest.raises(exceptions.BadRequest, match="does not support columns of type INTERVAL"):
+    with pytest.raises(exceptions.MethodNotImplemented, match="does not support columns of type INTERVAL"):
         client.create_table(bigquery.Table(f"acme.{dataset}.i", schema=[field("a", "INTERVAL")]))
     with pytest.raises(exceptions.MethodNotImplemented, match="does not serve GET /bigquery/v2/projects/acme/datasets"):
         client.list_models(dataset).__next__()

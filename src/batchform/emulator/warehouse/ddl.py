@@ -155,7 +155,7 @@ def _meta(statement: exp.Create) -> dict[str, Any]:
     partition = statement.find(exp.PartitionedByProperty)
     if partition is not None:
         meta.update(_partitioning(partition.this))
-    cluster = statement.find(exp.Cluster)
+    cluster = statement.find(exp.ClusterProperty)
     if cluster is not None:
         meta["clustering"] = {"fields": [e.name for e in cluster.expressions]}
     properties = statement.args.get("properties")
@@ -185,7 +185,8 @@ def _drop(job: Run, statement: exp.Drop) -> Outcome:
     kind = str(statement.args.get("kind")).upper()
     if kind not in ("TABLE", "VIEW"):
         raise not_supported(f"DROP {kind} in SQL")
-    ref = translate.ref_of(statement.this, job.context.project, job.context.dataset)
+    node = (statement.args.get("tables") or [statement.this])[0]
+    ref = translate.ref_of(node, job.context.project, job.context.dataset)
     outcome = _outcome(f"DROP_{kind}", "DROP", ref)
     there = _there(job, ref)
     if there is None:

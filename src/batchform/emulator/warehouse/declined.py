@@ -50,11 +50,16 @@ def invalid_query(message: str) -> Declined:
 
 
 def not_supported(what: str) -> Declined:
-    """400 for what BigQuery has and the emulator has not."""
-    return Declined(400, f"The emulator's BigQuery does not support {what}.", reason="unsupported")
+    """501 for what BigQuery has and the emulator has not."""
+    return Declined(501, f"The emulator's BigQuery does not support {what}.")
 
 
 def of_error(error: dict[str, Any]) -> Declined:
     """The refusal that a failed job's error stands for."""
     status = {reason: status for status, reason in REASONS.items()}.get(error["reason"], 400)
     return Declined(status, error["message"], reason=error["reason"])
+
+
+def unforeseen(error: Exception) -> Declined:
+    """400 for what went wrong in the emulator itself. Clients would repeat a 500 for ten minutes."""
+    return Declined(400, f"The emulator's BigQuery failed: {type(error).__name__}: {error}")

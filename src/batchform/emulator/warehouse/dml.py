@@ -57,6 +57,9 @@ def run(job: Run, statement: exp.Expr, relations: Relations, cursor: duckdb.Duck
 
 
 def _target_of(statement: exp.Expr) -> exp.Table:
+    if isinstance(statement, exp.Delete) and statement.args.get("tables"):  # DELETE without FROM
+        statement.set("this", statement.args["tables"][0])
+        statement.set("tables", None)
     node = statement.this
     if isinstance(node, exp.Schema):
         node = node.this

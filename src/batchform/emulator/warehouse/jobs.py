@@ -20,7 +20,7 @@ import msgspec
 from batchform.emulator.refusal import Refusal
 from batchform.emulator.store import new_id
 from batchform.emulator.warehouse import work
-from batchform.emulator.warehouse.declined import Declined
+from batchform.emulator.warehouse.declined import Declined, unforeseen
 from batchform.emulator.warehouse.loads import FailedLoad
 from batchform.emulator.warehouse.query import Outcome
 from batchform.emulator.warehouse.warehouse import Warehouse, parts
@@ -185,9 +185,9 @@ class Jobs:
         except Refusal as e:
             if not self._warehouse.closing.is_set():
                 self._fail(number, e)
-        except (OSError, sqlite3.Error, MemoryError) as e:
+        except Exception as e:  # noqa: BLE001 - a job must end, or its client waits for ever
             if not self._warehouse.closing.is_set():
-                self._fail(number, Declined(400, f"The emulator could not run this job: {e}", reason="stopped"))
+                self._fail(number, unforeseen(e))
         finally:
             with self._lock:
                 self._running.pop(number, None)

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import Final
+from typing import Any, Final, cast
 
-from starlette.requests import Request
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
-from batchform.emulator.calls import Route
+from batchform.emulator.calls import Call, Route
+from batchform.emulator.refusal import Refusal
 from batchform.emulator.warehouse import routes_jobs, routes_tables
-from batchform.emulator.warehouse.declined import Declined
+from batchform.emulator.warehouse.declined import Declined, unforeseen
 
-ROUTES: Final = (*routes_jobs.ROUTES, *routes_tables.ROUTES)
+
+def _guarded(route: Route) -> Route:
+    """The same route, refusing what it fails on."""
+    handler: Any = route.handler
+    if inspect.iscoroutinefunction(handler):
+
+        async def waits(call: Call) -> Response:
+            try:
+                return cast(Response, await handler(call))
+            except (Refusal, ClientDisconnect):
+                raise
+            except Exception as e:
+                raise unforeseen(e) from e
+
+        return msgspec.structs.replace(route, handler=waits)
+
+    def answers(call: Call) -> Response:
+        try:
+            return cast(Response, handler(call))
+        except Refusal:
+            raise
+        except Exception as e:
+            raise unforeseen(e) from e
+
+    return msgspec.structs.replace(route, handler=answers)
+
+
+ROUTES: Final = tuple(map(_guarded, (*routes_jobs.ROUTES, *routes_tables.ROUTES)))
 _COMPILED: Final = tuple((re.compile(route.path), route) for route in ROUTES)
 
 

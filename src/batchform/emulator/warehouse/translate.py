@@ -182,7 +182,9 @@ def options(nodes: list[Any]) -> dict[str, Any]:
     for node in nodes:
         entries = node.expressions if isinstance(node, exp.Properties) else [node]
         for entry in entries:
-            if isinstance(entry, (exp.Property, exp.EQ)):
+            if isinstance(entry, exp.FileFormatProperty):
+                found["format"] = entry.name
+            elif isinstance(entry, (exp.Property, exp.EQ)):
                 name = entry.name if isinstance(entry, exp.Property) else entry.this.name
                 found[name.lower()] = _plain(entry.args.get("value") or entry.args.get("expression"))
     return found
