@@ -81,11 +81,11 @@ class Opened:
         for client in self._clients:
             client.close()
 
-    def client(self, retry_for: float = 20.0) -> StorageClient:
+    def client(self, **options: Any) -> StorageClient:
         assert os.environ[EMULATOR]
-        self._clients.append(StorageClient(GoogleCloud(), retry_for=retry_for))
+        self._clients.append(StorageClient(GoogleCloud(), pause=0.001, **options))
         return self._clients[-1]
 
-    def blobs(self, place: str, cache: Path, **options: Any) -> StorageBlobs:
+    def blobs(self, place: str, cache: Path, *, client: StorageClient | None = None, **options: Any) -> StorageBlobs:
         """A ledger's place, with a client of its own, as another process would have."""
-        return StorageBlobs(self.client(), address(place), cache=cache, described=place, **options)
+        return StorageBlobs(client or self.client(), address(place), cache=cache, described=place, **options)

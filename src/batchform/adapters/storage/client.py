@@ -6,7 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final
@@ -17,7 +17,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from msgspec import Struct
 
 from batchform.adapters.google_credentials import find_credentials
-from batchform.adapters.storage.errors import ObjectMissing, refused_connection, vendor_errors
+from batchform.adapters.storage.errors import VENDOR_ERRORS, ObjectMissing, refused_connection, vendor_errors
 from batchform.spec.model import GoogleCloud
 from batchform.spec.remote import Address
 
@@ -51,14 +51,22 @@ class StorageClient:
     """Cloud Storage for one command. Nothing is asked before the first call; threads may share it."""
 
     def __init__(
-        self, settings: GoogleCloud, *, timeout: float = 60.0, retry_for: float = 120.0, endpoint: str | None = None
+        self,
+        settings: GoogleCloud,
+        *,
+        timeout: float = 60.0,
+        retry_for: float = 120.0,
+        pause: float = 0.25,
+        endpoint: str | None = None,
     ) -> None:
         """timeout: seconds that one request may be without an answer; retry_for: seconds in which failed requests are
-        sent again, with growing pauses; endpoint: of a server that stands in, asked without credentials."""
+        sent again; pause: the first pause before that, at most, each up to twice as long as the one before; endpoint:
+        of a server that stands in, asked without credentials."""
         self._settings = settings
         self._endpoint = endpoint
         self._timeout = (_CONNECT_SECONDS, timeout)
         self._retry_for = retry_for
+        self._pause = pause
 
     @property
     def emulated(self) -> bool:
@@ -77,9 +85,9 @@ class StorageClient:
         try:
             with vendor_errors("read", at, self._settings):
                 blob.reload(projection="noAcl", timeout=self._timeout, retry=self._retry())
+                return _stat(at.bucket, blob)
         except ObjectMissing:
             return None
-        return _stat(at.bucket, blob)
 
     def read(
         self, at: Address, *, generation: int | None = None, span: tuple[int, int] | None = None
@@ -92,7 +100,7 @@ class StorageClient:
                 start=first, end=last, raw_download=True, timeout=self._timeout, retry=self._retry(),
                 checksum=None if span else "auto",
             )  # fmt: skip
-        return content, int(blob.generation)
+            return content, int(blob.generation)
 
     def download(self, found: Stat, to: Path, *, decoded: bool = False) -> None:
         """Stream exactly this generation into a file, checksum verified. decoded: without its Content-Encoding.
@@ -158,7 +166,7 @@ class StorageClient:
                 source, size=size, content_type="application/octet-stream", if_generation_match=match,
                 timeout=self._timeout, checksum=None, retry=self._retry(),
             )  # fmt: skip
-        return _stat(at.bucket, blob)
+            return _stat(at.bucket, blob)
 
     def delete(self, at: Address, *, match: int | None = None) -> None:
         """Remove an object; absent is fine. match: only in this generation, else PreconditionLost."""
@@ -192,7 +200,7 @@ class StorageClient:
         """Google's own rules on what may be sent again, but a server that is not there is not waited for."""
         return (
             DEFAULT_RETRY.with_predicate(_patience())
-            .with_delay(initial=0.25, maximum=16.0, multiplier=2.0)
+            .with_delay(initial=self._pause, maximum=16.0, multiplier=2.0)
             .with_timeout(self._retry_for)
         )
 
@@ -215,10 +223,20 @@ def _patience() -> Callable[[Exception], bool]:
 
     def again(error: Exception) -> bool:
         nonlocal unreachable
+        _release(error)
         unreachable += refused_connection(error)
         return unreachable < _UNREACHABLE_ATTEMPTS and bool(DEFAULT_RETRY._predicate(error))
 
     return again
+
+
+def _release(error: Exception) -> None:
+    """Give back the connection of a refused download: the client leaves the answer unread, and so the socket open."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        with suppress(*VENDOR_ERRORS, RuntimeError):
+            response.content  # noqa: B018  (read now, since the message is taken from it later)
+        response.close()
 
 
 def _stat(bucket: str, blob: Any) -> Stat:

@@ -27,6 +27,10 @@ VENDOR_ERRORS: Final[tuple[type[Exception], ...]] = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
     ConnectionError,  # a connection that breaks while a body is read
+    ValueError,  # a body that is no JSON; a proxy that cannot be used
+    KeyError,  # answers of a shape that the client does not expect
+    AttributeError,
+    TypeError,
 )
 """Bases of everything that the vendor's libraries raise. A test enumerates their classes against it."""
 
@@ -77,12 +81,8 @@ def translate(error: Exception, doing: str, at: Address, settings: GoogleCloud) 
 
 def describe(error: Exception) -> str:
     """The error in words, without addresses of requests and without the library's own dump."""
-    if isinstance(error, api.GoogleAPICallError):
-        said = re.sub(r"^\w+ https?://\S+: ", "", str(error.message or "")).strip() or type(error).__name__
-        return f"HTTP {int(error.code or 0)}: {_sentence(said)}"
-    if isinstance(error, storage.InvalidResponse):
-        said = str(error.args[1] if len(error.args) > 1 else error.args[0] if error.args else "")
-        return f"HTTP {_status(error)}: {_sentence(said)}"
+    if isinstance(error, api.GoogleAPICallError | storage.InvalidResponse) and (status := _status(error)):
+        return f"HTTP {status}: {_sentence(_said(error))}"
     if isinstance(error, storage.DataCorruption):
         return "what arrived has another checksum than what was stored."
     if isinstance(error, requests.Timeout):
@@ -90,6 +90,15 @@ def describe(error: Exception) -> str:
     if refused_connection(error):
         return "there is no connection to the service."
     return f"{type(error).__name__}: {_sentence(str(error))}"
+
+
+def _said(error: Exception) -> str:
+    """The message in the body of the answer; without one, whatever the library made of it."""
+    try:
+        return str(error.response.json()["error"]["message"])  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        said = str(getattr(error, "message", "") or (error.args[0] if error.args else ""))
+        return re.sub(r"^\w+ https?://\S+: ", "", said)
 
 
 def refused_connection(error: BaseException) -> bool:
