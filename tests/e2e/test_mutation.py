@@ -20,6 +20,7 @@ import duckdb
 import pytest
 from mutation_table import (
     BACKENDS,
+    DATABASES,
     PROJECT_CASES,
     ROWS,
     SCHEMA,
@@ -36,6 +37,7 @@ from tests_e2e_kit import PROJECT, Workspace
 
 from batchform.spec.model import Project, Spec
 
+DECLARED = {"backends": BACKENDS, "databases": DATABASES}
 TABLES = {Spec: SPEC_CASES, Project: PROJECT_CASES}
 
 # --- the models, walked ---------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ def test_a_change_sends_exactly_the_affected_rows(project: Workspace, case: Case
     for name, text in case.files.items():
         project.write(name, text)
     environment = case.project.get("environments")
-    project.write("batchform.yaml", json.dumps(laid_over(laid_over(PROJECT, {"backends": BACKENDS}), case.project)))
+    project.write("batchform.yaml", json.dumps(laid_over(laid_over(PROJECT, DECLARED), case.project)))
     write_specs(project, {case.on: laid_over(SPECS[case.on], case.change)})
     name = case.change.get("name", case.on)
     found = project.run("plan", "--json", "--select", name, *(["--env", "prod"] if environment else []))
@@ -145,7 +147,7 @@ def many_specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The project above, applied once."""
     root = tmp_path_factory.mktemp("mutation") / "project"
     workspace = Workspace(root, lambda: ("", ""))
-    workspace.project(backends=BACKENDS)
+    workspace.project(**DECLARED)
     (root / "specs/triage.yaml").unlink()
     for name, text in {**ROWS, **TEMPLATES, "schemas/label.json": json.dumps(SCHEMA)}.items():
         workspace.write(name, text)
@@ -156,7 +158,8 @@ def many_specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             con.executemany("INSERT INTO tickets VALUES (?, ?, ?)", rows)
     shutil.copy(root / "data/tickets.db", root / "data/copy.db")
     write_specs(workspace, SPECS)
-    with contextlib.chdir(root):
+    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOTHING", "")
         workspace.ok("apply", "--yes", "--json")
     yield root
 
@@ -175,4 +178,5 @@ def project(many_specs: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPa
     """A copy of the applied project, where commands are run."""
     workspace.become_copy_of(many_specs)
     monkeypatch.chdir(workspace.root)
+    monkeypatch.setenv("NOTHING", "")
     return workspace

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from postgres_kit import PostgresServer, installed_binaries
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROJECT = ("batchform.yaml", "specs", "templates", "schemas", "data")
@@ -150,6 +152,14 @@ def gemini(programs: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def shop(postgres: PostgresServer, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A PostgreSQL in place of the reader's own, and psql."""
+    with postgres.database() as name:
+        path = f"{environment['PATH']}{os.pathsep}{installed_binaries()}"
+        yield {"SHOP_DB": postgres.url(name, driver=""), "PATH": path}
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
@@ -219,9 +229,14 @@ class Reader:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_a_reader_can_follow(document: Path, project: Path, environment: dict[str, str]) -> None:
+def test_a_reader_can_follow(
+    document: Path, project: Path, environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    text = document.read_text(encoding="utf-8")
+    if "$SHOP_DB" in text:
+        environment |= request.getfixturevalue("shop")
     reader = Reader(project, environment)
-    for step in steps(document.read_text(encoding="utf-8")):
+    for step in steps(text):
         reader.follow(step)
 
 

@@ -95,6 +95,13 @@ SPECS: dict[str, str] = {
     "database in a bucket": "source: {type: sqlite, path: gs://bucket/a.db, table: t}",
     "query and where of a database": "source: {type: sqlite, path: a.db, query: SELECT 1, where: b}",
     "neither table nor query": "source: {type: duckdb, path: a.db}",
+    "database that is not declared": (
+        "source: {type: sql, database: shop, table: t}\ndestination: {type: sql, database: shp, table: answers}"
+    ),
+    "SQL source without table": "source: {type: sql, database: shop}",
+    "SQL destination is source": (
+        "source: {type: sql, database: shop, table: tickets}\ndestination: {type: sql, database: shop, table: Tickets}"
+    ),
     "encoding of parquet": "source: {type: parquet, path: a.parquet, encoding: utf-8}",
     "unknown encoding": "source: {type: csv, path: a.csv, encoding: utf-88}",
     "unknown output column": "destination: {type: csv, path: a.csv, columns: {x: foo.bar}}",
@@ -130,6 +137,13 @@ PROJECTS: dict[str, str] = {
     "values from the environment": PROJECT
     + "limits: {max_rows: '${ENV:N}', max_usd: '${ENV:M}', changed_floor: '${ENV:N}'}",
     "default from the environment": PROJECT.replace("backend: local", "backend: '${ENV:BACKEND}'"),
+    "URL in the file": PROJECT + "databases: {shop: {url: 'sqlite:///shop.db'}}",
+    "password in the file": PROJECT + "databases: {shop: {url: 'postgresql://app:hunter2@db/shop'}}",
+    "password in another environment": PROJECT
+    + "environments: {prod: {databases: {shop: {url: 'postgresql://app:hunter2@${ENV:N}/shop'}}}}",
+    "secret in a query": PROJECT + "databases: {shop: {url: 'postgresql://${ENV:N}/shop?password=hunter2'}}",
+    "password in a field that is not there": PROJECT
+    + "databases: {shop: {ulr: 'postgresql://app:hunter2@db/shop', url: 5}}",
     "no model": "version: 1\nproject: x",
     "unknown default backend": PROJECT.replace("backend: local", "backend: lokal"),
     "specs not there": PROJECT + "specs: [foo/, 'sp*/*.yml', ../x, specs/, specs/]",

@@ -184,7 +184,7 @@ def compact_command(common: Common, *, keep: str) -> None:
     from batchform.cli.wiring import open_session
     from batchform.errors import UsageError
     from batchform.ledger.compact import compact
-    from batchform.spec.model import parse_duration
+    from batchform.spec.fields import parse_duration
 
     try:
         kept = timedelta(seconds=parse_duration(keep))

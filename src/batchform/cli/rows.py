@@ -70,7 +70,7 @@ def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: st
     from batchform.rows.keyed import WIDE
     from batchform.rows.sql import literal
 
-    con, _ = _opened(session, spec)
+    con, _ = _opened(session, spec, whole=where is not None)
     try:
         conditions = ["true"]
         if keys:
@@ -115,12 +115,12 @@ def _refuse_missing(con: DuckDBPyConnection, spec: ResolvedSpec, keys: Sequence[
         )
 
 
-def _opened(session: Session, spec: ResolvedSpec) -> tuple[DuckDBPyConnection, KeyedRows]:
+def _opened(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> tuple[DuckDBPyConnection, KeyedRows]:
     from batchform.rows.keyed import prepare
 
     con = session.connect()
     try:
-        return con, prepare(con, spec, session.source(spec), recorded_fp_columns=())
+        return con, prepare(con, spec, session.source(spec, whole=whole), recorded_fp_columns=())
     except BaseException:
         con.close()
         raise

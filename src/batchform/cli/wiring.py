@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchform.plan.registry import Registry
     from batchform.ports import Backend, Blobs, Delivered, Destination, Source
     from batchform.run.context import Backends, Progress, RunContext
+    from batchform.spec.model import Source as AnySource
 
 # Of DuckDB, measured on a million rows. Reading commands: with less the joins of a plan spill, with more they are no
 # faster. Commands that run for long beside others would rather spill: their peak is to be the same for any table.
@@ -194,32 +195,47 @@ class Session:
             self._databases[extra] = connect(self.scratch, memory_limit=self._memory, threads=threads, allowed=allowed)
         return self._databases[extra].cursor()
 
-    def source(self, spec: ResolvedSpec) -> Source:
-        from batchform.adapters.sources import make_source
+    def source(self, spec: ResolvedSpec, *, whole: bool = False) -> Source:
+        """A spec's source. Columns that the spec does not read may stay in a database, unless it is asked for whole."""
+        from batchform.rows.keyed import needed_columns
 
-        return make_source(
-            spec.spec.source, root=self.root, allow=self.allowed, remote=self._remote_for(spec.spec.source)
-        )
+        return self._source(spec.spec.source, needed=None if whole else needed_columns(spec))
+
+    def _source(self, source: AnySource, *, needed: frozenset[str] | None = None) -> Source:
+        from batchform.adapters.sources import make_source, make_sql_source
+        from batchform.spec.model_sql import SqlSource
+
+        if isinstance(source, SqlSource):
+            return make_sql_source(source, root=self.root, databases=self.project.config.databases, needed=needed)
+        return make_source(source, root=self.root, allow=self.allowed, remote=self._remote_for(source))
 
     def destination(self, spec: ResolvedSpec) -> Destination:
         from batchform.adapters.destinations import make_destination
 
         to = spec.spec.destination
-        storage = self.storage if _lies_remote(to) else None
-        return make_destination(to, spec=spec.name, root=self.root, allow=self.allowed, storage=storage)
+        return make_destination(
+            to,
+            spec=spec.name,
+            root=self.root,
+            allow=self.allowed,
+            storage=self.storage if _lies_remote(to) else None,
+            databases=self.project.config.databases,
+        )
 
     def delivered(self, spec: ResolvedSpec) -> Source:
         """What lies at a spec's destination, to be read as a source is."""
-        from batchform.adapters.sources import make_source
         from batchform.spec.model import DatabaseSource, FileDestination, FileSource
+        from batchform.spec.model_sql import SqlDestination, SqlSource
 
         there = spec.spec.destination
         if isinstance(there, FileDestination):
             path = f"{there.path}part-*" if there.path.endswith("/") else there.path
-            source: FileSource | DatabaseSource = FileSource(type=there.type, path=path)
+            source: FileSource | DatabaseSource | SqlSource = FileSource(type=there.type, path=path)
+        elif isinstance(there, SqlDestination):
+            source = SqlSource(type="sql", database=there.database, table=there.table)
         else:
             source = DatabaseSource(type=there.type, path=there.path, table=there.table)
-        return make_source(source, root=self.root, allow=self.allowed, remote=self._remote_for(source))
+        return self._source(source)
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work

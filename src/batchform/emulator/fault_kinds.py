@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from batchform.emulator.refusal import STATUS_WORDS
-from batchform.spec.model import Duration, Strict
+from batchform.spec.fields import Duration, Strict
 
 VERTEX: Final = "vertex."
 API_CALLS: Final = ("files.*", "batches.*", "models.*")

@@ -15,7 +15,7 @@ from batchform.emulator.calls import Call
 from batchform.emulator.fate import Fate
 from batchform.emulator.fault_kinds import EntryKind, Kind, Share
 from batchform.emulator.jobs import EXPIRY_SECONDS
-from batchform.spec.model import Duration
+from batchform.spec.fields import Duration
 
 LISTS: Final = ("batches.list", "files.list")
 LOOKS: Final = ("batches.get", "batches.list", "batches.create")

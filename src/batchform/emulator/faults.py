@@ -22,7 +22,7 @@ from batchform.emulator.storage import routes as storage_routes
 from batchform.emulator.vertex import routes as vertex
 from batchform.errors import BatchformError, Diagnostic, InvalidProject
 from batchform.spec.complaints import validate
-from batchform.spec.model import Strict
+from batchform.spec.fields import Strict
 from batchform.spec.wording import counted, suggestion
 from batchform.spec.yaml_source import Document, parse_yaml, read_text
 

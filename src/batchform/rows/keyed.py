@@ -24,7 +24,8 @@ from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
-from batchform.spec.delivery import source_columns
+from batchform.spec.delivery import output_columns, source_columns
+from batchform.spec.expressions import Rendered
 from batchform.spec.resolved import ResolvedSpec, Template
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
         if template.columns is None:
             return None
         needed |= template.columns
+    columns = [column.expression for column in output_columns(spec)]
+    if any(isinstance(found, Rendered) and "row" in found.reads for found in columns):
+        return None
     return frozenset(needed)
 
 

@@ -22,6 +22,7 @@ from batchform.spec.expressions import (
     parse,
     properties,
 )
+from batchform.spec.model_sql import SqlDestination
 from batchform.spec.resolved import ResolvedSpec
 
 _DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
@@ -58,7 +59,8 @@ def check_columns(spec: ResolvedSpec) -> list[Complaint]:
 def destination_digest(spec: ResolvedSpec) -> str:
     """Digest of everything that decides where answers go and what each holds: another one means deliver all again."""
     to = spec.spec.destination
-    path = posixpath.normpath(to.path) + ("/" if to.path.endswith("/") else "")
+    named = to.database if isinstance(to, SqlDestination) else posixpath.normpath(to.path)
+    path = f"{named}/" if to.takes_parts else named
     columns = [[c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)]
     return digest_of("destination", [to.type, path, getattr(to, "table", None), columns])
 

@@ -15,7 +15,7 @@ from batchform.spec.yaml_source import Document, NodePath
 _REFERENCE = re.compile(r"\$\{ENV:([A-Za-z_][A-Za-z0-9_]*)\}")
 _OPENING = re.compile(r"\$\{\s*ENV\b", re.IGNORECASE)
 
-_MERGED: Final = ("backends", "defaults", "limits", "google_cloud")
+_MERGED: Final = ("backends", "databases", "defaults", "limits", "google_cloud")
 
 
 def substitute(
@@ -26,7 +26,10 @@ def substitute(
     raw: dict[NodePath, str] = {}
 
     def visit(text: str, path: NodePath) -> str:
-        if not _OPENING.search(text) or (path[:1] == ("environments",) and path[1:2] != (environment,)):
+        if not _OPENING.search(text):
+            return text
+        if path[:1] == ("environments",) and path[1:2] != (environment,):
+            raw[path] = text
             return text
         if _OPENING.search(_REFERENCE.sub("", text)):
             hint = "Write ${ENV:NAME}, with a name of letters, digits and _."
@@ -121,10 +124,18 @@ def _mapped(value: Any, path: NodePath, visit: Callable[[str, NodePath], str]) -
 
 
 def _pruned(value: Any) -> Any:
-    """The value without the entries that wait for the environment: nothing can be said about them."""
+    """The value without the entries that wait for the environment: nothing can be said about them. A database whose URL
+    waits is such an entry as a whole."""
     if not isinstance(value, dict):
         return value
-    return {k: _pruned(v) for k, v in value.items() if not (isinstance(v, str) and _OPENING.search(v))}
+    if isinstance(databases := value.get("databases"), dict):
+        ready = {n: d for n, d in databases.items() if not (isinstance(d, dict) and _waits(d.get("url")))}
+        value = {**value, "databases": ready}
+    return {k: _pruned(v) for k, v in value.items() if not _waits(v)}
+
+
+def _waits(value: Any) -> bool:
+    return isinstance(value, str) and _OPENING.search(value) is not None
 
 
 def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:

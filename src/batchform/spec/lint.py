@@ -12,7 +12,9 @@ from msgspec import Struct
 
 from batchform.errors import Diagnostic
 from batchform.spec.lint_backends import lint_backends
+from batchform.spec.lint_sql import databases, sql_spec, table_or_query
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
+from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.remote import address, is_remote
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
@@ -34,7 +36,7 @@ class ProjectFiles(Struct, frozen=True):
 def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None) -> list[Diagnostic]:
     """Complaints of all rules about one spec."""
     folders = [root / p for p in (config.allow_paths if config else ())]
-    found = [*_paths(document, spec, root, folders, config)]
+    found = [*_paths(document, spec, root, folders, config), *sql_spec(document, spec, config)]
     for rule in _RULES:
         found += rule(document, spec)
     return found
@@ -43,7 +45,7 @@ def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None
 def lint_project(document: Document, config: Project, root: Path) -> list[Diagnostic]:
     """Complaints about the project's own paths and texts."""
     folders = [root / p for p in config.allow_paths]
-    found = [*_empty_texts(document), *lint_backends(document, config)]
+    found = [*_empty_texts(document), *lint_backends(document, config), *databases(document)]
     problem = _path_problem(config.ledger, root, folders)
     if problem:
         found.append(_path_diagnostic(document, ("ledger",), problem))
@@ -101,8 +103,8 @@ def _key(document: Document, spec: Spec) -> Iterator[Diagnostic]:
 
 def _source(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     source = spec.source
-    if isinstance(source, DatabaseSource):
-        yield from _database(document, source)
+    if isinstance(source, DatabaseSource | SqlSource):
+        yield from table_or_query(document, source)
     elif isinstance(source, FileSource) and source.type != "csv":
         for name in ("encoding", "delimiter", "quote"):
             if getattr(source, name) is not None:
@@ -116,21 +118,8 @@ def _source(document: Document, spec: Spec) -> Iterator[Diagnostic]:
             message = f"there is no encoding `{shown(encoding)}`"
             hint = "Write utf-8, latin-1, utf-16 or another name that Python knows."
             yield document.diagnostic("wrong-value", message, ("source", "encoding"), hint=hint)
-    if not isinstance(source, DatabaseSource) and source.path == []:
+    if not isinstance(source, DatabaseSource | SqlSource) and source.path == []:
         yield document.diagnostic("empty-value", "`source.path` names no file", ("source", "path"))
-
-
-def _database(document: Document, source: DatabaseSource) -> Iterator[Diagnostic]:
-    if source.table is None and source.query is None:
-        hint = "Give `table:`, or `query:` with SQL of the database."
-        yield document.diagnostic(
-            "missing-field", "the source has neither `table` nor `query`", ("source",), on_key=True, hint=hint
-        )
-    for other in ("table", "where"):
-        if source.query is not None and getattr(source, other) is not None:
-            hint = "Put it into the query." if other == "where" else "Keep one of them."
-            message = f"`query` and `{other}` exclude each other"
-            yield document.diagnostic("conflicting-fields", message, ("source", other), on_key=True, hint=hint)
 
 
 _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (_empty, _tags, _prompt, _key, _source)
@@ -141,6 +130,8 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (_em
 
 def source_paths(spec: Spec) -> list[tuple[NodePath, str]]:
     """Every path or glob of the source, with its node."""
+    if isinstance(spec.source, SqlSource):
+        return []
     path = spec.source.path
     return (
         [(("source", "path"), path)]
@@ -151,6 +142,8 @@ def source_paths(spec: Spec) -> list[tuple[NodePath, str]]:
 
 def destination_identity(spec: Spec, root: Path) -> str:
     """Equal for two specs that would write over each other's answers."""
+    if isinstance(spec.destination, SqlDestination):
+        return f"sql\0{spec.destination.database}\0{spec.destination.table.casefold()}"
     where = _place(root, spec.destination.path)
     table = spec.destination.table if isinstance(spec.destination, DatabaseDestination) else ""
     return f"{where}\0{table.casefold()}"
@@ -160,7 +153,9 @@ def lint_destinations(specs: Sequence[tuple[Document, Spec]], project: ProjectFi
     """Complaints about destinations that would write over the project's own files, or over another spec's source."""
     for document, spec in specs:
         target = _written_file(spec, project.root)
-        written = f"the destination `{shown(spec.destination.path)}`"
+        if target is None:
+            continue
+        written = f"the destination `{shown(spec.destination.place)}`"
         if kept := _own_file(target, project):
             message, hint = f"{written} {kept}", "Answers are no part of the project: write them to results/."
             yield document.diagnostic("destination-in-project", message, ("destination", "path"), hint=hint)
@@ -188,8 +183,10 @@ def _own_file(target: str, project: ProjectFiles) -> str:
     return ""
 
 
-def _written_file(spec: Spec, root: Path) -> str:
-    """The file that a delivery writes; of a folder of parts, some file in it."""
+def _written_file(spec: Spec, root: Path) -> str | None:
+    """The file that a delivery writes; of a folder of parts, some file in it. None when it writes no file."""
+    if isinstance(spec.destination, SqlDestination):
+        return None
     path = spec.destination.path
     return _place(root, f"{path}part.{spec.destination.type}" if path.endswith("/") else path)
 
@@ -203,22 +200,24 @@ def _paths(
     document: Document, spec: Spec, root: Path, folders: Sequence[Path], config: Project | None
 ) -> Iterator[Diagnostic]:
     sources = source_paths(spec)
-    for at, path in [*sources, (("destination", "path"), spec.destination.path)]:
+    target = _written_file(spec, root)
+    for at, path in [*sources, *([(("destination", "path"), spec.destination.place)] if target else ())]:
         problem = _path_problem(path, root, folders)
         if problem:
             yield _path_diagnostic(document, at, problem)
-    target = _written_file(spec, root)
-    for part, at in ((spec.source, sources[0][0]), (spec.destination, ("destination", "path"))):
+    for part, at in ((spec.source, ("source", "path")), (spec.destination, ("destination", "path"))):
         if isinstance(part, DatabaseSource | DatabaseDestination) and is_remote(part.path):
             message = f"a {part.type} file must be local"
             hint = "Files of type csv, json, jsonl and parquet can be read and written at gs://."
             yield document.diagnostic("remote-path", message, at, hint=hint)
-    if spec.destination.path.endswith("/") and isinstance(spec.destination, DatabaseDestination):
+    if target is None:
+        return
+    if isinstance(spec.destination, DatabaseDestination) and spec.destination.path.endswith("/"):
         message = f"a {spec.destination.type} destination is a file, not a folder"
         yield document.diagnostic("wrong-value", message, ("destination", "path"))
     for _, path in sources:
         if glob_matches(_place(root, path), target):
-            message = f"the destination `{shown(spec.destination.path)}` is one of the files that the source reads"
+            message = f"the destination `{shown(spec.destination.place)}` is one of the files that the source reads"
             hint = "Answers must not become rows: write them elsewhere."
             yield document.diagnostic("destination-is-source", message, ("destination", "path"), hint=hint)
             break

@@ -12,15 +12,19 @@ from pydantic import Field
 
 from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, VertexBackend
 from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
+from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 
 __all__ = [  # from other modules, for whoever wants all models in one place
     "NAME_PATTERN",
     "Backend",
     "Count",
+    "Database",
     "Duration",
     "EmulatorBackend",
     "GeminiBackend",
     "Name",
+    "SqlDestination",
+    "SqlSource",
     "Strict",
     "VertexBackend",
     "Wire",
@@ -101,6 +105,7 @@ class Environment(Strict):
 
     ledger: str | None = Wire(None, description="Folder of this environment's recorded state.")
     backends: dict[str, Backend] | None = Wire(None, description="Backends to add, or to replace by name.")
+    databases: dict[str, Database] | None = Wire(None, description="Databases to add, or to replace by name.")
     defaults: Defaults | None = Wire(None, description="Defaults to change; the others stay.")
     limits: Limits | None = Field(None, description="Limits to change; the others stay.")
     google_cloud: GoogleCloud | None = Field(None, description="Settings of Google Cloud to change; the others stay.")
@@ -114,6 +119,9 @@ class Project(Strict):
     specs: list[str] = Field(default_factory=lambda: ["specs/"], description="Spec files or folders of them.")
     ledger: str = Wire(".batchform", description="Folder of the recorded state.")
     backends: dict[str, Backend] = Wire(default_factory=dict, description="Services that take jobs, by name.")
+    databases: dict[str, Database] = Wire(
+        default_factory=dict, description="Databases of sources and destinations of type sql, by name."
+    )
     defaults: Defaults = Wire(default_factory=Defaults, description="What specs need not repeat.")
     limits: Limits = Field(default_factory=Limits, description="Limits of all specs together.")
     google_cloud: GoogleCloud = Field(
@@ -174,7 +182,7 @@ class FilesSource(Strict):
     encoding: str | None = Wire(None, description="Encoding of text files, default utf-8.")
 
 
-Source = Annotated[FileSource | DatabaseSource | FilesSource, Field(discriminator="type")]
+Source = Annotated[FileSource | DatabaseSource | SqlSource | FilesSource, Field(discriminator="type")]
 
 
 class Message(Strict):
@@ -249,7 +257,7 @@ class DatabaseDestination(Strict):
         return self.path.endswith("/")
 
 
-Destination = Annotated[FileDestination | DatabaseDestination, Field(discriminator="type")]
+Destination = Annotated[FileDestination | DatabaseDestination | SqlDestination, Field(discriminator="type")]
 
 
 class Idempotency(Strict):

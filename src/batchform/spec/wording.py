@@ -8,12 +8,14 @@ from collections.abc import Iterable
 
 _LISTED = 24
 _SECRET_FIELD = re.compile(r"(?i)(\b(?:api_?key|apikey|password|secret|token|credentials?)\b[\"']?\s*:\s*)\S.*")
+_SECRET_URL = re.compile(r"(://[^\s:/@]*:)\S*@|([?&](?i:password|passwd|pwd|sslpassword|secret|token)=)[^&\s]*")
 _SECRET_VALUE = re.compile(r"AIza[0-9A-Za-z_-]{10,}|-----BEGIN[^-]*-----.*")
 
 
 def shown(text: object, limit: int = 80) -> str:
     """Text from a user's file as it may stand in a message: printable, one line, not endless, without secrets."""
     clean = _SECRET_VALUE.sub("…", "".join(c if c.isprintable() else "\ufffd" for c in str(text)))
+    clean = _SECRET_URL.sub(lambda found: f"{found[1]}…@" if found[1] else f"{found[2]}…", clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform import ports
 from batchform.errors import DestinationError
 from batchform.spec import model
+from batchform.spec.model_sql import Database, SqlDestination
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -25,12 +26,17 @@ def make_destination(
     root: Path,
     allow: Sequence[Path],
     storage: StorageClient | None = None,
+    databases: Mapping[str, Database] | None = None,
 ) -> ports.Destination:
     """The destination that a spec names. Touches nothing. Raises DestinationError when it lies outside the project.
 
     spec: its name; root: the project's folder, against which paths are relative; allow: folders outside of it that
-    may be written; storage: for gs:// paths, which are refused without it.
+    may be written; storage: for gs:// paths, which are refused without it; databases: those of batchform.yaml.
     """
+    if isinstance(spec_dest, SqlDestination):
+        from batchform.adapters.destinations.sqlalchemy_table import SqlTable
+
+        return SqlTable(spec_dest, spec=spec, root=root, databases=databases or {})
     if storage is not None and isinstance(spec_dest, model.FileDestination) and is_remote(spec_dest.path):
         from batchform.adapters.storage.destinations import make_remote
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access
     from batchform.adapters.sources.bigquery_cache import SnapshotCache
     from batchform.adapters.sources.paths import Remote
+    from batchform.spec.model_sql import Database, SqlSource
 
-__all__ = ["connect", "make_bigquery_source", "make_source", "source_error"]
+__all__ = ["connect", "make_bigquery_source", "make_source", "make_sql_source", "source_error"]
 
 
 LocalSource = model.FileSource | model.DatabaseSource | model.FilesSource
@@ -70,6 +71,19 @@ def make_bigquery_source(
     from batchform.adapters.sources.bigquery import BigQueryRows
 
     return BigQueryRows(spec, access=access, order=order, needed=needed, cache=cache)
+
+
+def make_sql_source(
+    spec: SqlSource, *, root: Path, databases: Mapping[str, Database], needed: Collection[str] | None = None
+) -> ports.Source:
+    """The adapter for a source that SQLAlchemy reads. databases: those of batchform.yaml; needed: columns to read, None
+    for all.
+
+    Raises SourceError if the fields do not fit together; the database is asked by `open`.
+    """
+    from batchform.adapters.sources.sqlalchemy_rows import SqlSourceRows
+
+    return SqlSourceRows(spec, root=root, databases=databases, needed=needed)
 
 
 def _file_source(spec: model.FileSource, *, root: Path, allow: Sequence[Path], remote: Remote | None) -> ports.Source:

@@ -179,19 +179,31 @@ def _store(name: str, kind: str) -> str:
 
 
 def _reading(
-    con: DuckDBPyConnection, path: Path, types: Mapping[str, str], *, numbered: bool = False, positional: bool = True
+    con: DuckDBPyConnection,
+    path: Path,
+    types: Mapping[str, str],
+    *,
+    numbered: bool = False,
+    positional: bool = True,
+    read_as: Mapping[str, str] | None = None,
 ) -> Snapshot:
+    cast = {name: kind for name, kind in types.items() if kind in _CAST_BACK} | dict(read_as or {})
     columns = ", ".join(
-        f"CAST({quote_name(name)} AS {kind}) AS {quote_name(name)}" if kind in _CAST_BACK else quote_name(name)
-        for name, kind in types.items()
+        f"CAST({quote_name(name)} AS {cast[name]}) AS {quote_name(name)}" if name in cast else quote_name(name)
+        for name in types
     )
     sql = f"(SELECT {columns} FROM read_parquet({quote_text(str(path))}, hive_partitioning = false))"
     described = con.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
     return Snapshot(path, sql, {str(row[0]): str(row[1]) for row in described}, numbered, positional)
 
 
-def write_batches(con: DuckDBPyConnection, schema: pa.Schema, batches: Iterator[Any]) -> Snapshot:
-    """A snapshot of Arrow record batches, each one row group: the caller bounds their bytes."""
+def write_batches(
+    con: DuckDBPyConnection, schema: pa.Schema, batches: Iterator[Any], *, read_as: Mapping[str, str] | None = None
+) -> Snapshot:
+    """A snapshot of Arrow record batches, each one row group: the caller bounds their bytes.
+
+    read_as: DuckDB types of columns that are text in the batches, where Arrow has no such type.
+    """
     import pyarrow.parquet as pq
 
     path = temp_path(con, ".parquet")
@@ -200,7 +212,7 @@ def write_batches(con: DuckDBPyConnection, schema: pa.Schema, batches: Iterator[
             for batch in batches:
                 writer.write_batch(batch)
         described = con.execute(f"DESCRIBE SELECT * FROM read_parquet({quote_text(str(path))})").fetchall()
-        return _reading(con, path, {str(row[0]): str(row[1]) for row in described})
+        return _reading(con, path, {str(row[0]): str(row[1]) for row in described}, read_as=read_as or {})
     except OSError as error:
         path.unlink(missing_ok=True)
         raise SourceError(f"The temp folder {path.parent} cannot be written: {error.strerror or error}.") from error
