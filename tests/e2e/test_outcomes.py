@@ -80,7 +80,13 @@ def test_failures_of_the_first_attempt_only_are_made_good(workspace: Workspace) 
     assert workspace.run("apply", "--yes").code == 6
     waiting = workspace.run("sync", "--json")
     assert (waiting.code, len(waiting.json["created"])) == (0, 1), "a step does not wait"
-    workspace.run("sync", "--wait")
+    again = workspace.run("sync", "--json")
+    assert (again.code, again.json["rows"]["triage"], len(again.json["created"])) == (
+        0,
+        {"answered": 3, "internal": 1},
+        1,
+    )
+    workspace.ok("sync", "--wait")
     assert workspace.actions() == {"keep": 4}
     assert charges(workspace) == {"T-1": 1, "T-2": 1, "T-3": 2, "T-4": 2}
     assert len(workspace.delivered()) == 4

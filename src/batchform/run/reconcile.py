@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from batchform.ledger.records import InputDeleted, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
+from batchform.rows.sql import literal
 from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import collect
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
@@ -47,8 +49,9 @@ Retry = Callable[[], tuple[Plan, Path] | None]
 class Outcome(Struct):
     """What a run did.
 
-    created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; reread: likewise,
-    of archived answers that were parsed anew; running: jobs that go on; not_sent: shards that were not
+    created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; failures: likewise,
+    of those rows that are failed at its end, not those sent again; reread: of archived answers that were parsed anew;
+    running: jobs that go on; not_sent: shards that were not
     sent for want of room, or because the run was stopped; refused: rows that limits held when they were about to be
     sent; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that could not be
     asked for; stopped: what ended the sending.
@@ -59,6 +62,7 @@ class Outcome(Struct):
     returned: list[str] = field(default_factory=list)
     collected: list[str] = field(default_factory=list)
     rows: dict[str, Counter[str]] = field(default_factory=dict)
+    failures: dict[str, Counter[str]] = field(default_factory=dict)
     reread: dict[str, Counter[str]] = field(default_factory=dict)
     usd: float = 0.0
     delivered: dict[str, Delivered] = field(default_factory=dict)
@@ -118,11 +122,14 @@ class Outcome(Struct):
     def _failed_rows(self, tolerated: Mapping[str, float]) -> BatchformError | None:
         above = []
         for spec in dict.fromkeys((*self.rows, *self.reread)):
-            classes = self.rows.get(spec, Counter()) + self.reread.get(spec, Counter())
-            total = sum(classes.values())
-            failed = total - classes["answered"]
-            if total and failed / total > tolerated.get(spec, 0.0):
-                why = ", ".join(f"{n} {name}" for name, n in classes.most_common() if name != "answered" and n)
+            reread = self.reread.get(spec, Counter())
+            answered = self.rows.get(spec, Counter())["answered"] + reread["answered"]
+            failures = self.failures.get(spec, Counter()) + reread
+            del failures["answered"]
+            failed = failures.total()
+            total = failed + answered
+            if failed and failed / total > tolerated.get(spec, 0.0):
+                why = ", ".join(f"{n} {name}" for name, n in failures.most_common())
                 above.append(f"{failed} of {total} rows of {spec} failed ({why})")
         if not above:
             return None
@@ -182,6 +189,7 @@ def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcom
     except KeyboardInterrupt:
         outcome.interrupted = True
         ctx.ledger.refresh()
+    outcome.failures = _failures(ctx, outcome)
     outcome.running = [r.tag for r in open_jobs(ctx)]
     outcome.unknown = [r.tag for r in open_intents(ctx)]
     return outcome
@@ -192,6 +200,20 @@ def settle_past(ctx: RunContext, outcome: Outcome | None = None) -> None:
     outcome = outcome or Outcome()
     _note_recovered(outcome, recover(ctx))
     outcome.reopened += look_again(ctx)
+
+
+def _failures(ctx: RunContext, outcome: Outcome) -> dict[str, Counter[str]]:
+    """The collected rows that are failed now, by spec and class."""
+    failures: dict[str, Counter[str]] = {}
+    tags = ", ".join(map(literal, outcome.collected))
+    for spec in (s for s, classes in outcome.rows.items() if classes.total() > classes["answered"]):
+        with closing(ctx.connect()) as con:
+            found = con.execute(
+                f"SELECT failure, count(*) FROM {ctx.ledger.rows_relation(con, spec)} "
+                f"WHERE status = 'failed' AND tag IN ({tags}) GROUP BY failure ORDER BY failure"
+            ).fetchall()
+        failures[spec] = Counter({str(name): int(n) for name, n in found})
+    return failures
 
 
 # --- steps -------------------------------------------------------------------------------------------------------
