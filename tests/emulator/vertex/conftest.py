@@ -5,9 +5,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from emulated_vertex_kit import LOCATION, Bench, vertex_client
 from emulator_kit import StillClock
 from google import genai
-from vertex_kit import LOCATION, Bench, vertex_client
 
 from batchform.emulator import EmulatorServer
 from batchform.emulator.storage.objects import ObjectStore

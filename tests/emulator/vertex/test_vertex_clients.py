@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from emulated_vertex_kit import LOCATION, keyed, vertex_client
 from emulator_kit import JOB_SECONDS, MODEL, request_of
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, storage
-from vertex_kit import LOCATION, keyed, vertex_client
 
 from batchform.emulator import EmulatorServer
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pydantic
 import pytest
+from emulated_vertex_kit import PARENT, Bench, keyed, text_of
 from emulator_kit import JOB_SECONDS, MODEL, request_of
 from google.genai import errors
-from vertex_kit import PARENT, Bench, keyed, text_of
 
 from batchform.emulator import faults
 from batchform.emulator.store import Store

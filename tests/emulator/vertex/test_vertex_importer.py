@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from emulated_vertex_kit import LOCATION, PARENT, Bench, keyed, text_of
 from emulator_kit import JOB_SECONDS, request_of
 from google.genai import errors
 from hypothesis import given
 from hypothesis import strategies as st
-from vertex_kit import LOCATION, PARENT, Bench, keyed, text_of
 
 from batchform.emulator.vertex import inputs, places
 from batchform.emulator.vertex.columns import Columns, ImportFault, filled, without_nulls
@@ -114,10 +114,13 @@ def test_what_a_request_may_not_say_fails_its_row_alone(bench: Bench) -> None:
         {"key": "role", "request": {"contents": [{"parts": [{"text": "x"}]}]}},
         {"key": "cache", "request": {**request_of("x"), "cachedContent": "projects/p/locations/l/cachedContents/1"}},
         {"key": "range", "request": request_of("x", temperature=7)},
+        {"key": "image", "request": request_of("x", imageConfig={"imageSize": "2K"})},
+        {"key": "rag", "request": {**request_of("x"), "tools": [{"retrieval": {"disableAttribution": True}}]}},
     ]
     by_key = {line["key"]: line for line in bench.run(lines)}
     assert by_key["k"]["status"] == ""
     said = {"field": "Unknown name", "role": "use a valid role", "cache": "caching", "range": "outside the range"}
+    said |= {"image": "Image size 2K is not supported", "rag": "Retrieval is not supported"}
     for key, part in said.items():
         status = by_key[key]["status"]
         assert status.startswith('Bad Request: {"error":{"code":400,') and part in status

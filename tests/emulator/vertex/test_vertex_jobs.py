@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import pytest
-from emulator_kit import JOB_SECONDS, MODEL, request_of
+from emulated_vertex_kit import PARENT, Bench, keyed, text_of, vertex_client
+from emulator_kit import JOB_SECONDS, MODEL, StillClock, request_of
 from google import genai
 from google.genai import errors
-from vertex_kit import PARENT, Bench, keyed, text_of
 
 from batchform.emulator import EmulatorServer
 
@@ -31,6 +32,17 @@ def test_a_job_lives_by_the_emulators_clock(bench: Bench) -> None:
     assert done.create_time < done.start_time < done.end_time
     assert (done.src.gcs_uri, done.dest.gcs_uri) == (["gs://acme/in/rows.jsonl"], "gs://acme/out")
     assert (done.completion_stats.successful_count, done.completion_stats.failed_count) == (1, 1)
+
+
+def test_a_job_may_take_no_time(bench: Bench, state_dir: Path) -> None:
+    bench.put(keyed(TWO))
+    with EmulatorServer(state_dir, 0, StillClock()) as quick, vertex_client(quick.url) as client:
+        quick_bench = Bench(quick, client, bench.objects)
+        done = client.batches.get(name=quick_bench.create().name)
+        assert done.state == "JOB_STATE_SUCCEEDED"
+        assert len(quick_bench.results(done)) == 2
+        failed = client.batches.get(name=quick_bench.create(b"{").name)
+        assert (failed.state, failed.error.code) == ("JOB_STATE_FAILED", 3)
 
 
 def test_the_answer_is_as_odd_as_the_services(bench: Bench, wire: httpx2.Client) -> None:

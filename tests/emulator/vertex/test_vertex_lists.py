@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from emulated_vertex_kit import PARENT, Bench, keyed
 from emulator_kit import JOB_SECONDS
 from google import genai
 from google.genai import errors
 from hypothesis import given
 from hypothesis import strategies as st
-from vertex_kit import PARENT, Bench, keyed
 
 from batchform.emulator.refusal import Refusal
 from batchform.emulator.vertex import filters

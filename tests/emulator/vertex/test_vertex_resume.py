@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from emulated_vertex_kit import PARENT, Bench, keyed, text_of, vertex_client
 from emulator_kit import JOB_SECONDS, MODEL, StillClock, request_of
-from vertex_kit import PARENT, Bench, keyed, text_of, vertex_client
 
 from batchform.emulator import EmulatorServer
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from emulated_vertex_kit import LOCATION, Bench
 from emulator_kit import MODEL, request_of
-from vertex_kit import LOCATION, Bench
 
 from batchform.emulator.store import Store
 from batchform.emulator.warehouse.tables import TableRef, Tables

@@ -61,6 +61,15 @@ def check(request: dict[str, Any], model: Model) -> None:
     rules.check(request, model)
 
 
+def check_batch(request: dict[str, Any]) -> None:
+    """Raise Refusal for what only batches refuse: retrieval (RAG), and images larger than 1K."""
+    if any("retrieval" in tool for tool in request.get("tools", ())):
+        raise Refusal(400, "Retrieval is not supported in batches.")
+    size = request.get("generationConfig", {}).get("imageConfig", {}).get("imageSize", "1K")
+    if size != "1K":
+        raise Refusal(400, f"Image size {size} is not supported in batches: use 1K.")
+
+
 class VertexForm:
     """How lines of one job are read and written."""
 
@@ -112,10 +121,11 @@ class VertexForm:
 
     def _request(self, line: Line) -> dict[str, Any]:
         """What runs. A table's column holds text; what an earlier job has written, nulls that it had put in."""
-        value = line.request
-        if isinstance(value, str):
-            return read_request(value.encode(), self._model)
-        return read_request(_encode(without_nulls(value) if line.prior else value), self._model)
+        value = without_nulls(line.request) if line.prior else line.request
+        raw = value.encode() if isinstance(value, str) else _encode(value)
+        request = read_request(raw, self._model)
+        check_batch(request)
+        return request
 
 
 def _is_full(response: Any) -> bool:
