@@ -13,7 +13,7 @@ from emulator_kit import JOB_SECONDS, MODEL, request_of
 
 from batchform.emulator import EmulatorServer, faults
 
-CALLS = tuple(call for call in faults.CALLS if not call.startswith(("vertex.", "storage.")))
+CALLS = tuple(call for call in faults.CALLS if not call.startswith(("vertex.", "storage.", "bigquery.")))
 DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 LINES = b"".join(json.dumps({"key": f"k{i}", "request": request_of(f"say {i}")}).encode() + b"\n" for i in range(4))
 

@@ -16,7 +16,7 @@ from batchform.spec.fields import Duration, Strict
 
 VERTEX: Final = "vertex."
 API_CALLS: Final = ("files.*", "batches.*", "models.*")
-EVERY_CALL: Final = (*API_CALLS, "storage.*")
+EVERY_CALL: Final = (*API_CALLS, "storage.*", "bigquery.*")
 _BYTES: Final = ("files.upload.bytes", "storage.uploads.bytes")
 HTML: Final = b"<!DOCTYPE html>\n<html><title>Error</title><body><h1>That is an error.</h1></body></html>\n"
 
@@ -88,6 +88,9 @@ class Error(_Placed):
         503, description="HTTP status."
     )
     message: str = Field("", description="Text of the error.")
+    reason: str = Field(
+        "", description="BigQuery's word for it, by which its clients repeat a call: rateLimitExceeded."
+    )
     body: Literal["json", "html", "empty"] = Field("json", description="html: as a proxy answers.")
     retry_after: int | None = Field(None, ge=0, description="Seconds in a Retry-After header.")
     retry_info: Duration | None = Field(None, description="Seconds in a RetryInfo detail.")
@@ -101,6 +104,7 @@ class Error(_Placed):
         "{type: error, status: 502, body: html}",
         "{type: error, status: 502, body: html, when: after}",
         "{type: error, status: 503, body: empty}",
+        "{type: error, status: 400, reason: rateLimitExceeded}",
     )
 
     def google_body(self) -> dict[str, Any]:
@@ -108,6 +112,8 @@ class Error(_Placed):
         message = self.message or f"The fault schedule answers this call with {self.status}."
         word = STATUS_WORDS.get(self.status, "UNKNOWN")
         error: dict[str, Any] = {"code": self.status, "message": message, "status": word}
+        if self.reason:
+            error["errors"] = [{"message": message, "domain": "global", "reason": self.reason}]
         if self.retry_info is not None:
             delay = f"{self.retry_info:.9f}".rstrip("0").rstrip(".") + "s"
             error["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]

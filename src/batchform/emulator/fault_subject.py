@@ -28,6 +28,8 @@ def of(call: Call) -> Subject:
         return {"model": call.args.get("model")}
     if call.name == "files.upload.start":
         return _of_body(call)
+    if call.name.startswith("bigquery."):
+        return _of_bigquery(call)
     if call.name.startswith("storage."):
         return _of_object(call)
     try:
@@ -58,6 +60,19 @@ def of_entry(entry: Mapping[str, Any]) -> Subject:
         "model": str(meta.get("model", "")).removeprefix("models/"),
         "state": str(meta.get("state", "")).removeprefix("BATCH_STATE_"),
     }
+
+
+def _of_bigquery(call: Call) -> Subject:
+    """A job by its id, a table by its `bq://` name; of a load or query also the table that it writes."""
+    args, body = call.args, {}
+    with suppress(msgspec.DecodeError):
+        body = msgspec.json.decode(call.body or b"{}", type=dict[str, Any])
+    config = body.get("configuration") or {}
+    written = (config.get("load") or config.get("query") or {}).get("destinationTable") or {}
+    job = args.get("job") or (body.get("jobReference") or {}).get("jobId")
+    dataset, table = args.get("dataset") or written.get("datasetId"), args.get("table") or written.get("tableId")
+    project = written.get("projectId") or args.get("project")
+    return {"job": job, "file": f"bq://{project}.{dataset}.{table}" if table else None}
 
 
 def _of_object(call: Call) -> Subject:

@@ -20,6 +20,7 @@ from batchform.emulator.fault_kinds_jobs import JOB_KINDS
 from batchform.emulator.fault_kinds_rows import ROW_KINDS
 from batchform.emulator.storage import routes as storage_routes
 from batchform.emulator.vertex import routes as vertex
+from batchform.emulator.warehouse import names as warehouse_names
 from batchform.errors import BatchformError, Diagnostic, InvalidProject
 from batchform.spec.complaints import validate
 from batchform.spec.fields import Strict
@@ -27,7 +28,7 @@ from batchform.spec.wording import counted, suggestion
 from batchform.spec.yaml_source import Document, parse_yaml, read_text
 
 _ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *vertex.ROUTES)
-CALLS: Final = (*(route.name for route in _ROUTES), *storage_routes.NAMES)
+CALLS: Final = (*(route.name for route in _ROUTES), *storage_routes.NAMES, *warehouse_names.NAMES)
 """Names of the calls that faults can happen to."""
 
 KINDS: Final[tuple[type[Kind], ...]] = (*CALL_KINDS, *JOB_KINDS, *ROW_KINDS)
