@@ -52,7 +52,8 @@ class StorageFiles:
                 raise self._nothing(pattern, at)
             return [found]
         below = Address(at.bucket, at.name[:first])
-        listed = self._client.list(below, delimiter="" if "/" in at.name[first:] else "/")
+        deep = "/" in at.name[first:] or "**" in at.name
+        listed = self._client.list(below, delimiter="" if deep else "/")
         matching = [s for s in listed if s.at.name == at.name or _matches(at.name, s.at.name, first)]
         if not matching:
             raise self._nothing(pattern, at)
