@@ -20,7 +20,7 @@ from batchform.emulator.storage.refusals import condition_not_met, invalid, not_
 from batchform.emulator.storage.wire import XML, hashes_in, number, objects_of
 
 _META: Final = "x-goog-meta-"
-_NAMESPACE: Final = "http://doc.s3.amazonaws.com/2006-03-01"
+_NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 def xml_answer(root: ElementTree.Element, status: int = 200) -> Response:
