@@ -91,6 +91,8 @@ class App:
             account = route.authorize(request, args)
         else:
             account = "" if route.open_to_all else _account(request)
+        if route.prepare is not None:
+            await route.prepare(request, args)
         call = Call(
             emulator=self._emulator,
             name=route.name,

@@ -82,6 +82,7 @@ class Call(Struct, frozen=True):
         return replace(self, request=Request({**self.request.scope, "query_string": query}))
 
 
+Prepare = Callable[[Request, dict[str, str]], Awaitable[None]]
 Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
 
 
@@ -89,7 +90,7 @@ class Route(Struct, frozen=True):
     """One operation. path: a regular expression whose named groups become `Call.args`.
 
     open_to_all: needs no API key; streams: the handler reads the body itself; authorize: says whose a call is, where
-    it is not the API key that does.
+    it is not the API key that does; prepare: looks at the request, and adds to the arguments, before faults do.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Route(Struct, frozen=True):
     open_to_all: bool = False
     streams: bool = False
     authorize: Callable[[Request, dict[str, str]], str] | None = None
+    prepare: Prepare | None = None
 
 
 def json_response(value: Any, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:

@@ -85,6 +85,9 @@ def _of_object(call: Call) -> Subject:
         with suppress(Refusal):
             name = uploads.find(call.store, upload).name
     name = name or call.request.query_params.get("name")
+    if name is None and call.name == "storage.uploads.start":
+        with suppress(msgspec.DecodeError, AttributeError):
+            name = msgspec.json.decode(call.body).get("name")
     return {"file": f"gs://{bucket}/{name or ''}"} if bucket else {}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from storage_kit import Connect, clients
 
 from batchform.emulator import EmulatorServer
 
@@ -23,24 +23,6 @@ def storage_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with EmulatorServer(tmp_path_factory.mktemp("storage") / "state") as server:
         yield server.url
-
-
-Connect = Callable[[], storage.Client]
-
-
-def clients(url: str) -> Iterator[Connect]:
-    """Makes clients that were told as users tell them, and closes them."""
-    made: list[storage.Client] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-
-        def make() -> storage.Client:
-            made.append(storage.Client(project="acme", credentials=AnonymousCredentials()))
-            return made[-1]
-
-        yield make
-        for client in made:
-            client.close()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionEr
 from obstore.store import GCSStore
 
 MIB = 1024 * 1024
+pytestmark = pytest.mark.filterwarnings("default")  # what these libraries warn of is theirs
 TABLE = pa.table({"id": list(range(1000)), "text": [f"row {i}" for i in range(1000)]})
 
 

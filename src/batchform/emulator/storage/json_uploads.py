@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, MutableMapping
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import Response
 
 from batchform.emulator.calls import Call, drain, json_response
@@ -30,6 +31,7 @@ from batchform.emulator.storage.wire import (
 
 CHUNK: Final = 256 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(?P<first>\d+)-(?P<last>\d+|\*)|\*)/(?P<total>\d+|\*)")
+_RELATED: Final = "batchform.related"
 _TURNS: MutableMapping[str, asyncio.Lock] = weakref.WeakValueDictionary()
 """One call at a time per session: a client that gave up waiting may ask while its last call still writes."""
 
@@ -42,10 +44,17 @@ async def media(call: Call) -> Response:
 
 async def multipart(call: Call) -> Response:
     """The body is JSON, then the content."""
-    body = Related(call.request.headers.get("content-type", ""), aiter(call.request.stream()))
-    await body.read_head()
+    body: Related = call.request.scope[_RELATED]
     said = {"contentType": body.content_type, **_in_query(call), **body.resource}
     return await _insert(call, attributes_of(said), body.resource, body.content())
+
+
+async def read_head(request: Request, args: dict[str, str]) -> None:
+    """Read the JSON of a multipart body before anything else happens: faults ask which object a call is about."""
+    body = Related(request.headers.get("content-type", ""), aiter(request.stream()))
+    await body.read_head()
+    request.scope[_RELATED] = body
+    args["object"] = str(request.query_params.get("name") or body.resource.get("name") or "")
 
 
 async def _insert(call: Call, attributes: Attributes, said: dict[str, Any], pieces: AsyncIterator[bytes]) -> Response:

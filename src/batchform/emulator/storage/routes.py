@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from batchform.emulator.calls import Handler, Route
+from batchform.emulator.calls import Handler, Prepare, Route
 from batchform.emulator.storage import batch, json_buckets, json_objects, json_uploads, xml_objects, xml_uploads
 from batchform.emulator.storage.objects import ObjectStore
 from batchform.emulator.storage.refusals import unserved
@@ -17,10 +17,13 @@ from batchform.emulator.storage.wire import served
 from batchform.emulator.store import Store
 
 
-def _json(name: str, method: str, path: str, handler: Handler, *, streams: bool = False) -> Route:
+def _json(
+    name: str, method: str, path: str, handler: Handler, *, streams: bool = False, prepare: Prepare | None = None
+) -> Route:
     path = path.replace("{b}", "(?P<bucket>[^/?]+)").replace("{o}", "(?P<object>[^/?]+)")
     path = path.replace("{to_b}", "(?P<to_bucket>[^/?]+)").replace("{to_o}", "(?P<to_object>[^/?]+)")
-    return Route(f"storage.{name}", method, path, served(handler), open_to_all=True, streams=streams)
+    name, streams = f"storage.{name}", streams or prepare is not None
+    return Route(name, method, path, served(handler), open_to_all=True, streams=streams, prepare=prepare)
 
 
 def _xml(name: str, method: str, marks: str, handler: Handler, *, streams: bool = False) -> Route:
@@ -47,7 +50,7 @@ JSON_ROUTES: Final = (
     _json("uploads.bytes", "POST", _UPLOAD + "bytes", json_uploads.receive, streams=True),
     _json("uploads.cancel", "DELETE", _UPLOAD + "bytes", json_uploads.cancel, streams=True),
     _json("uploads.start", "POST", _UPLOAD + "resumable", json_uploads.start),
-    _json("objects.insert", "POST", _UPLOAD + "multipart", json_uploads.multipart, streams=True),
+    _json("objects.insert", "POST", _UPLOAD + "multipart", json_uploads.multipart, prepare=json_uploads.read_head),
     _json("objects.insert", "POST", _UPLOAD + "media", json_uploads.media, streams=True),
     _json("objects.list", "GET", f"{_V1}/b/{{b}}/o", json_objects.list_),
     _json("objects.download", "GET", rf"(?:/download)?{_ANY}\?media", json_objects.download),
@@ -80,7 +83,7 @@ NAMES: Final = tuple(dict.fromkeys(route.name for route in (*JSON_ROUTES, *XML_R
 
 _JSON: Final = tuple((re.compile(route.path), route) for route in JSON_ROUTES)
 _XML: Final = tuple((re.compile(route.path), route) for route in XML_ROUTES)
-_BUCKET: Final = re.compile(r"/([a-z0-9][a-z0-9._-]+[a-z0-9])(?=/|$)")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]+[a-z0-9]")
 _RESERVED: Final = ("v1beta", "v1beta1", "upload", "download", "emulator", "storage", "batch")
 
 
@@ -103,11 +106,11 @@ def find_xml(request: Request, store: Store, *, other: bool) -> tuple[Route, dic
 
     Then it is XML if the first name in its path is that of a bucket.
     """
-    bucket = _BUCKET.match(_raw_path(request))
+    bucket = unquote(_raw_path(request).removeprefix("/").partition("/")[0])  # some clients encode its dashes
     keyed = "x-goog-api-key" in request.headers or "key" in request.query_params  # no XML call has one
-    if bucket is None or bucket[1] in _RESERVED or keyed:
+    if not _BUCKET.fullmatch(bucket) or bucket in _RESERVED or keyed:
         return None
-    if other and not any(found.name == bucket[1] for found in ObjectStore(store).buckets(bucket[1])):
+    if other and not any(found.name == bucket for found in ObjectStore(store).buckets(bucket)):
         return None
     return _match(_XML, request, _xml_mark(request.query_params))
 
