@@ -12,7 +12,6 @@ import msgspec
 from batchform.emulator import files, jobs
 from batchform.emulator.calls import Call
 from batchform.emulator.refusal import Refusal
-from batchform.emulator.vertex import subject as fault_subject_vertex
 
 Subject = Mapping[str, str | None]
 """tag, job (`batches/…`), file (`files/…`), model, state (`SUCCEEDED`), as far as there are such."""
@@ -21,7 +20,9 @@ Subject = Mapping[str, str | None]
 def of(call: Call) -> Subject:
     """What a call is about, empty for calls that list things."""
     if call.name.startswith("vertex."):
-        return fault_subject_vertex.of(call)
+        from batchform.emulator.vertex import subject  # here and below: only its own calls wait for it
+
+        return subject.of(call)
     if call.name == "batches.create":
         return {"model": call.args["model"], **_of_body(call)}
     if call.name.startswith("models."):
@@ -49,7 +50,9 @@ def of(call: Call) -> Subject:
 def of_entry(entry: Mapping[str, Any]) -> Subject:
     """What one entry of a list is about: an operation or a file, as the API shows it."""
     if "inputConfig" in entry or "batchPredictionJobs/" in entry.get("name", ""):
-        return fault_subject_vertex.of_entry(entry)
+        from batchform.emulator.vertex import subject
+
+        return subject.of_entry(entry)
     meta = entry.get("metadata")
     if not isinstance(meta, dict):
         return {"tag": entry.get("displayName"), "file": entry.get("name"), "state": entry.get("state")}

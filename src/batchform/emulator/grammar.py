@@ -240,19 +240,26 @@ def _annotation(kind: str) -> str:
     return f"_TYPES[{kind!r}]"
 
 
+def _define(message: str) -> None:
+    """The types of a message and of all that it can hold. Others wait until somebody needs them."""
+    if message in _TYPES:
+        return
+    _TYPES[message] = msgspec.defstruct(
+        message,
+        [(field, f"{_annotation(kind)} | _Unset", msgspec.UNSET) for field, kind in MESSAGES[message].items()],
+        module=__name__,
+        forbid_unknown_fields=True,
+    )
+    for kind in MESSAGES[message].values():
+        _define(kind.strip("[]{}"))
+
+
 def decoder(message: str) -> msgspec.json.Decoder[Any]:
     """A C-speed check of one message in camelCase and exact types: what it accepts needs no slower look.
 
     What it refuses may still be right (snake_case, nulls, numbers as text): `strict.read` decides.
     """
-    if message not in _TYPES:
-        for name, fields in MESSAGES.items():
-            _TYPES[name] = msgspec.defstruct(
-                name,
-                [(field, f"{_annotation(kind)} | _Unset", msgspec.UNSET) for field, kind in fields.items()],
-                module=__name__,
-                forbid_unknown_fields=True,
-            )
+    _define(message)
     return msgspec.json.Decoder(_TYPES[message])
 
 

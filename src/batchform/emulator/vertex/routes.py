@@ -1,21 +1,16 @@
-"""Calls of Vertex AI: batchPredictionJobs, and a model's synchronous calls."""
+"""Routes of Vertex AI. What they do is loaded by the first call: most emulators never get one."""
 
 from __future__ import annotations
 
-import secrets
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from batchform.emulator import answers, models, routes_models
-from batchform.emulator.calls import Call, Route, json_response
-from batchform.emulator.fate import ORDINARY
+from batchform.emulator.calls import Call, Handler, Route
 from batchform.emulator.refusal import Refusal
-from batchform.emulator.vertex import bodies, filters, jobs, rows
 
 REFUSED_TOKEN: Final = "invalid"
-DEFAULT_PAGE: Final = 100
 
 
 def authorize(request: Request, args: dict[str, str]) -> str:
@@ -29,72 +24,30 @@ def authorize(request: Request, args: dict[str, str]) -> str:
     return f"projects/{args['project']}/locations/{args['location']}"
 
 
-def create(call: Call) -> Response:
-    body = {name: value for name, value in call.message("VertexJob").items() if name not in _OUTPUT_ONLY}
-    model = bodies.check(body)
-    job = jobs.create(call.store, call.account, model, body, seconds=call.emulator.job_seconds, fate=call.fate)
-    return json_response(jobs.resource(job, call.store.now()))
+def _late(name: str) -> Handler:
+    def handler(call: Call) -> Response:
+        from batchform.emulator.vertex import handlers
+
+        answer: Response = getattr(handlers, name)(call)
+        return answer
+
+    return handler
 
 
-def get(call: Call) -> Response:
-    return json_response(jobs.resource(jobs.find(call.store, call.account, call.args["id"]), call.store.now()))
-
-
-def list_(call: Call) -> Response:
-    size, token = call.paging(default=DEFAULT_PAGE)
-    test = filters.parse(call.request.query_params.get("filter", ""))
-    found, following = jobs.page(call.store, call.account, test, size=size, token=token)
-    shown: dict[str, Any] = {"batchPredictionJobs": found} if found else {}
-    return json_response({**shown, "nextPageToken": following} if following else shown)
-
-
-def cancel(call: Call) -> Response:
-    share = None if call.fate is ORDINARY else call.fate.share
-    jobs.cancel(call.store, call.account, call.args["id"], share=share)
-    return json_response({})
-
-
-def delete(call: Call) -> Response:
-    jobs.delete(call.store, call.account, call.args["id"])
-    kind = "type.googleapis.com/google"
-    operation = {
-        "name": f"{call.account}/operations/{secrets.randbelow(9 * 10**18) + 10**18}",
-        "metadata": {"@type": f"{kind}.cloud.aiplatform.v1beta1.DeleteOperationMetadata"},
-        "done": True,
-        "response": {"@type": f"{kind}.protobuf.Empty"},
-    }
-    return json_response(operation)
-
-
-def generate(call: Call) -> Response:
-    """One request, answered and charged at once."""
-    model = bodies.find_model(f"publishers/google/models/{call.args['model']}", method=models.GENERATE)
-    return routes_models.answered(call, model, rows.read_request(call.body, model))
-
-
-def count(call: Call) -> Response:
-    model = bodies.find_model(f"publishers/google/models/{call.args['model']}", method=models.COUNT)
-    asked = call.message("VertexCountTokens")
-    request: dict[str, Any] = {name: asked[name] for name in ("contents", "systemInstruction") if name in asked}
-    rows.check(request, model)
-    tokens = answers.count_tokens(request)
-    characters = sum(len(part.get("text", "")) for c in request["contents"] for part in c["parts"])
-    details = [{"modality": "TEXT", "tokenCount": tokens}]
-    return json_response({"totalTokens": tokens, "totalBillableCharacters": characters, "promptTokensDetails": details})
-
-
-_OUTPUT_ONLY: Final = ("name", "state", "createTime", "updateTime")
 _PLACE: Final = r"/v1(?:beta1)?/projects/(?P<project>[^/:]+)/locations/(?P<location>[^/:]+)"
 _JOBS: Final = rf"{_PLACE}/batchPredictionJobs"
 _ID: Final = rf"{_JOBS}/(?P<id>[^/:]+)"
 _MODEL: Final = rf"{_PLACE}/publishers/google/models/(?P<model>[^/:]+)"
 
-ROUTES: Final = (
-    Route("vertex.batches.create", "POST", _JOBS, create, authorize=authorize),
-    Route("vertex.batches.get", "GET", _ID, get, authorize=authorize),
-    Route("vertex.batches.list", "GET", _JOBS, list_, authorize=authorize),
-    Route("vertex.batches.cancel", "POST", rf"{_ID}:cancel", cancel, authorize=authorize),
-    Route("vertex.batches.delete", "DELETE", _ID, delete, authorize=authorize),
-    Route("vertex.models.generate_content", "POST", rf"{_MODEL}:generateContent", generate, authorize=authorize),
-    Route("vertex.models.count_tokens", "POST", rf"{_MODEL}:countTokens", count, authorize=authorize),
+ROUTES: Final = tuple(
+    Route(name, method, path, _late(handler), authorize=authorize)
+    for name, method, path, handler in (
+        ("vertex.batches.create", "POST", _JOBS, "create"),
+        ("vertex.batches.get", "GET", _ID, "get"),
+        ("vertex.batches.list", "GET", _JOBS, "list_"),
+        ("vertex.batches.cancel", "POST", rf"{_ID}:cancel", "cancel"),
+        ("vertex.batches.delete", "DELETE", _ID, "delete"),
+        ("vertex.models.generate_content", "POST", rf"{_MODEL}:generateContent", "generate"),
+        ("vertex.models.count_tokens", "POST", rf"{_MODEL}:countTokens", "count"),
+    )
 )
