@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from emulated_storage_kit import Connect, clients
 from google.cloud import storage
-from storage_kit import Connect, clients
 
 from batchform.emulator import EmulatorServer
 

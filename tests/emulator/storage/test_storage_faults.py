@@ -11,11 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 import requests
+from emulated_storage_kit import clients
 from google.api_core import exceptions
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
-from storage_kit import clients
 
 from batchform.emulator import EmulatorServer, faults
 from batchform.emulator.storage.routes import NAMES

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from emulated_storage_kit import Connect
 from google.api_core import exceptions
 from google.cloud import storage
 from google.cloud.storage import transfer_manager
 from google.cloud.storage.exceptions import InvalidResponse
-from storage_kit import Connect
 
 MIB = 1024 * 1024
 
