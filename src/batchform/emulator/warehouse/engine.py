@@ -14,7 +14,7 @@ from batchform.emulator.warehouse.fields import text
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY: Final = "768MiB"
+MEMORY: Final = "512MiB"
 _LOCK: Final = threading.Lock()
 
 
