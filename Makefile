@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FOREIGN ?= .venv-foreign
 SPEC ?=
 ENV ?=
 PLAN ?=
@@ -41,6 +42,12 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(FOREIGN)/.installed-storage: pyproject.toml scripts/test_foreign.py
+	@echo "making $(FOREIGN): other people's servers and clients, apart from ours"
+	@test -x $(FOREIGN)/bin/python || $(PYTHON) -m venv $(FOREIGN)
+	@$(FOREIGN)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $$($(PYTHON) scripts/test_foreign.py --requirements)
+	@touch $@
+
 venv: $(VENV)/.installed  ## make .venv and install batchform into it
 
 # --- the story, the tests, the numbers ---
@@ -50,6 +57,9 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 
 test: $(VENV)/.installed-dev  ## the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-foreign: $(FOREIGN)/.installed-storage  ## a second opinion on the emulator: another Cloud Storage server, other clients (network)
+	@$(FOREIGN)/bin/python scripts/test_foreign.py $(FOREIGN)/bin/python
 
 prove: $(VENV)/.installed-dev  ## the long proofs that nothing is paid twice and no answer lost: crashes, faults, histories
 	@$(BIN)/python scripts/prove.py $(ARGS)
@@ -72,8 +82,8 @@ clean:  ## remove what the targets above have made; never the ledger or results 
 	rm -rf .demo build dist benchmarks/.cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## clean, and the virtual environment too
-	rm -rf $(VENV)
+distclean: clean  ## clean, and the virtual environments too
+	rm -rf $(VENV) $(FOREIGN)
 
 # --- batchform on this project ---
 
@@ -95,4 +105,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test prove lint check bench bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test test-foreign prove lint check bench bench-memory clean distclean validate plan show apply sync status

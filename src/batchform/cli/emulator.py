@@ -18,14 +18,16 @@ def emulator_command() -> None:
 @click.option("--state", default=".batchform/emulator", show_default=True, metavar="DIR", help="Files, jobs and bill.")
 @click.option("--job-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="How long a job takes.")
 @click.option("--faults", metavar="FILE", help="What goes wrong, when: a schedule (docs/emulator.md). Else as before.")
-def serve(host: str, port: int, state: str, job_seconds: float, faults: str | None) -> None:
-    """Serve until Ctrl-C. Point google-genai, or any client, at it with GOOGLE_GEMINI_BASE_URL."""
+@click.option("--create-buckets", is_flag=True, help="Writing to a bucket of Cloud Storage makes it.")
+def serve(host: str, port: int, state: str, job_seconds: float, faults: str | None, create_buckets: bool) -> None:
+    """Serve until Ctrl-C. GOOGLE_GEMINI_BASE_URL and STORAGE_EMULATOR_HOST point Google's clients at it."""
     from batchform.emulator import serve as run
     from batchform.spec.wording import counted
 
     def started(url: str) -> None:
         click.echo(f"The emulator listens on {url}; its state is in {state}. Stop it with Ctrl-C.")
         click.echo(f"  export GOOGLE_GEMINI_BASE_URL={url} GEMINI_API_KEY=emulator")
+        click.echo(f"  export STORAGE_EMULATOR_HOST={url}")
 
     def scheduled(number: int) -> None:
         if number:
@@ -40,6 +42,7 @@ def serve(host: str, port: int, state: str, job_seconds: float, faults: str | No
         port=port,
         job_seconds=job_seconds,
         faults=schedule,
+        create_buckets=create_buckets,
         on_ready=started,
         on_faults=scheduled,
     )

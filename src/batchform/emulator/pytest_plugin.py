@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 def batchform_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorServer]:
     """A running `EmulatorServer`, to which Google's clients and batchform's `gemini` backends are pointed.
 
-    Sets GOOGLE_GEMINI_BASE_URL and GEMINI_API_KEY for the test, and takes GOOGLE_API_KEY away, which would win.
+    Sets GOOGLE_GEMINI_BASE_URL, GEMINI_API_KEY and STORAGE_EMULATOR_HOST for the test, and takes GOOGLE_API_KEY away,
+    which would win.
     """
     from batchform.emulator.server import EmulatorServer
 
     with EmulatorServer(tmp_path / "emulator") as server:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
         monkeypatch.setenv("GEMINI_API_KEY", "emulator")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
         yield server

@@ -38,7 +38,8 @@ class EmulatorServer:
 
     state_dir: made if it does not exist; other processes may use it at the same time. job_seconds: how long a job
     takes by the emulator's clock. clock: any object with `now()`, by default the machine's. port: 0 picks a free one.
-    faults: a schedule, a file of one, or () for none; without it what the state has stays.
+    faults: a schedule, a file of one, or () for none; without it what the state has stays. create_buckets: writing to a
+    bucket of Cloud Storage that is not there makes it, else it is refused.
     Raises BatchformError when the state cannot be kept or the port is taken, InvalidProject for a wrong schedule.
     """
 
@@ -49,7 +50,10 @@ class EmulatorServer:
         clock: Now | None = None,
         port: int = 0,
         faults: Source | None = None,
+        *,
+        create_buckets: bool = False,
     ) -> None:
+        self._create_buckets = create_buckets
         self._state_dir, self._clock, self._port, self._faults = state_dir, clock or SystemClock(), port, faults
         self._job_seconds = _checked(job_seconds)
         self.url = ""
@@ -76,7 +80,8 @@ class EmulatorServer:
             raise
         self.url = _url(listener)
         ready = threading.Event()
-        self._server = _Server(Emulator(self._store, self._job_seconds, self._gate), on_ready=ready.set)
+        emulator = Emulator(self._store, self._job_seconds, self._gate, create_buckets=self._create_buckets)
+        self._server = _Server(emulator, on_ready=ready.set)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="batchform-emulator", daemon=True
         )
@@ -149,6 +154,7 @@ def serve(
     job_seconds: float = JOB_SECONDS,
     *,
     faults: Source | None = None,
+    create_buckets: bool = False,
     on_ready: Callable[[str], None],
     on_faults: Callable[[int], None] | None = None,
 ) -> None:
@@ -167,7 +173,8 @@ def serve(
         if on_faults:
             on_faults(len(gate.faults()))
         listener = _listen(host, port)
-        _Server(Emulator(store, job_seconds, gate), on_ready=lambda: on_ready(_url(listener))).run([listener])
+        emulator = Emulator(store, job_seconds, gate, create_buckets=create_buckets)
+        _Server(emulator, on_ready=lambda: on_ready(_url(listener))).run([listener])
     except KeyboardInterrupt:
         pass  # how a server in the foreground is meant to be stopped
     finally:
