@@ -10,7 +10,7 @@ import pytest
 from postgres_kit import PostgresServer, postgres_server
 
 if TYPE_CHECKING:
-    from storage_kit import Bucket
+    from bucket_kit import Bucket
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def storage_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Cloud Storage server of this test run."""
-    from storage_kit import storage_server
+    from bucket_kit import storage_server
 
     with storage_server(tmp_path_factory.mktemp("storage")) as url:
         yield url
@@ -32,7 +32,7 @@ def storage_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def bucket(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A new bucket, which batchform finds by STORAGE_EMULATOR_HOST."""
-    from storage_kit import Bucket
+    from bucket_kit import Bucket
 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_url)
     made = Bucket(storage_url)

@@ -22,7 +22,7 @@ def make_blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeB
     if request.param == "local":
         yield lambda: LocalBlobs(tmp_path / "ledger")
         return
-    from storage_kit import Bucket, Opened
+    from bucket_kit import Bucket, Opened
 
     bucket: Bucket = request.getfixturevalue("bucket")
     with Opened() as opened:

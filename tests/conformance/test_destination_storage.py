@@ -16,7 +16,7 @@ from batchform.errors import DestinationError
 from batchform.ports import Destination
 from batchform.spec.model import GoogleCloud
 from batchform.spec.remote import Address
-from storage_kit import Bucket, Opened
+from bucket_kit import Bucket, Opened
 
 COLUMNS = ("key", "n", "doc", "note", "score", "ok", "at")
 

@@ -21,7 +21,7 @@ from batchform.errors import SourceError
 from batchform.ports import Identified, Relation, Source
 from batchform.spec.model import GoogleCloud
 from batchform.spec.model import Source as SourceSpec
-from storage_kit import Bucket, Opened
+from bucket_kit import Bucket, Opened
 
 _SPEC: TypeAdapter[Any] = TypeAdapter(SourceSpec)
 SPECS = {kind: made for kind, made in KINDS.items() if kind not in ("sqlite", "duckdb")}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests_e2e_kit import Workspace
 
-from storage_kit import Bucket
+from bucket_kit import Bucket
 
 
 @pytest.fixture
@@ -180,3 +180,65 @@ def test_nobody_listens(remote: Workspace, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.code == 1
     assert "there is no connection to the service" in found.err
     assert "STORAGE_EMULATOR_HOST" in found.err
+
+
+READING = (
+    *(["plan"], ["plan", "--json"], ["status"], ["explain", "triage", "T-1"], ["results", "triage"], ["jobs", "list"]),
+    *(["ledger", "list"], ["ledger", "verify"], ["ledger", "verify", "--deep"], ["ledger", "export", "exported"]),
+)
+
+
+def test_commands_that_only_read_ask_for_nothing_else(remote: Workspace, calls: list[str]) -> None:
+    """`roles/storage.objectViewer` is enough: objects are read and listed, the bucket itself is not touched."""
+    remote.apply()
+    for command in READING:
+        calls.clear()
+        remote.ok(*command)
+        assert calls, command
+        assert {call.partition(" ")[0] for call in calls} == {"GET"}, command
+        assert not [c for c in calls if re.fullmatch(r"GET /storage/v1/b/[^/]+", c.partition("?")[0])], command
+
+
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_a_ledger_moves_by_copying_its_files(applied: Workspace, bucket: Bucket, way: str) -> None:
+    folder = applied.root / ".batchform"
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith((".lock", ".tmp/", "tmp-", "cache/", "emulator/")):
+            bucket.put(f"ledger/{name}", path.read_bytes())
+    applied.project(ledger=bucket.uri("ledger"))
+    assert applied.actions() == {"keep": 6}
+    applied.rows([applied.row(n) for n in range(1, 8)])
+    applied.apply()
+    if way == "back":
+        for name in bucket.names("ledger/"):
+            target = applied.root / "moved" / name.removeprefix("ledger/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(bucket.get(name))
+        applied.project(ledger="moved")
+    assert applied.actions() == {"keep": 7}
+    assert applied.ok("ledger", "verify", "--json").json["ok"]
+    assert len(applied.billed()) == 7
+
+
+def test_part_folders_and_files_as_rows(remote: Workspace, bucket: Bucket) -> None:
+    bucket.put("docs/a.txt", b"first text")
+    bucket.put("docs/deep/b.txt", b"second text")
+    remote.write("templates/triage.j2", "{{ path }}: {{ text }}\n")
+    remote.spec(
+        source={"type": "files", "path": bucket.uri("docs/**/*.txt")},
+        destination={"type": "csv", "path": bucket.uri("out/")},
+        idempotency={"key": ["path"]},
+    )
+    remote.apply()
+    assert len(bucket.names("out/part-")) == 1
+    bucket.put("docs/c.txt", b"third text")
+    remote.apply()
+    first, second = (bucket.get(name).decode() for name in bucket.names("out/part-"))
+    assert first.count("\n") == 3
+    assert bucket.uri("docs/c.txt") in second
+    assert remote.ok("ledger", "verify", "--json").json["ok"]
+    bucket.bucket.blob(bucket.names("out/part-")[0]).delete()
+    assert remote.actions() == {"redeliver": 3}
+    remote.apply()
+    assert len(bucket.names("out/part-")) == 1

@@ -20,7 +20,7 @@ from batchform.errors import BatchformError, LedgerMoved
 from batchform.ledger.compact import compact
 from batchform.ledger.store import Ledger
 from batchform.ledger.verify import verify
-from storage_kit import Bucket, Opened
+from bucket_kit import Bucket, Opened
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMITS = 200

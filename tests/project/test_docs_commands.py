@@ -199,6 +199,8 @@ class Reader:
             return
         if command.line.startswith("export "):
             name, _, value = command.line.removeprefix("export ").partition("=")
+            if name == "STORAGE_EMULATOR_HOST":  # the same emulator serves all, on another port here
+                value = self.environment["GOOGLE_GEMINI_BASE_URL"]
             self.environment.setdefault(name, value)
             return
         if re.match(r"batchform (apply|sync)", command.line):

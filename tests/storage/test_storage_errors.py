@@ -25,7 +25,7 @@ from batchform.emulator import EmulatorServer
 from batchform.errors import AuthError, BatchformError
 from batchform.spec.model import GoogleCloud
 from batchform.spec.remote import Address
-from storage_kit import Bucket, Opened
+from bucket_kit import Bucket, Opened
 
 VENDORS = ("google.api_core.", "google.auth.", "google.cloud.", "requests.", "urllib3.")
 NEVER_HERE = {"AsyncRestUnsupportedParameterError"}  # of a transport that the client does not use

@@ -117,7 +117,7 @@ class Project(Strict):
     version: Literal[1] = Field(description="Version of this file's format.")
     project: Name = Field(description="Name of the project, part of what its jobs are called.")
     specs: list[str] = Field(default_factory=lambda: ["specs/"], description="Spec files or folders of them.")
-    ledger: str = Wire(".batchform", description="Folder of the recorded state.")
+    ledger: str = Wire(".batchform", description="Folder of the recorded state, here or at gs://.")
     backends: dict[str, Backend] = Wire(default_factory=dict, description="Services that take jobs, by name.")
     databases: dict[str, Database] = Wire(
         default_factory=dict, description="Databases of sources and destinations of type sql, by name."
@@ -154,7 +154,7 @@ class FileSource(Strict):
     """Rows from files: csv, json (an array), jsonl, parquet."""
 
     type: Literal["csv", "json", "jsonl", "parquet"] = Wire(description="Kind of the files.")
-    path: str | list[str] = Wire(description="File or glob, or a list of them.")
+    path: str | list[str] = Wire(description="File or glob, here or at gs://, or a list of them.")
     where: str | None = Wire(None, description="SQL condition, pushed down to the reader.")
     query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
     encoding: str | None = Wire(None, description="csv: text encoding, default utf-8.")
@@ -176,7 +176,7 @@ class FilesSource(Strict):
     """One row per file: path, name, size, sha256, mime, text (NULL when it is not text)."""
 
     type: Literal["files"] = Field(description="Whole files as rows.")
-    path: str | list[str] = Wire(description="File or glob, or a list of them.")
+    path: str | list[str] = Wire(description="File or glob, here or at gs://, or a list of them.")
     where: str | None = Wire(None, description="SQL condition on those columns.")
     query: str | None = Wire(None, description="SQL over `source`, in place of all its rows.")
     encoding: str | None = Wire(None, description="Encoding of text files, default utf-8.")
@@ -216,7 +216,9 @@ class FileDestination(Strict):
     """Answers in a file, replaced atomically; a path that ends in / takes one part per delivery."""
 
     type: Literal["jsonl", "csv", "parquet"] = Field(description="Kind of the file.")
-    path: str = Field(description="The file, or a folder (with a / at the end) that takes one part per delivery.")
+    path: str = Field(
+        description="The file, here or at gs://, or a folder (with a / at the end) that takes one part per delivery."
+    )
     columns: dict[str, str] | None = Field(None, description="Output column → expression; default: all.")
     flatten: bool = Field(
         default=False, description="One column per property of the response, in place of one JSON column."

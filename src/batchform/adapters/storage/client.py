@@ -180,6 +180,11 @@ class StorageClient:
 
     @cached_property
     def _client(self) -> Any:
+        made = self._made()
+        made._bucket_metadata_cache = None  # it asks for each bucket in a thread of its own, for traces nobody takes
+        return made
+
+    def _made(self) -> Any:
         if self._endpoint:
             from google.auth.credentials import AnonymousCredentials
 
