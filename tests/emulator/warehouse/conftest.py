@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +17,33 @@ from batchform.emulator import EmulatorServer
 _NUMBERS = itertools.count()
 
 
+FOREIGN = os.environ.get("BATCHFORM_FOREIGN_BIGQUERY", "").split()
+"""Somebody else's server, set by scripts/foreign_bigquery.py: its URL, its gRPC address, the URL of Cloud Storage."""
+
+
+class Foreign:
+    """Has the addresses of an `EmulatorServer`, and nothing else of it."""
+
+    def __init__(self, url: str, storage_read: str) -> None:
+        self.url, self._storage_read = url, storage_read
+
+    def bigquery_storage(self) -> str:
+        return self._storage_read
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServer | Foreign]:
+    if FOREIGN:
+        yield Foreign(FOREIGN[0], FOREIGN[1])
+        return
     with EmulatorServer(tmp_path_factory.mktemp("emulator")) as running:
         yield running
+
+
+@pytest.fixture
+def storage_url(server: EmulatorServer) -> str:
+    """Where Cloud Storage is."""
+    return FOREIGN[2] if FOREIGN else server.url
 
 
 @pytest.fixture

@@ -97,6 +97,16 @@ def test_a_long_job_runs_on_and_a_cancelled_one_commits_nothing(client: bigquery
         client.get_table(f"{dataset}.t")
 
 
+def test_an_emulator_that_nobody_asks_for_bigquery_does_not_load_it() -> None:
+    code = """
+        import sys
+        import batchform.emulator.server, batchform.emulator.faults
+        heavy = {"sqlglot", "grpc", "duckdb", "pyarrow"} & sys.modules.keys()
+        sys.exit(str(heavy) if heavy or "batchform.emulator.warehouse.routes" in sys.modules else 0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_a_request_id_makes_one_job(server: EmulatorServer, client: bigquery.Client, dataset: str) -> None:
     client.query(f"CREATE TABLE {dataset}.t (n INT64)").result()
     body = {"query": f"INSERT INTO {dataset}.t VALUES (1)", "useLegacySql": False, "requestId": f"r-{dataset}"}

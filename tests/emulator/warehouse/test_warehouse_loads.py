@@ -16,16 +16,14 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, storage
 from warehouse_kit import field, rows_of
 
-from batchform.emulator import EmulatorServer
-
 JSON = bigquery.SourceFormat.NEWLINE_DELIMITED_JSON
 NUMBERED = [field("n", "INTEGER"), field("word", "STRING")]
 
 
 @pytest.fixture
-def bucket(server: EmulatorServer, dataset: str) -> Any:
+def bucket(storage_url: str, dataset: str) -> Any:
     client = storage.Client(
-        project="acme", credentials=AnonymousCredentials(), client_options={"api_endpoint": server.url}
+        project="acme", credentials=AnonymousCredentials(), client_options={"api_endpoint": storage_url}
     )
     yield client.create_bucket(f"bucket-{dataset}")
     client.close()

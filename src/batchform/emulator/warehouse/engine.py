@@ -23,25 +23,26 @@ class Engine:
 
     def __init__(self, folders: list[Path], spill: Path) -> None:
         self._folders, self._spill = folders, spill
-        self._active: set[duckdb.DuckDBPyConnection] = set()
+        self._active: dict[duckdb.DuckDBPyConnection, int] = {}
         self._db: duckdb.DuckDBPyConnection | None = None
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection of its own, for one thread."""
         cursor = self._opened().cursor()
-        self._active.add(cursor)
+        self._active[cursor] = threading.get_ident()
         try:
             cursor.execute("SET TimeZone = 'UTC'")
             yield cursor
         finally:
-            self._active.discard(cursor)
+            self._active.pop(cursor, None)
             cursor.close()
 
-    def interrupt(self) -> None:
-        """Let all that runs come to an end."""
-        for cursor in list(self._active):
-            cursor.interrupt()
+    def interrupt(self, thread: int | None = None) -> None:
+        """Let what runs come to an end: all of it, or what one thread runs."""
+        for cursor, its_thread in list(self._active.items()):
+            if thread in (None, its_thread):
+                cursor.interrupt()
 
     @contextmanager
     def declining(self) -> Iterator[None]:

@@ -63,6 +63,7 @@ class Jobs:
         self._warehouse = warehouse
         self._pool = ThreadPoolExecutor(_THREADS, "warehouse-job")
         self._running: dict[int, Future[None]] = {}
+        self._threads: dict[int, int] = {}
         self._lock = threading.Lock()
         self._owner, self._held = _claim_owner(warehouse.root / "owners")
         warehouse.closers.append(self._close)
@@ -133,6 +134,9 @@ class Jobs:
                 "UPDATE jobs SET state = 'DONE', ended = ?, error = ? WHERE number = ? AND state != 'DONE'",
                 (self._warehouse.now(), msgspec.json.encode(error).decode(), job.number),
             )
+        with self._lock:
+            if job.number in self._threads:
+                self._warehouse.engine.interrupt(self._threads[job.number])
         return self._load(job.number)
 
     def delete(self, job: Job) -> None:
@@ -178,6 +182,8 @@ class Jobs:
 
     def _run(self, number: int) -> None:
         job = self._load(number)
+        with self._lock:
+            self._threads[number] = threading.get_ident()
         try:
             work.run(self._warehouse, job.project, job.location, job.config, job.upload, lambda o: self._finish(job, o))
         except Superseded:
@@ -191,6 +197,7 @@ class Jobs:
         finally:
             with self._lock:
                 self._running.pop(number, None)
+                self._threads.pop(number, None)
 
     def _finish(self, job: Job, outcome: Outcome) -> Step:
         row = (self._warehouse.now(), msgspec.json.encode(outcome).decode(), job.number, self._owner)
