@@ -143,6 +143,12 @@ def test_results_come_short_doubled_strange_and_torn(bench: Bench) -> None:
     assert len(text_of(json.loads(huge))) == 1_000_000
 
 
+def test_many_results_that_are_none_are_an_empty_file(bench: Bench) -> None:
+    bench.server.set_faults([{"call": CREATE, "do": {"type": "no_results"}}])
+    job = bench.ended(bench.create(keyed({f"k{i}": "hi" for i in range(1_001)})))
+    assert bench.files(job) == {"predictions.jsonl": b""}
+
+
 def test_rows_end_as_the_schedule_says(bench: Bench) -> None:
     bench.server.set_faults(
         [

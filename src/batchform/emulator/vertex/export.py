@@ -62,15 +62,15 @@ def _count(store: Store, job: sqlite3.Row) -> int:
 
 
 def _to_folder(stores: Stores, uri: str, lines: Iterable[bytes], *, more: bool) -> None:
+    """One file, or several; an empty one when there are no results."""
     folder = places.folder(uri)
     assert folder is not None  # it was made of one
-    rest = iter(lines)
-    if not more:
-        stores.write_object(places.Folder(folder.bucket, f"{folder.name}/predictions.jsonl"), rest)
-        return
-    for number, first in enumerate(rest):
+    rest, number = iter(lines), -1
+    for number, first in enumerate(rest) if more else ():
         file = places.Folder(folder.bucket, f"{folder.name}/predictions_{number:05}.jsonl")
         stores.write_object(file, chain((first,), islice(rest, FILE_LINES - 1)))
+    if number < 0:
+        stores.write_object(places.Folder(folder.bucket, f"{folder.name}/predictions.jsonl"), rest)
 
 
 def _to_table(stores: Stores, plan: Plan, lines: Iterable[bytes]) -> None:
