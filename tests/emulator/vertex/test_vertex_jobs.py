@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from emulated_vertex_kit import PARENT, Bench, keyed, text_of, vertex_client
+from emulated_vertex_kit import LOCATION, PARENT, Bench, keyed, text_of, vertex_client
 from emulator_kit import JOB_SECONDS, MODEL, StillClock, request_of
 from google import genai
 from google.genai import errors
@@ -201,3 +201,20 @@ def test_a_model_answers_and_counts_synchronously(bench: Bench) -> None:
             contents="x",
             config={"http_options": {"extra_body": {"contents": [{"parts": [{"text": "x"}]}]}}},
         )
+
+
+def test_a_gateway_may_stand_before_the_path(bench: Bench) -> None:
+    job = bench.create(keyed({"k": "hi"}))
+    with vertex_client(f"{bench.server.url}/my/gateway") as client:
+        assert client.batches.get(name=job.name).name == job.name
+        assert [found.name for found in client.batches.list()] == [job.name]
+        assert client.models.generate_content(model=MODEL, contents="hi").text == "Emulated answer to: hi"
+
+
+def test_a_key_does_in_place_of_credentials(bench: Bench) -> None:
+    options = {"base_url": bench.server.url}
+    with genai.Client(
+        vertexai=True, api_key="a-key", project="acme", location=LOCATION, http_options=options
+    ) as client:
+        assert client.models.generate_content(model=MODEL, contents="hi").text == "Emulated answer to: hi"
+        assert list(client.batches.list()) == []
