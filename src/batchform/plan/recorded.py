@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from posixpath import normpath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
 from batchform.ledger.records import ControlView, answers_name
@@ -15,15 +15,12 @@ from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
 from batchform.plan.diff import Recorded
 from batchform.ports import Destination
-from batchform.rows.sql import identifier, literal
+from batchform.rows.sql import literal
 from batchform.spec.delivery import destination_digest, output_columns
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-_FEW_ROWS: Final = 10_000
-"""Records of so few rows are read once into a table: a query over small segments costs more to plan than to run."""
 
 
 def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination: Destination) -> Recorded:
@@ -96,12 +93,7 @@ def reading(ledger: Ledger, spec: ResolvedSpec) -> Iterator[None]:
 def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
     if ledger.head is None or not any(s.kind == "rows" and s.spec == name for s in ledger.head.segments):
         return None
-    view = ledger.rows_relation(con, name)
-    if sum(s.rows for s in ledger.row_segments(name)) > _FEW_ROWS:
-        return view
-    table = identifier(f"bf_recorded_{name}")
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM {view}")
-    return table
+    return ledger.rows_relation(con, name)
 
 
 def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str | None:

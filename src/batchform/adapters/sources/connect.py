@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _BYTES_PER_THREAD = 128 << 20
-_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_UNITS = {"MB": 10**6, "GB": 10**9}
 
 
 def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequence[Path]) -> DuckDBPyConnection:
@@ -29,6 +29,7 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
     con = duckdb.connect(
         config={
             "memory_limit": memory_limit,
+            "threads": max(1, min(threads, _bytes(memory_limit) // _BYTES_PER_THREAD)),
             "temp_directory": str(temp_dir.resolve()),
             "preserve_insertion_order": "true",
             "autoinstall_known_extensions": "false",
@@ -36,7 +37,6 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
             "allocator_background_threads": "true",  # what one query freed is the system's before the next one
         }
     )
-    con.execute(f"SET threads = {max(1, min(threads, _limit_bytes(con) // _BYTES_PER_THREAD))}")
     # DuckDB compares real paths, so that a link cannot lead out; the folders must be real paths as well.
     folders = sorted({str(folder.resolve()) for folder in (temp_dir, *allowed)})
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # for every cursor of this connection
@@ -47,8 +47,5 @@ def connect(temp_dir: Path, *, memory_limit: str, threads: int, allowed: Sequenc
     return con
 
 
-def _limit_bytes(con: DuckDBPyConnection) -> int:
-    """DuckDB's memory limit, which it shows as `488.2 MiB`."""
-    row = con.execute("SELECT current_setting('memory_limit')").fetchone()
-    number, _, unit = str(row[0] if row else "").partition(" ")
-    return int(float(number) * _UNITS[unit])
+def _bytes(limit: str) -> int:
+    return int(limit[:-2]) * _UNITS[limit[-2:]]
