@@ -95,6 +95,12 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 DATABASES = {name: {"url": f"sqlite:///data/{name}.db${{ENV:NOTHING}}"} for name in ("tickets", "copy", "edited")}
 DATABASES |= {"shop": DATABASES["tickets"], "out": {"url": "sqlite:///results/shop.db${ENV:NOTHING}"}}
+SPECS["warehouse"] = {
+    **COMMON,
+    "source": {"type": "bigquery", "table": "acme.rows.tickets", "where": "status = 'open'"},
+    "prompt": {"user": {"text": "{{ body }}"}},
+    "destination": {"type": "bigquery", "table": "acme.rows.answers"},
+}
 BACKENDS = {"local": {"type": "emulator", "job_seconds": 0, "poll": "10ms"}}
 
 
@@ -200,6 +206,25 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(0, "shop", table=None, where=None, query="SELECT body, id FROM tickets WHERE status = 'open'"),
         source(1, "shop", table=None, where=None, query="SELECT id, rtrim(body, 'e') AS body FROM tickets LIMIT 2"),
     ],
+    "source.BigQuerySource.table": [
+        source(0, "warehouse", table="acme.rows.copied"), source(1, "warehouse", table="acme.rows.edited"),
+    ],
+    "source.BigQuerySource.where": [
+        source(0, "warehouse", where="status LIKE 'open'"), source(1, "warehouse", where=None),
+    ],
+    "source.BigQuerySource.query": [
+        source(0, "warehouse", table=None, where=None, query="SELECT body, id FROM acme.rows.copied WHERE id <> 'T-3'"),
+        source(1, "warehouse", table=None, where=None, query="SELECT id, body FROM acme.rows.edited WHERE id = 'T-2'"),
+    ],
+    "source.BigQuerySource.as_of": [
+        source(0, "warehouse", as_of="2026-01-01T02:30:00Z"), source(1, "warehouse", as_of="2026-01-01T01:30:00+01:00"),
+    ],
+    "source.BigQuerySource.project": [source(0, "warehouse", project="elsewhere")],
+    "source.BigQuerySource.location": [source(0, "warehouse", location="us")],
+    "source.BigQuerySource.max_bytes_billed": [source(0, "warehouse", max_bytes_billed="1G")],
+    "source.BigQuerySource.read": [source(0, "warehouse", read="rest")],
+    "source.BigQuerySource.cache": [source(0, "warehouse", cache=False)],
+    "source.BigQuerySource.timeout": [source(0, "warehouse", timeout="5m")],
     "source.FilesSource.path": [
         source(0, "pages", path=["pages/b.txt", "pages/a.txt"]), source(1, "pages", path="pages/*"),
     ],
@@ -265,6 +290,19 @@ SPEC_CASES: dict[str, list[Case]] = {
     "destination.SqlDestination.columns": destination("shop", columns={"said": "text", "id": "id"}),
     "destination.SqlDestination.flatten": [Case(0, FLATTENED, "shop")],
     "destination.SqlDestination.prune": destination("shop", prune=True),
+    "destination.BigQueryDestination.table": destination("warehouse", table="acme.rows.others"),
+    "destination.BigQueryDestination.columns": destination("warehouse", columns={"said": "text", "id": "id"}),
+    "destination.BigQueryDestination.flatten": [Case(0, FLATTENED, "warehouse")],
+    "destination.BigQueryDestination.prune": destination("warehouse", prune=True),
+    "destination.BigQueryDestination.metadata": destination("warehouse", metadata=False),
+    "destination.BigQueryDestination.shared": destination("warehouse", shared=True),
+    "destination.BigQueryDestination.partition_by": destination("warehouse", partition_by="answered_at"),
+    "destination.BigQueryDestination.partition": destination("warehouse", partition="month"),
+    "destination.BigQueryDestination.cluster_by": destination("warehouse", cluster_by=["id"]),
+    "destination.BigQueryDestination.project": destination("warehouse", project="elsewhere"),
+    "destination.BigQueryDestination.location": destination("warehouse", location="US"),
+    "destination.BigQueryDestination.max_bytes_billed": destination("warehouse", max_bytes_billed="10G"),
+    "destination.BigQueryDestination.timeout": destination("warehouse", timeout="5m"),
     "idempotency.key": [
         Case(0, {"idempotency": {"key": "{{ id }}"}}), Case(4, {"idempotency": {"key": ["tenant", "id"]}}),
     ],

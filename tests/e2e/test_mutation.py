@@ -10,14 +10,18 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import duckdb
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
 from mutation_table import (
     BACKENDS,
     DATABASES,
@@ -35,6 +39,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests_e2e_kit import PROJECT, Workspace
 
+from batchform.emulator import EmulatorServer
 from batchform.spec.model import Project, Spec
 
 DECLARED = {"backends": BACKENDS, "databases": DATABASES}
@@ -143,8 +148,48 @@ def test_a_change_sends_exactly_the_affected_rows(project: Workspace, case: Case
 
 
 @pytest.fixture(scope="module")
-def many_specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """BigQuery with the tables of the project, whose first ticket was another one before two o'clock."""
+    clock = Hours()
+    with EmulatorServer(tmp_path_factory.mktemp("google"), clock=clock) as server:
+        options = {"api_endpoint": server.url}
+        with contextlib.closing(
+            bigquery.Client(project="acme", credentials=AnonymousCredentials(), client_options=options)
+        ) as client:
+            client.create_dataset("rows")
+            rows = "('T-1', 'open', 'uno'), ('T-2', 'open', 'two'), ('T-3', 'closed', 'three')"
+            for statement in (
+                "CREATE TABLE rows.tickets (id STRING, status STRING, body STRING)",
+                f"INSERT INTO rows.tickets VALUES {rows}",
+            ):
+                client.query(statement).result()
+            clock.hour = 2
+            for statement in (
+                "UPDATE rows.tickets SET body = 'one' WHERE id = 'T-1'",
+                "CREATE TABLE rows.copied AS SELECT * FROM rows.tickets",
+                "CREATE TABLE rows.edited AS SELECT id, status, UPPER(body) AS body FROM rows.tickets WHERE id = 'T-2'",
+            ):
+                client.query(statement).result()
+            clock.hour = 3
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
+            patch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
+            yield
+
+
+class Hours:
+    """A clock that shows an hour of the first day of 2026, and goes on from there."""
+
+    hour = 0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, self.hour, tzinfo=UTC) + timedelta(seconds=time.monotonic() % 1000)
+
+
+@pytest.fixture(scope="module")
+def many_specs(tmp_path_factory: pytest.TempPathFactory, warehouse: None) -> Iterator[Path]:
     """The project above, applied once."""
+    assert warehouse is None
     root = tmp_path_factory.mktemp("mutation") / "project"
     workspace = Workspace(root, lambda: ("", ""))
     workspace.project(**DECLARED)

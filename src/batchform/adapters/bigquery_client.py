@@ -161,7 +161,7 @@ def meaning(error: BaseException) -> Meaning:
 
     if isinstance(error, api.RetryError) and error.cause is not None:
         inner = meaning(error.cause)
-        return Meaning(f"{inner.said}, again and again for {RETRY_SECONDS:.0f} seconds", inner.hint)
+        return Meaning(f"{inner.said}, again and again", inner.hint)
     if isinstance(error, auth.GoogleAuthError):
         login = "Log in with `gcloud auth application-default login`, or see docs/bigquery.md for other credentials."
         return Meaning(f"Google did not take the credentials: {said(error)}", login)

@@ -25,7 +25,6 @@ from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from batchform.adapters.sources.paths import Remote
     from batchform.adapters.storage.bundles import RemoteBundle
     from batchform.adapters.storage.client import StorageClient
     from batchform.cli.scratch import Scratch
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from batchform.plan.registry import Registry
     from batchform.ports import Backend, Blobs, Delivered, Destination, Source
     from batchform.run.context import Backends, Progress, RunContext
-    from batchform.spec.model import Source as AnySource
 
 # Of DuckDB, measured on a million rows. Reading commands: with less the joins of a plan spill, with more they are no
 # faster. Commands that run for long beside others would rather spill: their peak is to be the same for any table.
@@ -146,14 +144,6 @@ class Session:
 
         return RemoteBundle(self.storage, place)
 
-    def _remote_for(self, source: object) -> Remote | None:
-        """Brings the files of a source at gs://; None for one that has none."""
-        if not _lies_remote(source):
-            return None
-        from batchform.adapters.storage.files import StorageFiles
-
-        return StorageFiles(self.storage, self.cache)
-
     @cached_property
     def ledger(self) -> Ledger:
         from batchform.ledger.store import Ledger
@@ -196,46 +186,21 @@ class Session:
         return self._databases[extra].cursor()
 
     def source(self, spec: ResolvedSpec, *, whole: bool = False) -> Source:
-        """A spec's source. Columns that the spec does not read may stay in a database, unless it is asked for whole."""
-        from batchform.rows.keyed import needed_columns
+        """Where a spec's rows come from. whole: with all columns, where reading fewer would cost less."""
+        from batchform.cli.places import source_of
 
-        return self._source(spec.spec.source, needed=None if whole else needed_columns(spec))
-
-    def _source(self, source: AnySource, *, needed: frozenset[str] | None = None) -> Source:
-        from batchform.adapters.sources import make_source, make_sql_source
-        from batchform.spec.model_sql import SqlSource
-
-        if isinstance(source, SqlSource):
-            return make_sql_source(source, root=self.root, databases=self.project.config.databases, needed=needed)
-        return make_source(source, root=self.root, allow=self.allowed, remote=self._remote_for(source))
+        return source_of(self, spec, whole=whole)
 
     def destination(self, spec: ResolvedSpec) -> Destination:
-        from batchform.adapters.destinations import make_destination
+        from batchform.cli.places import destination_of
 
-        to = spec.spec.destination
-        return make_destination(
-            to,
-            spec=spec.name,
-            root=self.root,
-            allow=self.allowed,
-            storage=self.storage if _lies_remote(to) else None,
-            databases=self.project.config.databases,
-        )
+        return destination_of(self, spec)
 
     def delivered(self, spec: ResolvedSpec) -> Source:
         """What lies at a spec's destination, to be read as a source is."""
-        from batchform.spec.model import DatabaseSource, FileDestination, FileSource
-        from batchform.spec.model_sql import SqlDestination, SqlSource
+        from batchform.cli.places import delivered_of
 
-        there = spec.spec.destination
-        if isinstance(there, FileDestination):
-            path = f"{there.path}part-*" if there.path.endswith("/") else there.path
-            source: FileSource | DatabaseSource | SqlSource = FileSource(type=there.type, path=path)
-        elif isinstance(there, SqlDestination):
-            source = SqlSource(type="sql", database=there.database, table=there.table)
-        else:
-            source = DatabaseSource(type=there.type, path=there.path, table=there.table)
-        return self._source(source)
+        return delivered_of(self, spec)
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work
@@ -358,12 +323,6 @@ class Session:
     def emulator_state(self) -> Path:
         """Where the in-process emulator keeps its files and jobs, so that a later sync sees them."""
         return self.root / ".batchform" / "emulator"
-
-
-def _lies_remote(part: object) -> bool:
-    """Whether a source or destination has a gs:// path."""
-    path = getattr(part, "path", "")
-    return any(map(is_remote, [path] if isinstance(path, str) else path))
 
 
 @contextmanager

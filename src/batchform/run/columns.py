@@ -21,6 +21,7 @@ from batchform.spec.expressions import (
     InResponse,
     Key,
     KeyColumn,
+    Metadata,
     Rendered,
     RowColumn,
     near,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 ANSWERS = "bf_answers"
 """Temp view of the deliverable answers: key, key_hash, bf_rank (of the key), bf_serial (that brought it) and FIELDS."""
+
+PROVENANCE = ("plan", "request")
+"""What Metadata needs of an answer beside FIELDS, as columns of ANSWERS with `bf_` in front: the digest of the plan
+that sent it, and the fingerprint of the request that it answers."""
 
 _PIECE = r"(?:\\.|[^\\|])*"
 # Types whose text reads back as the same value; a key column of another type is delivered as text. Integers wider than
@@ -109,6 +114,12 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
     match expression:
         case Key():
             return "a.key"
+        case Metadata():
+            own = {name: f"a.bf_{name}" for name in PROVENANCE}
+            known = {"spec": literal(context.spec), "job": "a.batch_job"}
+            known |= {"answered_at": "a.answered_at", "cost_usd": "a.cost_usd"}
+            fields = {"spec": known["spec"], **own, **known}
+            return f"struct_pack({', '.join(f'{name} := {sql}' for name, sql in fields.items())})"
         case KeyColumn(name):
             return _key_sql(name, context)
         case Field(name):

@@ -26,8 +26,8 @@ from batchform.ports import Clock, Delivered, Delivery, Destination
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import ANSWERS, Context, key_types, output_relation
 from batchform.run.ordered import write_ordered
-from batchform.spec.delivery import destination_digest, output_columns, reads_row
-from batchform.spec.expressions import FIELDS, Key, KeyColumn
+from batchform.spec.delivery import destination_digest, output_columns, reads_row, takes_changes
+from batchform.spec.expressions import FIELDS, Key, KeyColumn, Metadata
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def deliver_spec(
         if not need.any:
             return None
         check_destination(control, spec, destination)
-        _make_answers(con, ledger, control, rows, expected=need.rows)
+        _make_answers(con, ledger, control, rows, spec, expected=need.rows)
         key = key_types(con, spec.key_columns, _recorded_types(control, spec), ROWS)
         context = Context(spec.name, key, _source(con, spec, source_rows), Path(folder))
         if last is not None and last.key_columns != key:
@@ -135,7 +135,7 @@ def answers_table(
     control = ledger.control()
     rows = ledger.rows_relation(con, spec.name)
     [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {_DELIVERABLE}").fetchall()
-    _make_answers(con, ledger, control, rows, expected=expected)
+    _make_answers(con, ledger, control, rows, spec, expected=expected)
     key = key_types(con, spec.key_columns, _recorded_types(control, spec), ROWS)
     context = Context(spec.name, key, _source(con, spec, source_rows), scratch)
     columns = output_columns(spec)
@@ -160,7 +160,7 @@ def _delivery(
     columns = output_columns(spec)
     con.execute(f"CREATE OR REPLACE TEMP VIEW {_OUTPUT} AS {output_relation(con, columns, context)}")
     # A part holds what is new; everything else is written whole. The other relation is there, but nobody reads it.
-    part = spec.spec.destination.takes_parts and not need.full
+    part = takes_changes(spec.spec.destination) and not need.full
     spool = context.scratch / "ordered.parquet" if (need.changed if part else need.rows) > SORTED_BY_DUCKDB else None
     owner = f"{spec.name}-{short(control.lineage, 8)}"
     return Delivery(
@@ -176,14 +176,17 @@ def _delivery(
     )
 
 
-def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str, *, expected: int) -> None:
+def _make_answers(
+    con: DuckDBPyConnection, ledger: Ledger, control: ControlView, rows: str, spec: ResolvedSpec, *, expected: int
+) -> None:
     """Make ROWS and the view ANSWERS. Raises LedgerCorrupt when a recorded answer is in no file: none may be left out.
 
     ROWS is narrow and a table, so that the join keeps it in memory and streams the texts past it. Its rowid ranks keys.
     """
     files = _make_files(con, ledger, control, rows)
+    provenance = any(isinstance(c.expression, Metadata) for c in output_columns(spec))
     with reading_answers(ledger, list(files)):
-        held = _join_answers(con, rows, list(files.values()))
+        held = _join_answers(con, rows, list(files.values()), provenance=provenance)
     if held != expected:
         raise LedgerCorrupt(
             f"{expected:,} rows are recorded as answered, and the parsed answers in {ledger.place} hold "
@@ -192,19 +195,21 @@ def _make_answers(con: DuckDBPyConnection, ledger: Ledger, control: ControlView,
         )
 
 
-def _join_answers(con: DuckDBPyConnection, rows: str, paths: list[str]) -> int:
+def _join_answers(con: DuckDBPyConnection, rows: str, paths: list[str], *, provenance: bool) -> int:
     """How many answers there are."""
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {ROWS} AS "
-        "SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, f.number AS file "
+        "SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, f.number AS file"
+        f"{', r.answer_fp' if provenance else ''} "
         f"FROM {rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
         "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone' ORDER BY r.key"
     )
     own = {"batch_job": "f.job", "answered_at": "r.answered_at", "cost_usd": "r.cost_usd"}
+    more = ", f.plan AS bf_plan, lower(hex(r.answer_fp)) AS bf_request" if provenance else ""
     fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in FIELDS)
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS "
-        f"SELECT r.key, r.key_hash, r.rowid AS bf_rank, r.answer_serial AS bf_serial, {fields} "
+        f"SELECT r.key, r.key_hash, r.rowid AS bf_rank, r.answer_serial AS bf_serial, {fields}{more} "
         f"FROM {_answer_files(paths)} a JOIN {_FILES} f ON a.filename = f.path "
         f"JOIN {ROWS} r ON r.file = f.number AND r.answer_key_hash = a.key_hash"
     )
@@ -223,13 +228,15 @@ def _make_files(con: DuckDBPyConnection, ledger: Ledger, control: ControlView, r
     for number, (tag, parse) in enumerate(found):
         record = control.jobs.get(tag)
         path = str(ledger.blob(names[number]))
-        files.append((number, tag, parse, path, record.job if record else None))
+        plan = record.intent.plan_digest if record else None
+        files.append((number, tag, parse, path, record.job if record else None, plan))
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {_FILES} (number INTEGER, tag VARCHAR, parse VARCHAR, path VARCHAR, job VARCHAR)"
+        f"CREATE OR REPLACE TEMP TABLE {_FILES} "
+        "(number INTEGER, tag VARCHAR, parse VARCHAR, path VARCHAR, job VARCHAR, plan VARCHAR)"
     )
     if files:
-        con.executemany(f"INSERT INTO {_FILES} VALUES (?, ?, ?, ?, ?)", files)
-    return {name: path for name, (_, _, _, path, _) in zip(names, files, strict=True)}
+        con.executemany(f"INSERT INTO {_FILES} VALUES (?, ?, ?, ?, ?, ?)", files)
+    return {name: path for name, (_, _, _, path, *_) in zip(names, files, strict=True)}
 
 
 def _answer_files(paths: list[str]) -> str:

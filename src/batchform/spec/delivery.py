@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from batchform.canon import digest_of
 from batchform.errors import DestinationError
+from batchform.spec.bigquery import BigQueryDestination
 from batchform.spec.expressions import (
     FIELDS,
     Expression,
@@ -17,11 +18,13 @@ from batchform.spec.expressions import (
     InResponse,
     Key,
     KeyColumn,
+    Metadata,
     Rendered,
     RowColumn,
     parse,
     properties,
 )
+from batchform.spec.model import Destination
 from batchform.spec.model_sql import SqlDestination
 from batchform.spec.resolved import ResolvedSpec
 
@@ -31,6 +34,8 @@ _DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
 Complaint = tuple[tuple[str, ...], str]
 """The path of the field that is wrong, and a sentence on it."""
 
+METADATA = "_batchform"
+"""The column that says where a row of a table that others write too comes from."""
 _COLUMNS = ("destination", "columns")
 _FLATTEN = ("destination", "flatten")
 
@@ -59,10 +64,21 @@ def check_columns(spec: ResolvedSpec) -> list[Complaint]:
 def destination_digest(spec: ResolvedSpec) -> str:
     """Digest of everything that decides where answers go and what each holds: another one means deliver all again."""
     to = spec.spec.destination
+    if isinstance(to, BigQueryDestination):
+        return digest_of("destination", [to.type, to.table, _described(spec)])
     named = to.database if isinstance(to, SqlDestination) else posixpath.normpath(to.path)
     path = f"{named}/" if to.takes_parts else named
-    columns = [[c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)]
-    return digest_of("destination", [to.type, path, getattr(to, "table", None), columns])
+    return digest_of("destination", [to.type, path, getattr(to, "table", None), _described(spec)])
+
+
+def takes_changes(to: Destination) -> bool:
+    """Whether a delivery that is not full writes what changed, and reads nothing else."""
+    return to.takes_parts or isinstance(to, BigQueryDestination)
+
+
+def _described(spec: ResolvedSpec) -> list[list[object]]:
+    """The columns, as a digest covers them."""
+    return [[c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)]
 
 
 def reads_row(columns: tuple[OutputColumn, ...]) -> bool:
@@ -97,11 +113,22 @@ def _parts(expression: Expression) -> Iterator[object]:
             yield name
         case Rendered(text):
             yield text
-        case Key():
+        case Key() | Metadata():
             return
 
 
 def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complaint]]:
+    columns, complaints = _written(spec)
+    to = spec.spec.destination
+    if not isinstance(to, BigQueryDestination) or not to.metadata:
+        return columns, complaints
+    if any(c.name.casefold() == METADATA for c in columns):
+        words = f"destination.columns.{METADATA} is batchform's own: choose another name, or set metadata: false"
+        complaints.append(((*_COLUMNS, METADATA), words))
+    return (*columns, OutputColumn(METADATA, Metadata())), complaints
+
+
+def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complaint]]:
     if spec.spec.destination.columns is not None:
         return _mapped(spec)
     columns = [OutputColumn(c, KeyColumn(c)) for c in spec.key_columns] or [OutputColumn("key", Key())]

@@ -93,7 +93,11 @@ class Rendered(Struct, frozen=True):
     row: frozenset[str] = frozenset()
 
 
-Expression = Key | KeyColumn | Field | InResponse | RowColumn | Rendered
+class Metadata(Struct, frozen=True):
+    """Whose the row is and what it came of: spec, plan, job, request, answered_at, cost_usd."""
+
+
+Expression = Key | Metadata | KeyColumn | Field | InResponse | RowColumn | Rendered
 
 
 def parse(text: str, spec: ResolvedSpec) -> Expression:

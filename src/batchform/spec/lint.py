@@ -11,7 +11,9 @@ from typing import Final
 from msgspec import Struct
 
 from batchform.errors import Diagnostic
+from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.lint_backends import lint_backends
+from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
 from batchform.spec.lint_sql import databases, sql_spec, table_or_query
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
 from batchform.spec.model_sql import SqlDestination, SqlSource
@@ -103,7 +105,7 @@ def _key(document: Document, spec: Spec) -> Iterator[Diagnostic]:
 
 def _source(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     source = spec.source
-    if isinstance(source, DatabaseSource | SqlSource):
+    if isinstance(source, DatabaseSource | SqlSource | BigQuerySource):
         yield from table_or_query(document, source)
     elif isinstance(source, FileSource) and source.type != "csv":
         for name in ("encoding", "delimiter", "quote"):
@@ -118,19 +120,26 @@ def _source(document: Document, spec: Spec) -> Iterator[Diagnostic]:
             message = f"there is no encoding `{shown(encoding)}`"
             hint = "Write utf-8, latin-1, utf-16 or another name that Python knows."
             yield document.diagnostic("wrong-value", message, ("source", "encoding"), hint=hint)
-    if not isinstance(source, DatabaseSource | SqlSource) and source.path == []:
+    if getattr(source, "path", None) == []:
         yield document.diagnostic("empty-value", "`source.path` names no file", ("source", "path"))
 
 
-_RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (_empty, _tags, _prompt, _key, _source)
+_RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
+    _empty,
+    _tags,
+    _prompt,
+    _key,
+    _source,
+    lint_bigquery,
+)
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
 
 
 def source_paths(spec: Spec) -> list[tuple[NodePath, str]]:
-    """Every path or glob of the source, with its node."""
-    if isinstance(spec.source, SqlSource):
+    """Every path or glob of the source, with its node; none of a source that is no file."""
+    if isinstance(spec.source, SqlSource | BigQuerySource):
         return []
     path = spec.source.path
     return (
@@ -144,6 +153,8 @@ def destination_identity(spec: Spec, root: Path) -> str:
     """Equal for two specs that would write over each other's answers."""
     if isinstance(spec.destination, SqlDestination):
         return f"sql\0{spec.destination.database}\0{spec.destination.table.casefold()}"
+    if isinstance(spec.destination, BigQueryDestination):
+        return bigquery_identity(spec.name, spec.destination)
     where = _place(root, spec.destination.path)
     table = spec.destination.table if isinstance(spec.destination, DatabaseDestination) else ""
     return f"{where}\0{table.casefold()}"
@@ -185,7 +196,7 @@ def _own_file(target: str, project: ProjectFiles) -> str:
 
 def _written_file(spec: Spec, root: Path) -> str | None:
     """The file that a delivery writes; of a folder of parts, some file in it. None when it writes no file."""
-    if isinstance(spec.destination, SqlDestination):
+    if isinstance(spec.destination, SqlDestination | BigQueryDestination):
         return None
     path = spec.destination.path
     return _place(root, f"{path}part.{spec.destination.type}" if path.endswith("/") else path)

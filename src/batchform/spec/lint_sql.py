@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from batchform.errors import Diagnostic
+from batchform.spec.bigquery import BigQuerySource
 from batchform.spec.model import DatabaseSource, Project, Spec
 from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.wording import shown, suggestion
@@ -64,7 +65,7 @@ def sql_spec(document: Document, spec: Spec, config: Project | None) -> Iterator
         yield document.diagnostic("destination-is-source", message, ("destination", "table"), hint=hint)
 
 
-def table_or_query(document: Document, source: DatabaseSource | SqlSource) -> Iterator[Diagnostic]:
+def table_or_query(document: Document, source: DatabaseSource | SqlSource | BigQuerySource) -> Iterator[Diagnostic]:
     """A database source has a table, perhaps with a condition, or a query."""
     if source.table is None and source.query is None:
         hint = "Give `table:`, or `query:` with SQL of the database."

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, VertexBackend
+from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 
@@ -182,7 +183,7 @@ class FilesSource(Strict):
     encoding: str | None = Wire(None, description="Encoding of text files, default utf-8.")
 
 
-Source = Annotated[FileSource | DatabaseSource | SqlSource | FilesSource, Field(discriminator="type")]
+Source = Annotated[FileSource | DatabaseSource | FilesSource | SqlSource | BigQuerySource, Field(discriminator="type")]
 
 
 class Message(Strict):
@@ -259,7 +260,9 @@ class DatabaseDestination(Strict):
         return self.path.endswith("/")
 
 
-Destination = Annotated[FileDestination | DatabaseDestination | SqlDestination, Field(discriminator="type")]
+Destination = Annotated[
+    FileDestination | DatabaseDestination | SqlDestination | BigQueryDestination, Field(discriminator="type")
+]
 
 
 class Idempotency(Strict):

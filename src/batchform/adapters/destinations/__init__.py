@@ -20,7 +20,7 @@ __all__ = ["make_destination"]
 
 
 def make_destination(
-    spec_dest: model.Destination,
+    spec_dest: model.FileDestination | model.DatabaseDestination | SqlDestination,
     *,
     spec: str,
     root: Path,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from batchform.adapters.bigquery_client import (
     CALL_SECONDS,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from google.cloud.bigquery import Client, QueryJob, SchemaField
 
+_ONE: Final = "Write what the rows are made of as one SELECT; WITH may come before it."
 _FORMAT: Final = 1  # of what the cache keeps
 _MOST_TABLES: Final = 50  # BigQuery names no more than these of a query
 
@@ -180,7 +181,7 @@ class BigQueryRows:
     def _versions(self, client: Client, dry: QueryJob, *, own: str) -> tuple[str | None, dt.datetime | None]:
         """The versions of all tables that a statement reads, and when the last of them changed. None: one has none."""
         tables = list(dry.referenced_tables or ())
-        if len(tables) >= _MOST_TABLES:
+        if not tables or len(tables) >= _MOST_TABLES:
             return None, None
         found, times = [own], []
         for reference in tables:
@@ -197,7 +198,7 @@ class BigQueryRows:
         asked = self._ask(client)
         columns = {f.name: duckdb_type(f) for f in asked.columns}
         if self._needed is not None and not self._needed <= set(columns):
-            return Relation(_nothing(columns), columns, self._described)  # what is missing is said by who needs it
+            return self._relation(con, _nothing(columns))  # what is missing is said by who needs it
         columns = {f.name: columns[f.name] for f in asked.fields}
         slot, version = self._named(asked)
         path = temp_path(con, ".parquet")
@@ -209,13 +210,13 @@ class BigQueryRows:
             if version and self._cache and settled:
                 self._cache.keep(slot, version, path)
         time = f"as of {moment}" if asked.pinned else f"read at {moment}"
-        return Relation(
-            _reading(path, columns),
-            columns,
-            f"{self._described}, {time}, {how}",
-            identity=self._identity(asked),
-            notes=self._notes(asked),
-        )
+        made = self._relation(con, _reading(path, columns))
+        described = f"{self._described}, {time}, {how}"
+        return structs.replace(made, described=described, identity=self._identity(asked), notes=self._notes(asked))
+
+    def _relation(self, con: DuckDBPyConnection, select: str) -> Relation:
+        described = con.execute(f"DESCRIBE SELECT * FROM {select}").fetchall()
+        return Relation(select, {str(name): str(kind) for name, kind, *_ in described}, self._described)
 
     def _read(self, con: DuckDBPyConnection, client: Client, asked: _Asked, to: Path) -> tuple[str, str]:
         """Read into the file `to`. Returns as of when, and what was processed, in words."""
@@ -261,7 +262,7 @@ class BigQueryRows:
         )
         kind = job.statement_type
         if kind not in (None, "SELECT"):
-            raise SourceError(f"{self._what} may only read: it must be one SELECT, not {kind}.")
+            raise SourceError(f"{self._what} may only read: it must be one SELECT, not {kind}.", hint=_ONE)
         return job
 
     def _start(self, client: Client, statement: str, location: str | None) -> QueryJob:

@@ -10,6 +10,7 @@ from batchform.adapters.bigquery_client import Access, closed
 from batchform.adapters.bigquery_types import arrow_schema, from_arrow, from_rest
 from batchform.adapters.sources.snapshot import temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text
+from batchform.errors import SourceError
 from batchform.run.ordered import write_ordered
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def _from_storage(
 
     client = access.storage_client()
     if client is None:
+        if must:
+            raise SourceError(
+                "source.read is storage, and the Storage Read API is not there to be used.",
+                hint="Install it with `pip install 'batchform[bigquery]'`, or set read: auto.",
+            )
         return None
     try:
         session = _session(access, client, job)
@@ -97,11 +103,15 @@ def _storage_retry(access: Access) -> Any:
 def _streamed(
     access: Access, client: Any, session: Any, fields: Sequence[SchemaField], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
     try:
+        sent = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
         for stream in session.streams:
             reader = client.read_rows(stream.name, retry=_storage_retry(access), timeout=None)
-            for page in reader.rows(session).pages:
-                yield from_arrow(page.to_arrow(), fields, schema)
+            for message in reader:
+                packed = pa.py_buffer(message.arrow_record_batch.serialized_record_batch)
+                yield from_arrow(pa.ipc.read_record_batch(packed, sent), fields, schema)
     finally:
         closed(client)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SNAPSHOT: Final = "@snapshot"
 """In a query, the time of the snapshot: `FROM t FOR SYSTEM_TIME AS OF @snapshot`."""
 
+_WITH: Final = "What must come before it can be written as WITH name AS (SELECT …)."
 # What SQL must be cleared of before words are looked for: strings of all kinds, quoted names, comments.
 _NOT_CODE: Final = re.compile(
     r"""(?isx) [rb]{0,2}(?:'''(?:\\.|(?!''').)*''' | \"\"\"(?:\\.|(?!\"\"\").)*\"\"\"
@@ -73,9 +74,9 @@ def one_statement(query: str) -> str:
         code = code[:-1]
         query = query[: len(code)]
     if ";" in code:
-        raise SourceError("source.query holds several statements, and must hold exactly one SELECT.")
+        raise SourceError("source.query holds several statements, and must hold exactly one SELECT.", hint=_WITH)
     if not code.strip():
-        raise SourceError("source.query holds no statement, and must hold exactly one SELECT.")
+        raise SourceError("source.query holds no statement, and must hold exactly one SELECT.", hint=_WITH)
     return query
 
 

@@ -39,6 +39,7 @@ class Outcome(msgspec.Struct):
     load: dict[str, Any] | None = None
     extract: dict[str, Any] | None = None
     statements: int = 1
+    referenced: list[TableRef] = []
 
 
 class Query(msgspec.Struct):
@@ -190,7 +191,7 @@ class Run:
         translate.name_columns(prepared)
         sql = str(prepared.sql(dialect="duckdb"))
         schema, names = self.shape(sql, relations, cursor)
-        outcome = Outcome("SELECT", estimate(prepared, relations), schema)
+        outcome = Outcome("SELECT", estimate(prepared, relations), schema, referenced=relations.referenced())
         self.check_bytes(outcome.bytes_processed)
         if self.query.dry_run:
             return outcome

@@ -57,6 +57,10 @@ class Relations:
         self.views: list[exp.Query] = []
         self._depth = 0
 
+    def referenced(self) -> list[TableRef]:
+        """The tables that are read, those under views included, each once."""
+        return list(dict.fromkeys(ref for ref, _ in self._made))
+
     def bind(self, statement: exp.Expr) -> None:
         """Every table by name, but for the ones that are bound already."""
         for table in translate.tables_in(statement):

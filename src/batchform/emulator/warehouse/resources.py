@@ -130,6 +130,8 @@ def _of_query(outcome: Outcome) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if outcome.schema is not None:
         shown["schema"] = schema_resource(outcome.schema)
+    if outcome.referenced:
+        shown["referencedTables"] = [ref.resource() for ref in outcome.referenced]
     if outcome.dml is not None:
         shown["numDmlAffectedRows"] = str(sum(outcome.dml.values()))
         shown["dmlStats"] = {k: str(v) for k, v in outcome.dml.items()}

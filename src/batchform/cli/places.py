@@ -1,0 +1,112 @@
+"""Where rows come from and answers go: picks the adapter for a spec's source and destination."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
+from batchform.spec.model import DatabaseSource, FileDestination, FileSource
+from batchform.spec.model_sql import SqlDestination, SqlSource
+from batchform.spec.remote import is_remote
+
+if TYPE_CHECKING:
+    from batchform.adapters.bigquery_client import Access
+    from batchform.adapters.sources.paths import Remote
+    from batchform.cli.wiring import Session
+    from batchform.ports import Destination, Source
+    from batchform.spec.resolved import ResolvedSpec
+
+
+def source_of(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> Source:
+    """Where a spec's rows come from. whole: with all columns, where reading fewer would cost less."""
+    from batchform.adapters.sources import make_source
+
+    there = spec.spec.source
+    if isinstance(there, BigQuerySource):
+        from batchform.rows.keyed import key_order, needed_columns
+
+        return _bigquery(session, there, key_order(spec), None if whole else needed_columns(spec))
+    if isinstance(there, SqlSource):
+        from batchform.rows.keyed import needed_columns
+
+        return _sql(session, there, None if whole else needed_columns(spec))
+    return make_source(there, root=session.root, allow=session.allowed, remote=_remote_for(session, there))
+
+
+def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
+    """Where a spec's answers go."""
+    to = spec.spec.destination
+    if isinstance(to, BigQueryDestination):
+        from batchform.adapters.destinations.bigquery import BigQueryTable
+
+        return BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now)
+    from batchform.adapters.destinations import make_destination
+
+    storage = session.storage if _lies_remote(to) else None
+    return make_destination(
+        to,
+        spec=spec.name,
+        root=session.root,
+        allow=session.allowed,
+        storage=storage,
+        databases=session.project.config.databases,
+    )
+
+
+def delivered_of(session: Session, spec: ResolvedSpec) -> Source:
+    """What lies at a spec's destination, to be read as a source is."""
+    from batchform.adapters.sources import make_source
+
+    there = spec.spec.destination
+    if isinstance(there, BigQueryDestination):
+        # Of a shared table, the rows that are this spec's.
+        own = f"_batchform.spec = '{spec.name}'" if there.shared and there.metadata else None
+        source = BigQuerySource(
+            type="bigquery", table=there.table, where=own, project=there.project, location=there.location, cache=False
+        )
+        return _bigquery(session, source, (), None)
+    if isinstance(there, SqlDestination):
+        return _sql(session, SqlSource(type="sql", database=there.database, table=there.table), None)
+    if isinstance(there, FileDestination):
+        path = f"{there.path}part-*" if there.path.endswith("/") else there.path
+        made: FileSource | DatabaseSource = FileSource(type=there.type, path=path)
+    else:
+        made = DatabaseSource(type=there.type, path=there.path, table=there.table)
+    return make_source(made, root=session.root, allow=session.allowed, remote=_remote_for(session, made))
+
+
+def _bigquery(
+    session: Session, source: BigQuerySource, order: tuple[str, ...], needed: frozenset[str] | None
+) -> Source:
+    from batchform.adapters.sources import make_bigquery_source
+    from batchform.adapters.sources.bigquery_cache import SnapshotCache
+
+    cache = SnapshotCache(session.cache / "bigquery")
+    return make_bigquery_source(source, access=_access(session), order=order, needed=needed, cache=cache)
+
+
+def _sql(session: Session, source: SqlSource, needed: frozenset[str] | None) -> Source:
+    from batchform.adapters.sources import make_sql_source
+
+    return make_sql_source(source, root=session.root, databases=session.project.config.databases, needed=needed)
+
+
+def _access(session: Session) -> Access:
+    from batchform.adapters.bigquery_client import Access
+
+    return Access(session.project.config.google_cloud, session.env)
+
+
+def _remote_for(session: Session, source: object) -> Remote | None:
+    """Brings the files of a source at gs://; None for one that has none."""
+    if not _lies_remote(source):
+        return None
+    from batchform.adapters.storage.files import StorageFiles
+
+    return StorageFiles(session.storage, session.cache)
+
+
+def _lies_remote(part: object) -> bool:
+    """Whether a source or destination has a gs:// path."""
+    path = getattr(part, "path", "")
+    return any(map(is_remote, [path] if isinstance(path, str) else path))
