@@ -58,8 +58,13 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 test: $(VENV)/.installed-dev  ## the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-test-foreign: $(FOREIGN)/.installed-storage  ## a second opinion on the emulator: another Cloud Storage server, other clients (network)
+test-foreign: test-foreign-storage test-foreign-bigquery  ## second opinions on the emulator: servers and clients of others (network)
+
+test-foreign-storage: $(FOREIGN)/.installed-storage  ## another Cloud Storage server, and other clients
 	@$(FOREIGN)/bin/python scripts/test_foreign.py $(FOREIGN)/bin/python
+
+test-foreign-bigquery: $(FOREIGN)/.installed-storage  ## another BigQuery; it needs a Python 3.13, FOREIGN_PYTHON=
+	@$(FOREIGN)/bin/python scripts/test_foreign_bigquery.py $(FOREIGN)
 
 prove: $(VENV)/.installed-dev  ## the long proofs that nothing is paid twice and no answer lost: crashes, faults, histories
 	@$(BIN)/python scripts/prove.py $(ARGS)
@@ -105,4 +110,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test test-foreign prove lint check bench bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-memory clean distclean validate plan show apply sync status

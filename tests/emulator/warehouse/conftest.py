@@ -18,7 +18,7 @@ _NUMBERS = itertools.count()
 
 
 FOREIGN = os.environ.get("BATCHFORM_FOREIGN_BIGQUERY", "").split()
-"""Somebody else's server, set by scripts/foreign_bigquery.py: its URL, its gRPC address, the URL of Cloud Storage."""
+"""A server of somebody else (scripts/test_foreign_bigquery.py): its URL, its gRPC address, the URL of Cloud Storage."""
 
 
 class Foreign:

@@ -87,7 +87,7 @@ def test_csv(client: bigquery.Client, dataset: str) -> None:
         skip_leading_rows=1,
         allow_quoted_newlines=True,
     )
-    assert rows_of(client, f"SELECT n, word FROM `{table}` ORDER BY n") == [(1, 'a "b", c\nd'), (2, "")]
+    assert rows_of(client, f"SELECT n, word FROM `{table}` ORDER BY n") == [(1, 'a "b", c\nd'), (2, None)]
     load(client, io.BytesIO(gzip.compress(data)), f"acme.{dataset}.u", source_format="CSV", autodetect=True)
     assert [f.name for f in client.get_table(f"{dataset}.u").schema] == ["n", "word"]
     with pytest.raises(exceptions.BadRequest, match="too many errors"):

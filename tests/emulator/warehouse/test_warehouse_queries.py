@@ -195,11 +195,8 @@ def test_transactions(client: bigquery.Client, dataset: str) -> None:
         f"BEGIN TRANSACTION; INSERT INTO {table} VALUES (2); DELETE FROM {table} WHERE id = 1; ROLLBACK TRANSACTION"
     ).result()
     assert rows_of(client, f"SELECT id FROM {table}") == [(1,)]
-    script = (
-        f"BEGIN TRANSACTION; INSERT INTO {table} VALUES (2); DELETE FROM"
-        f" {table} WHERE id = 1; SELECT id FROM {table}; COMMIT TRANSACTION;"
-    )
-    assert rows_of(client, script) == [(2,)]
+    script = f"INSERT INTO {table} VALUES (2); DELETE FROM {table} WHERE id = (SELECT MIN(id) FROM {table})"
+    assert rows_of(client, f"BEGIN TRANSACTION; {script}; COMMIT TRANSACTION; SELECT id FROM {table}") == [(2,)]
     assert rows_of(client, f"SELECT id FROM {table}") == [(2,)]
     failing = f"BEGIN TRANSACTION; INSERT INTO {table} VALUES (3); SELECT 1 FROM {dataset}.nothing; COMMIT TRANSACTION"
     with pytest.raises(exceptions.NotFound):

@@ -97,9 +97,7 @@ def _csv_row(cells: list[str], schema: Schema, converters: list[values.Convert],
     row: dict[str, Any] = {}
     for i, field in enumerate(schema):
         cell = cells[i] if i < len(cells) else how.null
-        if cell == how.null and not (
-            field.type == "STRING" and how.null == "" and i < len(cells) and not field.required
-        ):
+        if cell == how.null:
             if field.required:
                 return Misfit(field.name, f"Missing required field: {field.name}.")
             row[field.name] = None
