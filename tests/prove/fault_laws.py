@@ -135,7 +135,8 @@ def attempts(world: World) -> list[Attempt]:
         if tag not in shown:
             shown[tag] = _archived(world, tag)
         if row["id"] not in true:
-            true[row["id"]] = _results(world, row["result_id"])
+            vertex = row["vertex"] is not None
+            true[row["id"]] = _responses(world.results(tag)) if vertex else _results(world, row["result_id"])
         given = true[row["id"]].get(key)
         good = given is not None and _is_good(given) and shown[tag].get(key) == given
         found.append(Attempt(tag, key, row["digest"].hex(), good))

@@ -76,7 +76,7 @@ class Matrix:
         self._folder = folder
         self._world = World(folder / "world")
         self._world.__enter__()
-        self._expected: dict[tuple[str, int], Facts] = {}
+        self._expected: dict[tuple[str, int, str], Facts] = {}
 
     def close(self) -> None:
         self._world.__exit__()
@@ -96,9 +96,9 @@ class Matrix:
 
     def expected(self, base: Base) -> Facts:
         """What a run without any fault comes to."""
-        wanted = base.submit, base.shards
+        wanted = base.submit, base.shards, base.cloud
         if wanted not in self._expected:
-            self._world.reset(submit=base.submit, shards=base.shards)
+            self._world.reset(submit=base.submit, shards=base.shards, cloud=base.cloud)
             ran = self._world.run(APPLY)
             assert ran.code == 0, ran.err
             self._expected[wanted] = undisturbed(self._world)
@@ -127,12 +127,12 @@ class Matrix:
     def _begin(self, base: Base, backend: dict[str, Any]) -> None:
         """The project as it is before the command."""
         if not base.before or backend:
-            self._world.reset(submit=base.submit, shards=base.shards, **backend)
+            self._world.reset(submit=base.submit, shards=base.shards, cloud=base.cloud, **backend)
             self._prepare(base)
             return
         template = self._folder / base.name
         if not template.exists():
-            self._world.reset(submit=base.submit, shards=base.shards)
+            self._world.reset(submit=base.submit, shards=base.shards, cloud=base.cloud)
             self._prepare(base)
             self._world.store(template)
         self._world.restore(template)

@@ -24,14 +24,21 @@ from msgspec.structs import replace
 from batchform.adapters.gemini_http import RawReader
 from batchform.cli import run, wiring
 from batchform.emulator import EmulatorServer
+from batchform.emulator.storage.objects import ObjectStore
 
 SETTLE: Final = 900.0
 JOB_SECONDS: Final = 30.0
 POLL: Final = 20.0
 SHARDS: Final = 3
 ROWS: Final = 6
-_KEPT: Final = ("fault_schedule", "offset")  # tables of the emulator's state that a reset leaves alone
-_BYTES: Final = ("uploads", "files", "jobs")  # its folders
+BUCKET: Final = "fault-batches"
+_KEPT: Final = (
+    "fault_schedule",
+    "offset",
+    "vertex_stamp",
+    "last_generation",
+)  # tables of the emulator's state that a reset leaves alone
+_BYTES: Final = ("uploads", "files", "jobs", "objects")  # its folders
 _ENVIRONMENT: Final = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "BATCHFORM_ENV")
 
 
@@ -62,9 +69,12 @@ class World:
     def project(self) -> Path:
         return self.folder / "project"
 
-    def reset(self, *, submit: str = "file", shards: int = SHARDS, **backend: Any) -> None:
+    def reset(self, *, submit: str = "file", shards: int = SHARDS, cloud: str = "gemini", **backend: Any) -> None:
         """A new project, a service that knows nothing, and the first day again."""
         self._empty_service()
+        if cloud == "vertex":
+            self.server.provide("us-central1", bucket=BUCKET)
+            backend |= {"cloud": "vertex", "staging": f"gs://{BUCKET}/staging"}
         self.clock.seconds = 0.0
         for folder in (self.project, self.folder / "tmp"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +98,7 @@ class World:
                 if table not in _KEPT and not table.startswith("sqlite_"):
                     db.execute(f"DELETE FROM {table}")
         for path in (p for part in _BYTES for p in (self._state / part).iterdir()):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def store(self, template: Path) -> None:
         """Keep a copy of the world as it is now."""
@@ -148,12 +158,23 @@ class World:
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs at the service, oldest first, as its tables have them; `name` as the API has it."""
-        return [{**dict(row), "name": f"batches/{row['id']}"} for row in self.query("SELECT * FROM jobs ORDER BY seq")]
+        return [{**dict(row), "name": _name(row)} for row in self.query("SELECT * FROM jobs ORDER BY seq")]
 
     def inputs(self) -> list[str]:
         """Names of the uploaded inputs that the service still holds, and will for a while."""
         rows = self.query("SELECT * FROM files WHERE source = 'UPLOADED'")
-        return [row["id"] for row in rows if row["expires_at"] > self.clock.now().timestamp()]
+        kept = [row["id"] for row in rows if row["expires_at"] > self.clock.now().timestamp()]
+        objects = self.query("SELECT name FROM objects WHERE deleted_at IS NULL AND name LIKE 'staging/inputs/%'")
+        return kept + [row["name"] for row in objects]
+
+    def results(self, tag: str) -> bytes:
+        """What the jobs of a tag have written into the bucket."""
+        store = ObjectStore(self.server._store)
+        found = b""
+        for info in store.list(BUCKET, prefix=f"staging/results/{tag}/"):
+            with store.open_read(BUCKET, info.name) as lines:
+                found += lines.read()
+        return found
 
     def query(self, sql: str) -> list[sqlite3.Row]:
         """Rows of the service's tables."""
@@ -163,6 +184,11 @@ class World:
 
     def rows_of(self, database: str, table: str) -> list[Any]:
         raise NotImplementedError(f"no destination of these runs is a database: {database}, {table}")
+
+
+def _name(job: sqlite3.Row) -> str:
+    """As the API has it. On Vertex AI the account of a job is its place."""
+    return f"{job['account']}/batchPredictionJobs/{job['id']}" if job["vertex"] else f"batches/{job['id']}"
 
 
 def _project(url: str, **backend: Any) -> dict[str, Any]:

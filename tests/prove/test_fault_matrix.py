@@ -31,6 +31,8 @@ SAMPLE = {
         Schedule(BASE["apply of files"], (fault("files.upload.bytes", nth=2, type="lost_upload"),)),
         Schedule(BASE["apply of files"], (fault("batches.create", nth=2, type="drop", when="after"),)),
         Schedule(BASE["sync of files"], (fault("files.download", nth=2, type="nonsense", body="html"),)),
+        Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="drop", when="after"),)),
+        Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="keys_missing", show="empty"),)),
     ],
     "0 0 0": [Schedule(BASE["sync of files"], (fault("files.delete", nth=3, type="drop", when="after"),))],
     "1 0 0": [Schedule(BASE["apply of files"], (fault("batches.create", nth=3, type="error", status=403),))],

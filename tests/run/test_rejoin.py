@@ -50,6 +50,12 @@ def test_lines_without_keys_find_their_rows(tmp_path: Path) -> None:
     assert met.strays == 0 and found == [("1", "answered", "to b"), ("0", "answered", "to a")]
 
 
+def test_a_key_that_came_back_as_something_else_counts_as_none(tmp_path: Path) -> None:
+    lines = [{**result("a"), "key": key} for key in (None, "", 0, {})]
+    met, found = read(tmp_path, lines, ["a"] * 4)
+    assert met.strays == 0 and sorted(row for row, _, _ in found) == ["0", "1", "2", "3"]
+
+
 def test_rows_of_one_request_get_one_answer_each(tmp_path: Path) -> None:
     _, found = read(tmp_path, [result("a"), result("b"), result("a"), result("a")], ["a", "a", "b", "a"])
     assert sorted(row for row, _, _ in found) == ["0", "1", "2", "3"]

@@ -62,7 +62,7 @@ def _is_result(line: bytes) -> bool:
     if not isinstance(value, dict):
         return False
     key = key_of(value)
-    if key_hash_of(key) is None and (key is not None or not isinstance(value.get("request"), dict)):
+    if key_hash_of(key) is None and (key or not isinstance(value.get("request"), dict)):
         return False
     response = value.get("response")
     return bool((isinstance(response, dict) and response) or value.get("error") or value.get("status"))

@@ -112,7 +112,7 @@ class _Keys:
 
     def of(self, line: dict[str, Any]) -> str | None:
         key, request = key_of(line), line.get("request")
-        if key is not None or self._sent is None or not isinstance(request, dict):
+        if key or self._sent is None or not isinstance(request, dict):
             return key
         if self._rejoiner is None:
             from batchform.run.rejoin import Rejoiner
