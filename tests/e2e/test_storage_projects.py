@@ -242,3 +242,16 @@ def test_part_folders_and_files_as_rows(remote: Workspace, bucket: Bucket) -> No
     assert remote.actions() == {"redeliver": 3}
     remote.apply()
     assert len(bucket.names("out/part-")) == 1
+
+
+def test_a_ledger_is_repaired_from_a_backup_in_a_bucket(remote: Workspace, bucket: Bucket) -> None:
+    remote.apply()
+    for name in bucket.names("ledger/"):
+        bucket.put(name.replace("ledger/", "backup/", 1), bucket.get(name))
+    lost = next(n for n in bucket.names("ledger/segments/") if "rows-" in n)
+    bucket.put(lost, b"spoiled")
+    found = remote.run("ledger", "verify")
+    assert (found.code, lost.removeprefix("ledger/") in found.out) == (1, True)
+    assert "taken from the backup" in remote.ok("ledger", "repair", "--from", bucket.uri("backup")).out
+    assert remote.actions() == {"keep": 5}
+    assert bucket.names("ledger/damaged/")

@@ -18,6 +18,7 @@ from batchform.adapters.storage.blobs import PACE
 from batchform.emulator import EmulatorServer
 from batchform.errors import BatchformError, LedgerMoved
 from batchform.ledger.compact import compact
+from batchform.ledger.lease import lease
 from batchform.ledger.store import Ledger
 from batchform.ledger.verify import verify
 from bucket_kit import Bucket, Opened
@@ -214,3 +215,18 @@ def test_what_was_read_is_not_read_again(bucket: Bucket, opened: Opened, tmp_pat
     assert opened.blobs(bucket.uri("ledger"), tmp_path / "cache").local("segments/a").read_bytes() == b"content"
     bucket.put("ledger/segments/a", b"another")  # a repair, or an accident: it must be seen
     assert opened.blobs(bucket.uri("ledger"), tmp_path / "cache").read("segments/a") == b"another"
+
+
+def test_the_lease_is_an_object_that_one_process_holds(
+    server: EmulatorServer, own: Bucket, opened: Opened, tmp_path: Path
+) -> None:
+    mine, theirs = (opened.blobs(own.uri("ledger"), tmp_path / name) for name in ("mine", "theirs"))
+    server.set_faults([{"call": "storage.objects.insert", "do": {"type": "error", "status": 503, "when": "after"}}])
+    with lease(mine, HandClock(), who="ann@desk", ttl=300) as held:
+        assert len(server.fired()) == 1, "the answer to its claim was lost, and it knows that it has it"
+        assert held.takeover == ""
+        with pytest.raises(LedgerMoved, match="ann@desk"), lease(theirs, HandClock(), who="bob", ttl=300):
+            pass
+        assert held.renew()
+    with lease(theirs, HandClock(), who="bob", ttl=300) as next_one:
+        assert next_one.takeover == ""

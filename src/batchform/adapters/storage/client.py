@@ -17,7 +17,13 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from msgspec import Struct
 
 from batchform.adapters.google_credentials import find_credentials
-from batchform.adapters.storage.errors import VENDOR_ERRORS, ObjectMissing, refused_connection, vendor_errors
+from batchform.adapters.storage.errors import (
+    VENDOR_ERRORS,
+    ObjectMissing,
+    StorageError,
+    refused_connection,
+    vendor_errors,
+)
 from batchform.spec.model import GoogleCloud
 from batchform.spec.remote import Address
 
@@ -146,6 +152,15 @@ class StorageClient:
         with vendor_errors("read", Address(bucket, ""), self._settings):
             handle = self._client.bucket(bucket)
             return set(handle.test_iam_permissions(list(permissions), timeout=self._timeout, retry=self._retry()))
+
+    def allowed_at(self, at: Address, *permissions: str) -> set[str] | None:
+        """Those of the permissions that the credentials have on an object; None where that cannot be asked."""
+        try:
+            with vendor_errors("read", at, self._settings):
+                blob = self._blob(at)
+                return set(blob.test_iam_permissions(list(permissions), timeout=self._timeout, retry=self._retry()))
+        except StorageError:
+            return None
 
     # --- writing -------------------------------------------------------------------------------------------------
 

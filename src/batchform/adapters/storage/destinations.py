@@ -161,8 +161,14 @@ def _replace(client: StorageClient, at: Address, staged: Path, shown: str) -> No
 
 
 def _check_rights(client: StorageClient, at: Address, shown: str) -> None:
+    """Refuse what the credentials surely may not write. Rights on a part of a bucket show only at an object in it:
+    where there is none, nothing is sure."""
     missing = [p for p in _WRITE if p not in client.allowed(at.bucket, *_WRITE)]
-    if missing:
+    if not missing:
+        return
+    there = next(iter(client.list(at, at_most=1)), None)
+    held = client.allowed_at(there.at, *missing) if there else None
+    if held is not None and not held.issuperset(missing):
         raise DestinationError(
             f"{shown} cannot be written: the credentials lack {', '.join(missing)}.",
             hint=f"Grant it: gcloud storage buckets add-iam-policy-binding gs://{at.bucket} --member=MEMBER "
