@@ -19,6 +19,7 @@ from batchform.emulator import EmulatorServer
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import RemoteJob, Staged
 
+UPLOAD = "storage.objects.insert"
 BOTH = pytest.mark.parametrize("via", ["storage", "bigquery"])
 
 
@@ -87,6 +88,30 @@ def test_what_lies_under_an_inputs_name_is_never_taken_for_it(backend: VertexBac
     path.write_bytes(path.read_bytes().replace(b"hello", b"jello"))
     second = backend.stage(path, digest=digest, tag="a", mode="file")
     assert first.name is not None and second.name == first.name.removesuffix(".jsonl") + "-2.jsonl"
+
+
+@pytest.mark.parametrize("do", [{"type": "drop", "when": "after"}, {"type": "error", "status": 503}, {"type": "drop"}])
+def test_an_upload_whose_answer_is_lost_is_our_own(
+    backend: VertexBackend, emulator: EmulatorServer, tmp_path: Path, do: dict[str, Any]
+) -> None:
+    """The client sends it again, and is told that there is such an object: it is compared, and it is ours."""
+    path, digest = shard(tmp_path, "hello")
+    emulator.set_faults([{"call": UPLOAD, "do": do}])
+    first = backend.stage(path, digest=digest, tag="a", mode="file")
+    assert len(emulator.fired()) == 1
+    emulator.set_faults(())
+    assert backend.stage(path, digest=digest, tag="a", mode="file") == first
+    assert first.name is not None and first.name.count("-") == STAGING.count("-") + 1
+
+
+def test_an_upload_that_is_refused_says_what_to_do(
+    backend: VertexBackend, emulator: EmulatorServer, tmp_path: Path
+) -> None:
+    path, digest = shard(tmp_path, "hello")
+    emulator.set_faults([{"call": UPLOAD, "times": "all", "do": {"type": "error", "status": 403}}])
+    with pytest.raises(BackendError, match="Uploading the input of a") as caught:
+        backend.stage(path, digest=digest, tag="a", mode="file")
+    assert caught.value.status == 403 and caught.value.hint
 
 
 @BOTH
