@@ -419,3 +419,27 @@ def test_names_that_are_made_fit() -> None:
     assert labels({}, {"spec": "Süß & Säure" * 9})["batchform_spec"].startswith("s---")
     assert len(labels({}, {"spec": "x" * 99})["batchform_spec"]) == 63
     assert table_name("bf_out", "bf-a-b") != table_name("bf_out", "bf-a_b")
+
+
+# --- loads into tables -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["bigquery.jobs.upload", "bigquery.jobs.upload.bytes"])
+@pytest.mark.parametrize(
+    "do", [{"type": "drop", "when": "after"}, {"type": "error", "status": 503, "when": "after"}, {"type": "drop"}]
+)
+def test_a_load_whose_answer_is_lost_is_one_load(
+    emulator: EmulatorServer, tmp_path: Path, call: str, do: dict[str, Any]
+) -> None:
+    with emulated(emulator, via="bigquery") as backend:
+        path, digest = shard(tmp_path, "one", "two", "three")
+        emulator.set_faults([{"call": call, "do": do}])
+        try:
+            first = backend.stage(path, digest=digest, tag="a", mode="file")
+        except BackendError as error:  # what the client gives up on, run/submit.py begins anew
+            assert error.status in (0, 500, 503) and error.hint
+            first = backend.stage(path, digest=digest, tag="a", mode="file")
+        assert len(emulator.fired()) == 1
+        emulator.set_faults(())
+        name = backend.create(model=MODEL, tag="bf-t-1", staged=first)
+        assert backend.get(name).counts["succeeded"] == 3
