@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from emulator_kit import StillClock
 from google.api_core import exceptions
 from google.cloud import bigquery
 from warehouse_kit import field, rows_of
@@ -73,6 +74,9 @@ def test_parameters(client: bigquery.Client) -> None:
     ]
     config = bigquery.QueryJobConfig(query_parameters=[bigquery.ScalarQueryParameter(None, "INT64", i) for i in (1, 2)])
     assert rows_of(client, "SELECT ? AS a, ? AS b", job_config=config) == [(1, 2)]
+    config = bigquery.QueryJobConfig(query_parameters=[bigquery.ArrayQueryParameter("a", "STRING", ["x", "y"])])
+    sql = "SELECT e, o, ST_GEOGFROMTEXT(@a[OFFSET(0)]) AS g FROM UNNEST(@a) AS e WITH OFFSET AS o ORDER BY o"
+    assert rows_of(client, sql, job_config=config) == [("x", 0, "x"), ("y", 1, "x")]
     with pytest.raises(exceptions.BadRequest, match="Query parameter 'gone' not found"):
         rows_of(client, "SELECT @gone")
 
@@ -87,6 +91,10 @@ def test_parameters(client: bigquery.Client) -> None:
         ),
         ("ARRAY_AGG(x ORDER BY o DESC) FROM UNNEST(['a', 'b']) AS x WITH OFFSET AS o WHERE o >= 0", (["b", "a"],)),
         ("o FROM UNNEST(['a']) WITH OFFSET AS o", (0,)),
+        ("DATE_ADD(DATE '2026-01-31', INTERVAL 1 DAY)", (dt.date(2026, 2, 1),)),
+        ("TIMESTAMP_MILLIS(1000)", (dt.datetime(1970, 1, 1, 0, 0, 1, tzinfo=dt.UTC),)),
+        ("PARSE_TIMESTAMP('%Y-%m-%d', '2026-01-02')", (dt.datetime(2026, 1, 2, tzinfo=dt.UTC),)),
+        ("ARRAY_AGG(STRUCT(x, y)) FROM (SELECT 1 AS x, 'a' AS y)", ([{"x": 1, "y": "a"}],)),
         ("TO_JSON_STRING(STRUCT(1 AS a, 'x' AS b))", ('{"a":1,"b":"x"}',)),
         ("TO_HEX(SHA256('abc'))", ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",)),
         ("FORMAT_TIMESTAMP('%Y-%m-%d', TIMESTAMP '2026-01-02 03:04:05+00')", ("2026-01-02",)),
@@ -267,6 +275,17 @@ def test_tables_as_they_were(client: bigquery.Client, numbers: str, server: Emul
         rows_of(client, f"{pinned} TIMESTAMP '2999-01-01'")
     with pytest.raises(exceptions.BadRequest, match="more than 7 days"):
         rows_of(client, f"{pinned} TIMESTAMP '2001-01-01'")
+
+
+def test_a_table_as_of_now_has_what_was_just_committed(tmp_path: Any, connect: Callable[..., bigquery.Client]) -> None:
+    with EmulatorServer(tmp_path / "state", clock=StillClock()) as server:
+        client = connect(server.url)
+        client.create_dataset("d")
+        table = made(client, "d", "n INT64")
+        for i in range(1, 4):
+            server.advance(1 / 3)
+            client.query(f"INSERT INTO {table} VALUES ({i})").result()
+            assert rows_of(client, f"SELECT COUNT(*) FROM {table} FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()") == [(i,)]
 
 
 def test_bytes_of_a_dry_run(client: bigquery.Client, dataset: str) -> None:

@@ -108,7 +108,7 @@ def _moment(wanted: wire.Fields) -> float | None:
     if 1 not in modifiers:
         return None
     stamp = wire.message(modifiers, 1)
-    return wire.number(stamp, 1) + wire.number(stamp, 2) / 1e9
+    return (wire.number(stamp, 1) * 1_000_000 + wire.number(stamp, 2) // 1000) / 1_000_000
 
 
 def _arrow_schema(schema: Schema) -> list[tuple[int, wire.Value]]:

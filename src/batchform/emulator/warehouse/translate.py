@@ -83,19 +83,37 @@ def prepare(statement: exp.Expr, now: float, parameter: Callable[[exp.Expr], exp
             return node if isinstance(node.parent, exp.DataTypeParam) else _cast(node.copy(), "DOUBLE")
         if isinstance(node, exp.DataType):
             return _type(node)
-        if isinstance(node, exp.Anonymous):
-            return _function(node)
-        if isinstance(node, exp.Unnest) and node.args.get("offset"):
-            return _with_offset(node)
         return node
 
-    return statement.transform(change)
+    return _rewritten(statement.transform(change))
+
+
+def _rewritten(statement: exp.Expr) -> exp.Expr:
+    """What DuckDB says otherwise, from the inside out: `transform` does not look into what it has put in."""
+    for node in reversed(list(statement.find_all(exp.Anonymous, exp.Unnest, *_RESULTS))):
+        if isinstance(node, exp.Anonymous):
+            new = _function(node)
+        elif isinstance(node, exp.Unnest):
+            new = _with_offset(node) if node.args.get("offset") else node
+        else:
+            new = _cast(node.copy(), _RESULTS[type(node)])
+        if new is not node:
+            node.replace(new)
+            statement = new if node is statement else statement
+    return statement
 
 
 def _cast(node: exp.Expr, kind: str) -> exp.Expr:
     return exp.Cast(this=node, to=exp.DataType.build(kind, dialect="duckdb"))
 
 
+_RESULTS: Final[dict[type[exp.Expr], str]] = {
+    exp.DateAdd: "DATE",
+    exp.DateSub: "DATE",
+    exp.StrToTime: "TIMESTAMPTZ",
+    exp.UnixToTime: "TIMESTAMPTZ",
+}
+"""Functions that give another type in DuckDB."""
 _CLOCK: Final[dict[type, Callable[[datetime], exp.Expr]]] = {
     exp.CurrentTimestamp: lambda now: _cast(exp.Literal.string(now.isoformat()), "TIMESTAMPTZ"),
     exp.CurrentDatetime: lambda now: _cast(exp.Literal.string(now.replace(tzinfo=None).isoformat()), "TIMESTAMP"),
@@ -116,7 +134,7 @@ def _type(node: exp.DataType) -> exp.Expr:
 def _function(node: exp.Anonymous) -> exp.Expr:
     name = node.name.upper()
     if name in _GEOGRAPHY:
-        inner: exp.Expr = node.expressions[0]
+        inner: exp.Expr = node.expressions[0].copy()
         return inner
     if name == "ST_GEOGPOINT":
         x, y = (_cast(e.copy(), "VARCHAR") for e in node.expressions)
@@ -132,24 +150,17 @@ def _with_offset(node: exp.Unnest) -> exp.Expr:
     element = columns[0].name if columns else "_value"
     offset = node.args["offset"]
     counter = offset.name if isinstance(offset, exp.Identifier) else "offset"
-    array = node.expressions[0].sql(dialect=DIALECT)
+    array = node.expressions[0]
+    numbers = _call("range", _call("len", array.copy()))
     select = exp.select(
-        exp.alias_(exp.Anonymous(this="unnest", expressions=[parse_one(array, read=DIALECT)]), element, quoted=True),
-        exp.alias_(
-            exp.Anonymous(
-                this="unnest",
-                expressions=[
-                    exp.Anonymous(
-                        this="range",
-                        expressions=[exp.Anonymous(this="len", expressions=[parse_one(array, read=DIALECT)])],
-                    )
-                ],
-            ),
-            counter,
-            quoted=True,
-        ),
+        exp.alias_(_call("unnest", array.copy()), element, quoted=True),
+        exp.alias_(_call("unnest", numbers), counter, quoted=True),
     )
     return exp.Lateral(this=select.subquery(), alias=exp.TableAlias(this=exp.to_identifier(f"_offset_{id(node)}")))
+
+
+def _call(name: str, *arguments: exp.Expr) -> exp.Anonymous:
+    return exp.Anonymous(this=name, expressions=list(arguments))
 
 
 def name_columns(query: exp.Expr) -> None:

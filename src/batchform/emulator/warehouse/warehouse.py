@@ -25,11 +25,11 @@ _YOUNG_SECONDS: Final = 3600.0
 
 
 class Warehouse:
-    """State in the folder `warehouse` of an emulator's state. now: its time, in seconds since 1970. `close` it."""
+    """State in the folder `warehouse` of an emulator's state. `close` it."""
 
     def __init__(self, store: Store) -> None:
         root = store.root / "warehouse"
-        self.root, self.now, self.objects = root, store.now, ObjectStore(store)
+        self.root, self.objects, self._store = root, ObjectStore(store), store
         self.closing = store.closing
         self._changing = threading.RLock()
         self._uploads_lock, self._uploads = threading.Lock(), dict[str, threading.Lock]()
@@ -41,6 +41,10 @@ class Warehouse:
         self.closers: list[Callable[[], None]] = []
         self.parts: dict[Any, Any] = {}
         self._tidy()
+
+    def now(self) -> float:
+        """The emulator's time in seconds since 1970, in whole microseconds, as timestamps of SQL have it."""
+        return round(self._store.now() * 1_000_000) / 1_000_000
 
     def close(self) -> None:
         """End what runs, and close all files."""
