@@ -15,16 +15,20 @@ from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+from pydantic import SecretStr
 
 from batchform.adapters.destinations import make_destination
 from batchform.adapters.sources import connect
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery, Destination
 from batchform.spec.model import DatabaseDestination, FileDestination
+from batchform.spec.model_sql import Database, SqlDestination
 
 FILES = ["jsonl", "csv", "parquet"]
 TABLES = ["sqlite", "duckdb"]
-KINDS = FILES + TABLES
+SQL = ["sql", "postgres"]  # through SQLAlchemy: a SQLite file, and a schema of a real server
+ON_DISK = [*FILES, *TABLES, "sql"]
+KINDS = [*ON_DISK, "postgres"]
 Row = tuple[Any, ...]
 ROWS: list[Row] = [("a|b", 1, '{"x":[1,null]}', None, 0.5, True), ("c", 2, None, "", -1.0, False)]
 
@@ -32,17 +36,26 @@ ROWS: list[Row] = [("a|b", 1, '{"x":[1,null]}', None, 0.5, True), ("c", 2, None,
 class Place:
     """A project folder with one destination of a kind."""
 
-    def __init__(self, root: Path, kind: str) -> None:
+    def __init__(self, root: Path, kind: str, *, schema: str = "", url: str = "sqlite:///out/answers.db") -> None:
+        """schema, url: of a database that is no file."""
         self.root = root
         self.kind = kind
-        suffix = {"sqlite": "db"}.get(kind, kind)
+        self.url = url
+        suffix = {"sqlite": "db", "sql": "db"}.get(kind, kind)
         self.file = root / "out" / f"answers.{suffix}"
-        self.shown = f"out/answers.{suffix}"
+        self.table = f"{schema}.answers" if schema else "answers"
+        self.shown = f"table {self.table} of shop" if kind in SQL else f"out/answers.{suffix}"
+        self.owned = "_batchform_tables" if kind in SQL else "_batchform"
 
     def destination(self, *, folder: bool = False, path: str | None = None, spec: str = "triage") -> Destination:
+        made: Any
+        if self.kind in SQL:
+            made = SqlDestination(type="sql", database="shop", table=self.table)
+            databases = {"shop": Database(url=SecretStr(self.url))}
+            return make_destination(made, spec=spec, root=self.root, allow=(), databases=databases)
         shown = path or ("out/" if folder else self.shown)
         if self.kind in TABLES:
-            made: Any = DatabaseDestination(type=self.kind, path=shown, table="answers")  # type: ignore[arg-type]
+            made = DatabaseDestination(type=self.kind, path=shown, table="answers")  # type: ignore[arg-type]
         else:
             made = FileDestination(type=self.kind, path=shown)  # type: ignore[arg-type]
         return make_destination(made, spec=spec, root=self.root, allow=())
@@ -85,9 +98,11 @@ class Place:
                     return [tuple(row) for row in csv.reader(file)][1:]
             case "parquet":
                 return [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
-            case "sqlite":
+            case "sqlite" | "sql":
                 with closing(sqlite3.connect(path)) as db:
                     return db.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
+            case "postgres":
+                return execute(self, 'SELECT * FROM answers ORDER BY key COLLATE "C"')
         with duckdb.connect(str(path), read_only=True) as con:
             return [tuple(r.values()) for r in con.sql("SELECT * FROM answers").to_arrow_table().to_pylist()]
 
@@ -99,6 +114,9 @@ class Place:
 
     def identity(self) -> tuple[int, int, bytes]:
         """What changes when the destination is written."""
+        if self.kind == "postgres":
+            rows = execute(self, "SELECT ctid::text, xmin::text, answers::text FROM answers ORDER BY 1")
+            return len(rows), 0, repr(rows).encode()
         found = self.file.stat()
         return found.st_ino, found.st_mtime_ns, self.file.read_bytes()
 
@@ -112,13 +130,27 @@ def row(key: str, n: int = 0) -> Row:
 
 def execute(place: Place, *statements: str) -> list[Row]:
     """Run SQL in the destination's database as its owner would."""
-    opened: Any = sqlite3.connect(place.file) if place.kind == "sqlite" else duckdb.connect(str(place.file))
+    if place.kind == "postgres":
+        return _on_server(place, *statements)
+    opened: Any = sqlite3.connect(place.file) if place.kind != "duckdb" else duckdb.connect(str(place.file))
     with closing(opened) as db:
         found: list[Row] = []
         for statement in statements:
             found = db.execute(statement).fetchall()
-        if place.kind == "sqlite":
+        if place.kind != "duckdb":
             db.commit()
+    return found
+
+
+def _on_server(place: Place, *statements: str) -> list[Row]:
+    import psycopg
+
+    found: list[Row] = []
+    with closing(psycopg.connect(place.url.replace("+psycopg", ""), autocommit=True)) as db:
+        db.execute(f"SET search_path = {place.table.partition('.')[0]}")
+        for statement in statements:
+            done = db.execute(statement)
+            found = done.fetchall() if done.description else []
     return found
 
 
@@ -128,6 +160,8 @@ def _child() -> None:
     try:
         if sys.argv[3:] == ["check"]:
             destination = place.destination()
+            if place.kind in SQL:
+                destination.check()  # imports what the ordinary user may not read
             if os.geteuid() == 0:
                 os.setuid(65534)
             destination.check()

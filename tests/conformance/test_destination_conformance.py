@@ -9,13 +9,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from destination_kit import FILES, KINDS, ROWS, Place, execute, row
+from destination_kit import FILES, KINDS, ON_DISK, ROWS, SQL, TABLES, Place, execute, row
 
 from batchform.adapters.destinations.staging import SUFFIX
 from batchform.errors import DestinationError
@@ -25,8 +25,18 @@ KIT = str(Path(__file__).with_name("destination_kit.py"))
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    yield Place(tmp_path, request.param)
+def place(request: pytest.FixtureRequest, make_place: Callable[[str], Place]) -> Place:
+    return make_place(request.param)
+
+
+@pytest.fixture(params=ON_DISK)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(tmp_path, request.param)
+
+
+@pytest.fixture(params=FILES + TABLES)
+def by_path(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(tmp_path, request.param)
 
 
 @pytest.fixture(params=FILES)
@@ -61,7 +71,9 @@ def test_first_delivery_makes_folders_and_reads_back(place: Place) -> None:
         "parquet": [("a|b", 1, '{"x":[1,null]}', None, 0.5, True, at), ("c", 2, None, "", -1.0, False, at)],
         "sqlite": [("a|b", 1, '{"x":[1,null]}', None, 0.5, 1, stamp), ("c", 2, None, "", -1.0, 0, stamp)],
         "duckdb": [("a|b", 1, '{"x":[1,null]}', None, 0.5, True, at), ("c", 2, None, "", -1.0, False, at)],
+        "postgres": [("a|b", 1, {"x": [1, None]}, None, 0.5, True, at), ("c", 2, None, "", -1.0, False, at)],
     }
+    expected["sql"] = expected["sqlite"]
     assert place.read() == expected[place.kind]
 
 
@@ -92,6 +104,12 @@ def test_a_changed_mapping_changes_the_columns(place: Place) -> None:
     place.deliver(ROWS)
     place.deliver(ROWS, columns="""key, n AS "a ""b"", c", note""")
     assert place.keys() == ["a|b", "c"]
+    if place.kind in SQL:  # columns are added, never removed
+        columns = "key", "n", "doc", "note", "score", "ok", "at", 'a "b", c'
+        assert [dict(zip(columns, found, strict=True)) for found in place.read()] == [
+            {**dict.fromkeys(columns), "key": key, 'a "b", c': n, "note": note} for key, n, _, note, *_ in ROWS
+        ]
+        return
     assert len(place.read()[0]) == 3
     if place.kind == "csv":
         assert place.file.read_text().splitlines()[0] == 'key,"a ""b"", c",note'
@@ -126,23 +144,23 @@ def test_text_survives_as_it_is(place: Place) -> None:
     assert [r[3] for r in place.read()] == [r[3] for r in rows]
 
 
-def test_leftovers_of_a_killed_delivery_are_cleaned(place: Place) -> None:
-    place.deliver([row("a")])
-    stale = place.file.with_name(f".{place.file.name}.dead{SUFFIX}")
+def test_leftovers_of_a_killed_delivery_are_cleaned(by_path: Place) -> None:
+    by_path.deliver([row("a")])
+    stale = by_path.file.with_name(f".{by_path.file.name}.dead{SUFFIX}")
     stale.write_bytes(b"half")
-    other = place.file.with_name(f".other.{SUFFIX}")
+    other = by_path.file.with_name(f".other.{SUFFIX}")
     other.write_bytes(b"not ours")
-    place.deliver([row("b")])
-    assert place.keys() == ["b"]
+    by_path.deliver([row("b")])
+    assert by_path.keys() == ["b"]
     assert not stale.exists() and other.exists()
 
 
-def test_a_delivery_at_work_is_not_cleaned_away(place: Place) -> None:
-    place.deliver([row("a")])
-    busy = place.file.with_name(f".{place.file.name}.beef{SUFFIX}")
+def test_a_delivery_at_work_is_not_cleaned_away(by_path: Place) -> None:
+    by_path.deliver([row("a")])
+    busy = by_path.file.with_name(f".{by_path.file.name}.beef{SUFFIX}")
     with busy.open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        place.deliver([row("b")])
+        by_path.deliver([row("b")])
         assert busy.exists()
 
 
@@ -155,65 +173,65 @@ def test_a_failing_query_leaves_the_old_content(place: Place) -> None:
     assert place.leftovers() == []
 
 
-def test_a_failing_first_delivery_leaves_nothing(place: Place) -> None:
+def test_a_failing_first_delivery_leaves_nothing(disk: Place) -> None:
     with pytest.raises(DestinationError, match="boom"):
-        place.deliver([row("b")], columns="CASE WHEN key = 'b' THEN error('boom') ELSE key END AS key")
-    assert not place.file.exists() and place.leftovers() == []
+        disk.deliver([row("b")], columns="CASE WHEN key = 'b' THEN error('boom') ELSE key END AS key")
+    assert not disk.file.exists() and disk.leftovers() == []
 
 
-def test_a_folder_in_the_way(place: Place) -> None:
-    place.file.mkdir(parents=True)
+def test_a_folder_in_the_way(disk: Place) -> None:
+    disk.file.mkdir(parents=True)
     with pytest.raises(DestinationError, match="is a folder"):
-        place.destination().check()
+        disk.destination().check()
     with pytest.raises(DestinationError, match="is a folder"):
-        place.deliver(ROWS)
+        disk.deliver(ROWS)
 
 
-def test_a_file_in_the_way(place: Place) -> None:
-    (place.root / "out").write_text("not a folder")
-    for act in (place.destination().check, lambda: place.deliver(ROWS)):
+def test_a_file_in_the_way(disk: Place) -> None:
+    (disk.root / "out").write_text("not a folder")
+    for act in (disk.destination().check, lambda: disk.deliver(ROWS)):
         with pytest.raises(DestinationError, match="is a file, not a folder"):
             act()
-    assert (place.root / "out").read_text() == "not a folder"
+    assert (disk.root / "out").read_text() == "not a folder"
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/answers", "gs://bucket/x", " ", "a\0b"])
-def test_paths_outside_the_project_are_refused(place: Place, path: str) -> None:
+def test_paths_outside_the_project_are_refused(by_path: Place, path: str) -> None:
     with pytest.raises(DestinationError, match=r"outside the project|not a local path|names no file"):
-        place.destination(path=path)
+        by_path.destination(path=path)
 
 
-def test_a_link_that_leads_out_is_refused(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (place.root / "out").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+def test_a_link_that_leads_out_is_refused(by_path: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (by_path.root / "out").symlink_to(tmp_path_factory.mktemp("elsewhere"))
     with pytest.raises(DestinationError, match="outside the project"):
-        place.destination()
+        by_path.destination()
 
 
 @pytest.mark.parametrize("note", ["random", "repeated"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_full_disk_leaves_the_old_content(place: Place, note: str, first: bool) -> None:
+def test_a_full_disk_leaves_the_old_content(disk: Place, note: str, first: bool) -> None:
     """In a process of its own, which may not write files of more than 64 KB. Repeated text compresses well: the disk is
     then full only when the table itself is written."""
     if not first:
-        place.deliver([row("a")])
+        disk.deliver([row("a")])
     rows = [(f"k{n}", n, "{}", os.urandom(400).hex() if note == "random" else "x" * 800, 0.0, True) for n in range(500)]
     done = subprocess.run(
-        [sys.executable, KIT, str(place.root), place.kind], input=json.dumps(rows), text=True, capture_output=True
+        [sys.executable, KIT, str(disk.root), disk.kind], input=json.dumps(rows), text=True, capture_output=True
     )
-    if place.kind == "parquet" and note == "repeated":
+    if disk.kind == "parquet" and note == "repeated":
         assert done.stdout == ""  # it fits
         return
     assert (done.stdout.strip(), done.stderr) == ("refused", "")
-    assert place.file.exists() != first
+    assert disk.file.exists() != first
     if not first:
-        assert place.keys() == ["a"]
-    log = [] if first else [f"{place.file.name}.wal"]  # DuckDB's own: its next writer takes it up
-    assert set(place.leftovers()) <= set(log)
+        assert disk.keys() == ["a"]
+    log = [] if first else [f"{disk.file.name}.wal"]  # DuckDB's own: its next writer takes it up
+    assert set(disk.leftovers()) <= set(log)
 
 
 def test_an_unwritable_folder_is_refused_before_anything_is_written() -> None:
     """In a process of an ordinary user, since root may write everywhere."""
-    for kind in KINDS:
+    for kind in ON_DISK:
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
             root.chmod(0o755)

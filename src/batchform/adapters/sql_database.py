@@ -160,7 +160,9 @@ class SqlDatabase:
     def _url(self) -> URL:
         try:
             from sqlalchemy import make_url
-        except ImportError:
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
             raise self._refused("SQLAlchemy is not installed", "pip install 'batchform[sql]'") from None
         try:
             url = make_url(self._written.get_secret_value().strip())
@@ -225,8 +227,20 @@ class SqlDatabase:
 
 def quoted(con: Connection, name: str) -> str:
     """A name as the database's SQL. Statements run without parameters: a percent sign stands for itself."""
-    made = str(con.dialect.identifier_preparer.quote(name))
-    return made if "%%" in name else made.replace("%%", "%")
+    quote_name = con.dialect.identifier_preparer.quote
+    doubles = "%%" in quote_name("%")
+    return str(quote_name(name)).replace("%%", "%") if doubles else str(quote_name(name))
+
+
+def column_names(con: Connection, table: str, schema: str | None) -> list[str]:
+    """Names of a table's or view's columns, in order; raises SQLAlchemy's NoSuchTableError."""
+    import warnings
+
+    from sqlalchemy import inspect
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of types that SQLAlchemy does not know: only names are asked for
+        return [str(column["name"]) for column in inspect(con).get_columns(table, schema)]
 
 
 def _own_transactions(engine: Engine, begin: str) -> None:

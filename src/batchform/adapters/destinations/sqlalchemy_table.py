@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from batchform.adapters.destinations.sqlalchemy_columns import TableColumn, table_columns
 from batchform.adapters.destinations.staging import check_folder, column_types, refusing, write_rows
-from batchform.adapters.sql_database import LOCK_SECONDS, SqlDatabase, quoted
+from batchform.adapters.sql_database import LOCK_SECONDS, SqlDatabase, column_names, quoted
 from batchform.canon import digest_of, file_digest
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery
@@ -135,7 +135,7 @@ class SqlTable:
         if delivery.full:
             self._replace(db, con, table, columns, file)
         else:
-            self._fill(db, con, _upserts(db, table, key), columns, file)
+            self._fill(db, con, upserts(db.dialect.name, table, key), columns, file)
             if self._count(db, table) != expected:  # another table than the ledger knows: restored, or edited
                 write_rows(con, delivery.relation, file, format="parquet")
                 self._replace(db, con, table, columns, file)
@@ -187,7 +187,6 @@ class SqlTable:
         self, db: Connection, table: Table, columns: Sequence[TableColumn], key: Sequence[str], owner: _Owner | None
     ) -> None:
         """Make the table, or add what columns it lacks. Raises DestinationError when that is not enough."""
-        from sqlalchemy import inspect
 
         if owner is None:
             table.create(db)
@@ -196,7 +195,7 @@ class SqlTable:
             raise DestinationError(
                 f"{self._shown} has the key {', '.join(owner.key)}, and answers now have {', '.join(key)}.", hint=_ANEW
             )
-        there = {str(c["name"]).casefold() for c in inspect(db).get_columns(self._name, self._schema)}
+        there = {name.casefold() for name in column_names(db, self._name, self._schema)}
         known = {name.casefold(): kind for name, kind in owner.columns.items()}
         for column in columns:
             kind = column.kind.compile(dialect=db.dialect)
@@ -234,11 +233,8 @@ class SqlTable:
 
     def _refuse_foreign(self, db: Connection) -> None:
         """Raise DestinationError unless the table is this spec's or not there."""
-        from sqlalchemy import inspect
-
-        inspector = inspect(db)
         if self._has(db, OWNED):
-            there = {str(column["name"]).lower() for column in inspector.get_columns(OWNED, self._schema)}
+            there = {name.lower() for name in column_names(db, OWNED, self._schema)}
             if there != set(_OWNED_COLUMNS):
                 raise DestinationError(
                     f"{self._shown}: the database has a table {OWNED} that batchform did not make.", hint=_ELSEWHERE
@@ -325,19 +321,19 @@ class SqlTable:
         db.execute(owned.insert(), dict(zip(_OWNED_COLUMNS, values, strict=True)))
 
 
-def _upserts(db: Connection, table: Table, key: Sequence[str]) -> list[Any]:
-    """Statements that lay rows over those of the same key; of two, both take all values."""
+def upserts(database: str, table: Table, key: Sequence[str]) -> list[Any]:
+    """Statements that lay rows over those of the same key; of two, both take all values. database: its dialect."""
     from sqlalchemy import bindparam
     from sqlalchemy.dialects import mysql, postgresql, sqlite
 
     keys = [column for column in table.columns if column.name in key]
     rest = [column for column in table.columns if column.name not in key]
-    if db.dialect.name in ("postgresql", "sqlite"):
-        insert: Any = (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
+    if database in ("postgresql", "sqlite"):
+        insert: Any = (postgresql if database == "postgresql" else sqlite).insert(table)
         if not rest:
             return [insert.on_conflict_do_nothing(index_elements=keys)]
         return [insert.on_conflict_do_update(index_elements=keys, set_={c: insert.excluded[c.key] for c in rest})]
-    if db.dialect.name in ("mysql", "mariadb"):
+    if database in ("mysql", "mariadb"):
         insert = mysql.insert(table)
         return [insert.on_duplicate_key_update({c.key: insert.inserted[c.key] for c in rest or keys})]
     same = [column == bindparam(column.key, type_=column.type) for column in keys]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, write_batches
 from batchform.adapters.sources.sqlalchemy_text import check_query, check_where
 from batchform.adapters.sources.sqlalchemy_types import Column, Seen, is_builtin, postgres_column
-from batchform.adapters.sql_database import SqlDatabase, quoted
+from batchform.adapters.sql_database import SqlDatabase, column_names, quoted
 from batchform.canon import file_digest
 from batchform.errors import SourceError
 from batchform.ports import Relation
@@ -101,7 +101,7 @@ class SqlSourceRows:
 
         name, schema = self._name(db)
         inspector = inspect(db)
-        names = [str(column["name"]) for column in inspector.get_columns(name, schema)]
+        names = column_names(db, name, schema)
         table = ".".join(quoted(db, part) for part in (schema, name) if part)
         if self._needed is not None and set(self._needed) <= set(names):
             chosen = [n for n in names if n in self._needed] or names[:1]

@@ -1,0 +1,35 @@
+"""Places in a real PostgreSQL: one database for all tests, a schema for each."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from destination_kit import Place
+
+from postgres_kit import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as name:
+        yield name
+
+
+@pytest.fixture
+def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
+    """A place of a kind; the server is started only for those that need it."""
+
+    def make(kind: str) -> Place:
+        if kind != "postgres":
+            return Place(tmp_path, kind)
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database, schema = request.getfixturevalue("postgres_database"), f"s_{secrets.token_hex(6)}"
+        with server.connect(database) as db:
+            db.execute(f"CREATE SCHEMA {schema}")
+        db.close()
+        return Place(tmp_path, kind, schema=schema, url=server.url(database))
+
+    return make
