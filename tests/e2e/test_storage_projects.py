@@ -183,8 +183,8 @@ def test_nobody_listens(remote: Workspace, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 READING = (
-    *(["plan"], ["plan", "--json"], ["status"], ["explain", "triage", "T-1"], ["results", "triage"], ["jobs", "list"]),
-    *(["ledger", "list"], ["ledger", "verify"], ["ledger", "verify", "--deep"], ["ledger", "export", "exported"]),
+    *(["plan"], ["status"], ["explain", "triage", "T-1"], ["results", "triage"], ["jobs", "list"]),
+    *(["ledger", "list"], ["ledger", "verify", "--deep"], ["ledger", "export", "exported"]),
 )
 
 
@@ -199,25 +199,22 @@ def test_commands_that_only_read_ask_for_nothing_else(remote: Workspace, calls: 
         assert not [c for c in calls if re.fullmatch(r"GET /storage/v1/b/[^/]+", c.partition("?")[0])], command
 
 
-@pytest.mark.parametrize("way", ["there", "back"])
-def test_a_ledger_moves_by_copying_its_files(applied: Workspace, bucket: Bucket, way: str) -> None:
+def test_a_ledger_moves_there_and_back_by_copying_its_files(applied: Workspace, bucket: Bucket) -> None:
     folder = applied.root / ".batchform"
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith((".lock", ".tmp/", "tmp-", "cache/", "emulator/")):
             bucket.put(f"ledger/{name}", path.read_bytes())
     applied.project(ledger=bucket.uri("ledger"))
-    assert applied.actions() == {"keep": 6}
     applied.rows([applied.row(n) for n in range(1, 8)])
+    assert applied.actions() == {"keep": 6, "run": 1}
     applied.apply()
-    if way == "back":
-        for name in bucket.names("ledger/"):
-            target = applied.root / "moved" / name.removeprefix("ledger/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(bucket.get(name))
-        applied.project(ledger="moved")
+    for name in bucket.names("ledger/"):
+        target = applied.root / "moved" / name.removeprefix("ledger/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(bucket.get(name))
+    applied.project(ledger="moved")
     assert applied.actions() == {"keep": 7}
-    assert applied.ok("ledger", "verify", "--json").json["ok"]
     assert len(applied.billed()) == 7
 
 
