@@ -80,6 +80,9 @@ check: lint test  ## all that a pull request must pass
 bench: $(VENV)/.installed-dev  ## start-up, first plan and no-op plan of a million rows, beside their baselines
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+bench-bigquery: $(VENV)/.installed-dev  ## first plan of 100,000 and 1,000,000 rows of the emulator's BigQuery (long)
+	@$(BIN)/python benchmarks/bigquery.py $(ARGS)
+
 bench-memory: $(VENV)/.installed-dev  ## peak memory of apply and collect at 100,000 and 1,000,000 rows (long)
 	@$(BIN)/python benchmarks/memory.py $(ARGS)
 
@@ -110,4 +113,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status
