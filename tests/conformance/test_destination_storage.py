@@ -113,6 +113,34 @@ def test_another_writer_is_noticed_and_not_written_over(far: Far, first: bool) -
     assert far.bucket.get(far.name) == b"theirs"
 
 
+class Reader(StorageClient):
+    """Credentials that may read and nothing else; `sees` says whether an object tells so too."""
+
+    def __init__(self, *, sees: bool) -> None:
+        super().__init__(GoogleCloud(), pause=0.001)
+        self._sees = sees
+
+    def allowed(self, bucket: str, *permissions: str) -> set[str]:  # noqa: ARG002
+        return set()
+
+    def allowed_at(self, at: Address, *permissions: str) -> set[str] | None:  # noqa: ARG002
+        return set() if self._sees else None
+
+
+def test_rights_that_are_surely_missing_are_told_before_anything_is_sent(far: Far) -> None:
+    reader, unsure = Reader(sees=True), Reader(sees=False)
+    for folder in (False, True):
+        far.destination(folder=folder, client=reader).check()  # perhaps rights on that part of the bucket alone
+    far.bucket.put(far.name, b"")
+    for folder in (False, True):
+        far.destination(folder=folder, client=unsure).check()
+        with pytest.raises(DestinationError, match=r"lack storage\.objects\.create, storage\.objects\.delete") as caught:
+            far.destination(folder=folder, client=reader).check()
+        assert f"add-iam-policy-binding {far.bucket.uri().rstrip('/')} " in caught.value.hint
+    reader.close()
+    unsure.close()
+
+
 def test_parts_add_up_and_a_full_delivery_replaces_them(far: Far) -> None:
     far.bucket.put("out/notes.txt", b"ours")
     far.bucket.put("out/part-other-00000000.aaaa.1.csv", b"of another spec")
