@@ -5,13 +5,10 @@ PostgreSQL refuses to run as root: then it runs as `nobody`, on binaries that th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 OWNER, PASSWORD = "app", "s3cr3t/p@ss"
+_WATCHED = '"$@" & server=$!; read -r _; kill -INT $server; wait $server'
 _QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB", "max_connections=20")
 
 
@@ -106,36 +104,25 @@ def _run(command: list[Any], folder: Path, user: str | None) -> None:
 @contextmanager
 def _running(binaries: Path, data: Path, folder: Path, user: str | None) -> Iterator[None]:
     settings = [word for setting in _QUICK for word in ("-c", setting)]
-    command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *settings]
+    server = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *settings]
     log = folder / "log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            command, user=user, cwd=folder, stdin=subprocess.DEVNULL, stderr=out, preexec_fn=_die_with_parent
-        ) as server,
-    ):
-        try:
-            _wait(server, folder, log)
+    with log.open("wb") as out:
+        # The shell ends the server when its input ends: a killed test run leaves none behind.
+        command = ["sh", "-c", _WATCHED, "sh", *server]
+        with subprocess.Popen(command, user=user, cwd=folder, stdin=subprocess.PIPE, stderr=out) as shell:
+            _wait(shell, folder, log)
             yield
-        finally:
-            server.send_signal(signal.SIGINT)
 
 
-def _die_with_parent() -> None:
-    """A killed test run leaves no server behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
-
-
-def _wait(server: subprocess.Popen[bytes], folder: Path, log: Path) -> None:
+def _wait(shell: subprocess.Popen[bytes], folder: Path, log: Path) -> None:
     """Until connections are taken: the last line of the lock file then says so."""
     lock = folder / "data" / "postmaster.pid"
     for _ in range(600):
-        assert server.poll() is None, log.read_text()
+        assert "FATAL" not in log.read_text(), log.read_text()
         if lock.exists() and lock.read_text().endswith(("ready   \n", "ready\n")):
             return
         try:
-            server.wait(0.05)
+            shell.wait(0.05)
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError(log.read_text())
