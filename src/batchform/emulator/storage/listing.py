@@ -121,8 +121,10 @@ def _token(cursor: tuple[str, int]) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode()
 
 
-def start_after(name: str) -> str:
-    """The token of a page that begins behind a name."""
+def start_after(name: str, folded: str = "") -> str:
+    """The token of a page that begins behind a name; folded: a delimiter: behind all of a prefix that ends in it."""
+    if folded and name.endswith(folded):
+        return _token((_after(name) or name, _BEFORE_ALL))
     return _token((name, _AFTER_ALL))
 
 

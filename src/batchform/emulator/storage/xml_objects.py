@@ -149,7 +149,7 @@ def list_(call: Call) -> Response:
         prefix=asked.get("prefix", ""),
         delimiter=asked.get("delimiter", ""),
         limit=limit,
-        token=token or (listing.start_after(after) if after else ""),
+        token=token or (listing.start_after(after, "" if second else asked.get("delimiter", "")) if after else ""),
     )
     page = listing.page(objects_of(call), call.args["bucket"], query)
     encoded = asked.get("encoding-type") == "url"
