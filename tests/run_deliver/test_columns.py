@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from batchform.rows.keyed import _columns_key
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import _response_sql, key_column_text, key_types
-from batchform.run.ordered import write_ordered
+from batchform.run.ordered import cuts_of, write_ordered
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8) | st.text(
     "|\\a\n", max_size=6
@@ -102,14 +104,30 @@ def test_every_place_in_an_answer_can_be_reached(answer: dict[str, Any]) -> None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
-@given(ranks=st.sets(st.integers(0, 4999), max_size=300), file_bytes=st.sampled_from([0, 2000, 1 << 20]))
-def test_rows_dealt_by_rank_come_out_in_order(tmp_path: Path, ranks: set[int], file_bytes: int) -> None:
-    shuffled = sorted(ranks, key=lambda r: (r * 7919) % 5003)
+@given(
+    keys=st.one_of(
+        st.sets(st.integers(0, 4999), max_size=300), st.sets(st.text(st.characters(codec="utf-8")), max_size=300)
+    ),
+    sampled=st.integers(1, 40),
+    rows=st.sampled_from([0, 100_000, 10**9]),
+    file_bytes=st.sampled_from([0, 2000, 1 << 20]),
+)
+def test_rows_dealt_by_key_come_out_in_order(
+    tmp_path: Path, keys: set[int] | set[str], sampled: int, rows: int, file_bytes: int
+) -> None:
+    """Whatever sample the cuts come from, and however the rows come: here from two readers."""
+    shuffled = sorted(keys, key=lambda k: hashlib.md5(str(k).encode()).digest())
+    kind = pa.int64() if all(isinstance(k, int) for k in keys) else pa.string()
+    table = pa.table({"key": pa.array(shuffled, kind), "text": [f"row {k}" for k in shuffled]})
+    half = len(shuffled) // 2
+    to = tmp_path / "o.parquet"
+    write_ordered(
+        [table.slice(0, half).to_reader(7), table.slice(half).to_reader(90)],
+        to,
+        cuts=cuts_of(shuffled[::sampled], rows=rows),
+        folder=tmp_path / "deal",
+        file_bytes=file_bytes,
+    )
     with duckdb.connect() as con:
-        con.execute("CREATE TABLE t (rank BIGINT, text VARCHAR)")
-        if shuffled:
-            con.executemany("INSERT INTO t VALUES (?, ?)", [(r, f"row {r}") for r in shuffled])
-        to = tmp_path / "o.parquet"
-        write_ordered(con, "SELECT * FROM t", to, ranks=5000, folder=tmp_path / "deal", file_bytes=file_bytes)
-        assert con.execute(f"SELECT * FROM '{to}'").fetchall() == [(r, f"row {r}") for r in sorted(ranks)]
+        assert con.execute(f"SELECT * FROM '{to}'").fetchall() == [(k, f"row {k}") for k in sorted(shuffled)]
     assert not (tmp_path / "deal").exists()

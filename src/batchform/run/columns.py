@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ANSWERS = "bf_answers"
-"""Temp view of the deliverable answers: key, key_hash, bf_rank (of the key), bf_serial (that brought it) and FIELDS."""
+"""Temp view of deliverable answers: key, key_hash, bf_serial (that brought it) and FIELDS."""
 
 PROVENANCE = ("plan", "request")
 """What Metadata needs of an answer beside FIELDS, as columns of ANSWERS with `bf_` in front: the digest of the plan
@@ -94,7 +94,7 @@ class Context(Struct, frozen=True):
 
 
 def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], context: Context) -> str:
-    """A SELECT of `bf_rank` and `bf_serial` in front of the output columns, in no order.
+    """A SELECT of `bf_key` and `bf_serial` in front of the output columns, in no order.
 
     Raises DestinationError for a source column that is not there, and for a Jinja column that fails, naming the key.
     """
@@ -107,7 +107,7 @@ def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], co
         spool = _render(con, rendered, context, source_columns, joins)
         joins += f"JOIN read_parquet({literal(str(spool))}) j ON CAST(j.key_hash AS UUID) = a.key_hash"
     selected = [f"{_sql(c.expression, context, rendered)} AS {identifier(c.name)}" for c in columns]
-    return f"SELECT a.bf_rank, a.bf_serial, {', '.join(selected)} FROM {ANSWERS} a {joins}"
+    return f"SELECT a.key AS bf_key, a.bf_serial, {', '.join(selected)} FROM {ANSWERS} a {joins}"
 
 
 def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColumn]) -> str:

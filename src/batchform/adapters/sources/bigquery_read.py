@@ -11,7 +11,7 @@ from batchform.adapters.bigquery_types import arrow_schema, from_arrow, from_res
 from batchform.adapters.sources.snapshot import temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text
 from batchform.errors import SourceError
-from batchform.run.ordered import write_ordered
+from batchform.run.ordered import BATCH_ROWS, cuts_of, write_ordered
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PAGE_ROWS: Final = 10_000
 """Rows that REST is asked for at once; the service ends a page at about 10 MB in any case."""
 SORTED_BY_DUCKDB: Final = 20_000
+_BETWEEN_CUTS: Final = 1_024
 _GROUP_BYTES: Final = 8 << 20
 _GROUP_ROWS: Final = 30_720
 _READ_SECONDS: Final = (
@@ -175,5 +176,6 @@ def in_order(
         f"row_number() OVER (ORDER BY {keys}{whole}) - 1 AS rank FROM {source}"
     )
     select = f"SELECT r.rank AS bf_rank, {names} FROM {source} s JOIN bf_source_ranks r ON r.number = s.file_row_number"
-    write_ordered(con, select, to, ranks=rows, folder=to.with_suffix(".dealt"))
+    cuts = cuts_of(range(0, rows, _BETWEEN_CUTS), rows=rows)
+    write_ordered([con.sql(select).to_arrow_reader(BATCH_ROWS)], to, cuts=cuts, folder=to.with_suffix(".dealt"))
     con.execute("DROP TABLE bf_source_ranks")
