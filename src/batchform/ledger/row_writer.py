@@ -88,7 +88,9 @@ class RowStateWriter:
         import pyarrow as pa
 
         if self._pending:
-            self._file.write_table(pa.Table.from_batches(self._pending, self._schema), row_group_size=ROW_GROUP)
+            # Not ROW_GROUP: the last batch reached beyond it, and would leave a tiny group of its own.
+            table = pa.Table.from_batches(self._pending, self._schema)
+            self._file.write_table(table, row_group_size=2 * ROW_GROUP)
             self._pending.clear()
             self._pending_rows = 0
 
