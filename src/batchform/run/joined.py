@@ -71,7 +71,8 @@ def join_answers(
     narrow = folder / "deliverable.parquet"
     con.execute(
         "COPY (SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, "
-        f"f.number AS file{', r.answer_fp' if provenance else ''} FROM {rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
+        f"f.number AS file{', r.answer_fp' if provenance else ''} "
+        f"FROM {rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
         "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone') "
         f"TO {literal(str(narrow))} (FORMAT parquet, ROW_GROUP_SIZE {ROW_GROUP})"
     )
