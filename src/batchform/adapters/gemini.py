@@ -83,6 +83,11 @@ class GeminiBackend:
         self._now = now
         self.fingerprint = canon.digest_of("backend", self._identity(config, configured))
 
+    @property
+    def endpoint(self) -> str:
+        """Where it is asked: scheme, host and path, without the version."""
+        return self._base_url
+
     def __repr__(self) -> str:
         return f"GeminiBackend({self._base_url}, realm={self.realm})"
 

@@ -13,11 +13,16 @@ KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 EMULATOR_KEY: Final = "emulator"
 
 
+def key_variables(config: GeminiConfig) -> tuple[str, ...]:
+    """Where a key is looked for, in this order."""
+    return (config.api_key_env,) if config.api_key_env else KEY_VARIABLES
+
+
 def find_api_key(config: GeminiConfig | EmulatorBackend, env: Mapping[str, str]) -> str:
     """The API key in the environment. Raises AuthError saying where it was looked for."""
     if isinstance(config, EmulatorBackend):
         return EMULATOR_KEY
-    variables = (config.api_key_env,) if config.api_key_env else KEY_VARIABLES
+    variables = key_variables(config)
     for variable in variables:
         key = env.get(variable, "").strip()
         if key and not (key.isascii() and key.isprintable()):

@@ -90,6 +90,16 @@ class VertexBackend:
         identity = {"kind": config.type, "cloud": "vertex", "endpoint": configured or ("embedded" if embedded else "")}
         self.fingerprint = canon.digest_of("backend", {**identity, "place": self.place})
 
+    @property
+    def endpoint(self) -> str:
+        """Where it is asked: scheme, host and path, without the version."""
+        return self._base_url
+
+    @property
+    def access(self) -> Access:
+        """How it is reached: credentials, and what stands in for Google."""
+        return self._access
+
     def __repr__(self) -> str:
         return f"VertexBackend({self._base_url}, {self.place}, realm={self.realm})"
 

@@ -54,6 +54,11 @@ class Access:
         here = bool(config.base_url and is_loopback(config.base_url)) and config.realm != "google"
         self._static = here and not self.settings.credentials
 
+    @property
+    def emulated(self) -> bool:
+        """Whether an emulator is asked, which takes any credentials and gets none that are real."""
+        return self._static
+
     @cached_property
     def credentials(self) -> Credentials | None:
         """What the client is given; None with an API key. Raises AuthError."""

@@ -24,6 +24,7 @@ _COMMANDS = {
     "rerun": "rows",
     "try": "rows",
     "ledger": "ledger",
+    "doctor": "doctor",
     "emulator": "emulator",
 }
 

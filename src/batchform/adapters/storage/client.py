@@ -147,6 +147,20 @@ class StorageClient:
             found = self._client.get_bucket(bucket, timeout=self._timeout, retry=self._retry())
         return str(found.location or "")
 
+    def owner(self, bucket: str) -> str:
+        """The number of the project whose bucket it is; "" where that is not said."""
+        with vendor_errors("read", Address(bucket, ""), self._settings):
+            found = self._client.get_bucket(bucket, timeout=self._timeout, retry=self._retry())
+        return str(found.project_number or "")
+
+    def roles(self, bucket: str, member: str) -> set[str]:
+        """The roles that a bucket's own policy gives to somebody, by its address with its kind in front."""
+        with vendor_errors("read", Address(bucket, ""), self._settings):
+            policy = self._client.bucket(bucket).get_iam_policy(
+                requested_policy_version=3, timeout=self._timeout, retry=self._retry()
+            )
+            return {str(b["role"]) for b in policy.bindings if member in b.get("members", ())}
+
     def allowed(self, bucket: str, *permissions: str) -> set[str]:
         """Those of the permissions that the credentials have on a bucket."""
         with vendor_errors("read", Address(bucket, ""), self._settings):
