@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,12 @@ from postgres_kit import PostgresServer, postgres_server
 
 if TYPE_CHECKING:
     from bucket_kit import Bucket
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """SIGINT interrupts, here and in what tests start, also where a shell has it ignored (`make test &`)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

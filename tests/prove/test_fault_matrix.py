@@ -31,12 +31,12 @@ SAMPLE = {
         Schedule(BASE["apply of files"], (fault("files.upload.bytes", nth=2, type="lost_upload"),)),
         Schedule(BASE["apply of files"], (fault("batches.create", nth=2, type="drop", when="after"),)),
         Schedule(BASE["sync of files"], (fault("files.download", nth=2, type="nonsense", body="html"),)),
+        Schedule(BASE["sync inline"], (fault("batches.get", times=4, type="rows_missing", rows=[1]),)),
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="drop", when="after"),)),
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="keys_missing", show="empty"),)),
     ],
     "0 0 0": [Schedule(BASE["sync of files"], (fault("files.delete", nth=3, type="drop", when="after"),))],
     "1 0 0": [Schedule(BASE["apply of files"], (fault("batches.create", nth=3, type="error", status=403),))],
-    "6 0 0": [Schedule(BASE["sync inline"], (fault("batches.get", times=4, type="rows_missing", rows=[1]),))],
     "8 8 8 0 0": [Schedule(ONE, (fault("batches.create", type="drop"), fault("batches.list", nth=2, type="hide")))],
 }
 """By the exit codes that a user sees: of the command, then of sync and apply as the messages say."""
