@@ -24,7 +24,7 @@ def _start_quickly() -> None:
     """Leave out what a process of our own need not do. Not in `run`: it may be called in somebody else's process."""
     import gc
 
-    gc.set_threshold(50_000)  # imports make many objects that stay; looking through them again finds nothing
+    gc.set_threshold(250_000)  # imports make many objects that stay; looking through them again finds nothing
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks for them in every installed package
 
 

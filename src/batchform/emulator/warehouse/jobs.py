@@ -200,9 +200,10 @@ class Jobs:
                 self._threads.pop(number, None)
 
     def _finish(self, job: Job, outcome: Outcome) -> Step:
-        row = (self._warehouse.now(), msgspec.json.encode(outcome).decode(), job.number, self._owner)
+        text = msgspec.json.encode(outcome).decode()
 
         def step(db: sqlite3.Connection) -> None:
+            row = (self._warehouse.now(), text, job.number, self._owner)  # not before what it has changed
             sql = "UPDATE jobs SET state = 'DONE', ended = ?, outcome = ?"
             if not db.execute(f"{sql} {_STILL_MINE}", row).rowcount:
                 raise Superseded
