@@ -115,6 +115,8 @@ def test_rows_that_were_sent_again_keep_their_new_job(w: World) -> None:
     row = w.rows(ctx)["a"]
     assert (row["status"], row["tag"], row["answer_tag"]) == ("answered", tag_of(again), tag_of(again))
     assert "were sent again since" in w.log.notes and w.charged() == 2
+    answers = ctx.ledger.blob(record.answers or "")
+    assert w.query(f"SELECT request_fp FROM '{answers}'") == [(row["request_fp"],)]
 
 
 def test_an_intent_given_up_is_looked_for_without_another_reason(w: World) -> None:

@@ -110,9 +110,10 @@ def answers(
                 con.execute(
                     f"INSERT INTO {name} VALUES (?, CAST(? AS UUID), ?)", [key, key_hash(key).hex(), key.encode()]
                 )
+        moved = "(SELECT key_hash FROM known ANTI JOIN asked USING (key_hash))"
         made = write_answers(
             con, readings, tmp_path / "answers.parquet", tag="t", parse_digest="sha256:p",
-            requests="asked", known="known", parsed=met,
+            requests="asked", known="known", moved=moved, parsed=met,
         )  # fmt: skip
         found = con.execute(
             f"SELECT k.key, class, text, line, a.request_fp FROM '{made.path}' a LEFT JOIN known k USING (key_hash)"

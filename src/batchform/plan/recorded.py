@@ -103,7 +103,11 @@ def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str |
     if not names:
         return None
     files = ", ".join(literal(str(ledger.blob(name))) for name in names)
-    return f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]))"
+    # Answers that an earlier version kept of rows that had moved on name no request.
+    return (
+        f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]) "
+        "WHERE request_fp IS NOT NULL)"
+    )
 
 
 def _answers(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:

@@ -48,12 +48,13 @@ def write_answers(
     parse_digest: str,
     requests: str,
     known: str,
+    moved: str,
     parsed: Parsed,
 ) -> Answers:
     """Write the answers of a job: of several lines for a key the first that answered, else the first.
 
-    requests: FROM-able (key_hash, request_fp) of the rows that the job answers; known: FROM-able key_hash of all rows
-    of the spec.
+    requests: FROM-able (key_hash, request_fp) of what the job carried; known: FROM-able key_hash of all rows of the
+    spec; moved: FROM-able key_hash of those that were sent again in another job.
     """
     lines = _parquet(readings)
     con.execute(
@@ -77,25 +78,26 @@ def write_answers(
         "LEFT JOIN bf_requests r ON a.key_hash = r.key_hash) "
         f"TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
     )
-    anomalies = _anomalies(con, known, parsed)
+    anomalies = _anomalies(con, known, moved, parsed)
     con.execute("DROP TABLE bf_picked; DROP TABLE bf_requests")
     return Answers(to, parse_digest, anomalies)
 
 
-def _anomalies(con: DuckDBPyConnection, known: str, parsed: Parsed) -> dict[str, int]:
+def _anomalies(con: DuckDBPyConnection, known: str, moved: str, parsed: Parsed) -> dict[str, int]:
     repeated, conflicting = con.execute(
         "SELECT coalesce(sum(lines - 1), 0), count(*) FILTER (conflicting) FROM bf_picked"
     ).fetchall()[0]
-    elsewhere = con.execute(
-        "SELECT count(*) FILTER (k.key_hash IS NULL), count(*) FILTER (k.key_hash IS NOT NULL) "
-        "FROM (SELECT key_hash FROM bf_picked ANTI JOIN bf_requests USING (key_hash)) p "
-        f"LEFT JOIN (SELECT key_hash FROM {known}) k USING (key_hash)"
+    strangers, again = con.execute(
+        "SELECT count(*) FILTER (r.key_hash IS NULL AND k.key_hash IS NULL), count(*) FILTER (m.key_hash IS NOT NULL) "
+        "FROM bf_picked p LEFT JOIN bf_requests r ON p.key_hash = r.key_hash "
+        f"LEFT JOIN (SELECT key_hash FROM {known}) k ON p.key_hash = k.key_hash "
+        f"LEFT JOIN (SELECT key_hash FROM {moved}) m ON p.key_hash = m.key_hash"
     ).fetchall()[0]
     return {
         "duplicate": int(repeated),
         "conflicting": int(conflicting),
-        "unknown_key": int(elsewhere[0]) + parsed.strays,
-        "moved": int(elsewhere[1]),
+        "unknown_key": int(strangers) + parsed.strays,
+        "moved": int(again),
         "unreadable": parsed.unreadable,
     }
 

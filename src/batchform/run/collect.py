@@ -25,8 +25,8 @@ from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
 from batchform.run.context import RESULTS_NOT_FOUND, RunContext, commit_decided, described, missing_for_long, state_seen
 from batchform.run.fetch import fetch
-from batchform.run.inputs import sent_lines
-from batchform.run.row_states import WAITING, write_states
+from batchform.run.inputs import sent_lines, sent_requests
+from batchform.run.row_states import WAITING, sent_again, write_states
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -198,12 +198,25 @@ def _join(
         scratch / "answers.parquet",
         tag=tag,
         parse_digest=parse_digest,
-        requests=f"(SELECT key_hash, request_fp FROM {ctx.ledger.tag_rows(con, spec, tag)} r WHERE {WAITING})",
+        requests=_carried(ctx, con, record, scratch),
         known=ctx.ledger.rows_relation(con, spec),
+        moved=sent_again(con, ctx.ledger, spec, tag),
         parsed=parsed,
     )
     ctx.ledger.put_blob(answers_name(tag, parse_digest), answers.path)
     return answers
+
+
+def _carried(ctx: RunContext, con: DuckDBPyConnection, record: JobRecord, scratch: Path) -> str:
+    """FROM-able (key_hash, request_fp) of what a job carried. Rows that wait for it say so; where some moved on, so
+    does the archived input: a late answer was paid for, and is found again by its request."""
+    rows = ctx.ledger.tag_rows(con, record.intent.spec, record.tag)
+    waiting = f"(SELECT key_hash, request_fp FROM {rows} r WHERE {WAITING})"
+    count = int(con.execute(f"SELECT count(*) FROM {waiting}").fetchall()[0][0])
+    if count >= record.intent.requests or (sent := sent_requests(ctx.ledger, record.intent, scratch)) is None:
+        return waiting
+    others = f"SELECT key_hash, request_fp FROM read_parquet({literal(str(sent))}) ANTI JOIN {waiting} USING (key_hash)"
+    return f"(SELECT * FROM {waiting} UNION ALL {others})"
 
 
 def _row_states(

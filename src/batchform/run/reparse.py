@@ -17,7 +17,7 @@ from batchform.run.collect import answered_values
 from batchform.run.context import RunContext, commit_decided
 from batchform.run.inputs import sent_lines, sent_requests
 from batchform.run.parse import parse_file, parser_for
-from batchform.run.row_states import write_states
+from batchform.run.row_states import sent_again, write_states
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
     known = ctx.ledger.rows_relation(con, spec.name)
     write_answers(
         con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag, folder),
-        known=known, parsed=parsed,
+        known=known, moved=sent_again(con, ctx.ledger, spec.name, tag), parsed=parsed,
     )  # fmt: skip
     ctx.ledger.put_blob(name, to)
     readings.unlink()

@@ -65,6 +65,14 @@ def take_up(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, at:
     return RowsFile(spec, to, count)
 
 
+def sent_again(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str) -> str:
+    """FROM-able key_hash of the rows that another job than that of this tag has, or had. Not of those that are queued:
+    the tag of a queued row is of a job that it was given back from."""
+    return (
+        f"(SELECT key_hash FROM {ledger.rows_relation(con, spec)} WHERE tag <> {literal(tag)} AND status <> 'pending')"
+    )
+
+
 def waiting_rows(ctx: RunContext, spec: str, tag: str) -> int:
     """How many rows wait for the job of this tag."""
     with closing(ctx.connect()) as con:

@@ -1,0 +1,98 @@
+"""Jobs that were given up on under another key, and come back: from the command line to the bill and the next plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from fault_world import POLL, SETTLE, World
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("given-up")) as world:
+        yield world
+
+
+@pytest.fixture
+def world(shared: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A job of two rows at work under the key "first"; then the key "second" is used, and the job is given up."""
+    shared.reset(shards=1)
+    path = shared.project / "batchform.yaml"
+    backend = {"type": "gemini", "base_url": shared.server.url, "settle": SETTLE, "poll": POLL, "max_rows_per_job": 2}
+    project = yaml.safe_load(path.read_text(encoding="utf-8")) | {"backends": {"local": backend}}
+    path.write_text(yaml.safe_dump(project), encoding="utf-8")
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    [tag] = told(shared, "apply", "--yes", "--detach", "--json")["created"]
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    done = shared.run(("jobs", "abandon", tag, "--yes"))
+    assert done.code == 0, done
+    return shared
+
+
+def told(world: World, *command: str, code: int = 0) -> dict[str, Any]:
+    ran = world.run(command)
+    assert ran.code == code, (ran.code, ran.out, ran.err)
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def actions(world: World) -> dict[str, int]:
+    plan = told(world, "plan", "--json")
+    return {name: count for name, count in plan["specs"][0]["actions"].items() if count}
+
+
+def titles(world: World, *rows: str) -> None:
+    lines = "".join(f"T{n},{title}\n" for n, title in enumerate(rows, start=1))
+    (world.project / "data/tickets.csv").write_text("id,title\n" + lines, encoding="utf-8")
+
+
+def both_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are sent again under the second key; then the first key is back, and the first answers come late."""
+    told(world, "apply", "--yes", "--detach", "--json")
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.pass_time(SETTLE)
+    world.run(("sync",))
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    told(world, "sync", "--json")
+    assert world.bill().total() == 4  # the price of giving up a job that was alive
+
+
+def test_late_answers_of_rows_that_moved_on_are_no_obstacle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_answered(world, monkeypatch)
+    titles(world, "edited", "ticket 2")
+    assert actions(world) == {"rerun": 1, "keep": 1}
+    told(world, "apply", "--yes", "--json")
+    assert world.bill().total() == 5
+    assert world.run(("ledger", "verify")).code == 0
+
+
+def test_a_late_answer_is_found_by_its_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows were edited when the first job came back: its answers are kept, and used when the edit is undone."""
+    titles(world, "edited 1", "edited 2")
+    both_answered(world, monkeypatch)
+    titles(world, "ticket 1", "ticket 2")
+    assert actions(world) == {"reuse": 2}
+    told(world, "apply", "--yes", "--json")
+    assert world.bill().total() == 4
+    assert "ticket 1" in (world.project / "results/triage.jsonl").read_text(encoding="utf-8")
+
+
+def test_answers_of_an_earlier_version_that_name_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_answered(world, monkeypatch)
+    for path in (world.project / ".batchform/answers").iterdir():
+        forget_requests(path)
+    titles(world, "edited", "ticket 2")
+    assert actions(world) == {"rerun": 1, "keep": 1}
+
+
+def forget_requests(path: Path) -> None:
+    path.chmod(0o600)
+    with duckdb.connect() as con:
+        con.execute(f"CREATE TABLE kept AS SELECT * REPLACE (NULL::BLOB AS request_fp) FROM '{path}'")
+        con.execute(f"COPY kept TO '{path}' (FORMAT parquet)")
