@@ -42,6 +42,14 @@ def told(world: World, *command: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
+def no_room(world: World, *command: str) -> None:
+    """The rows of the job are planned again, refused for the quota, and stay queued."""
+    world.server.set_faults([{"call": "batches.create", "times": 1, "do": {"type": "error", "status": 429}}])
+    ran = world.run(command or ("apply", "--yes", "--detach"))
+    assert "stay queued" in ran.out + ran.err, ran
+    world.server.set_faults(())
+
+
 def actions(world: World) -> dict[str, int]:
     plan = told(world, "plan", "--json")
     return {name: count for name, count in plan["specs"][0]["actions"].items() if count}
@@ -96,3 +104,39 @@ def forget_requests(path: Path) -> None:
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE kept AS SELECT * REPLACE (NULL::BLOB AS request_fp) FROM '{path}'")
         con.execute(f"COPY kept TO '{path}' (FORMAT parquet)")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["at work", "ended"])
+def test_queued_rows_wait_for_the_job_that_came_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
+    no_room(world)
+    assert actions(world) == {"run": 2}
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.pass_time(SETTLE if ended else 1)
+    ran = world.run(("sync",))
+    assert "is there after all" in ran.out + ran.err
+    assert "sent again since" not in ran.out + ran.err
+    world.pass_time(SETTLE)
+    told(world, "sync", "--wait", "--json")
+    assert len(world.jobs()) == 1
+    assert set(world.bill().values()) == {1}
+    assert actions(world) == {"keep": 2}
+
+
+def test_rows_that_failed_again_wait_for_the_job_that_came_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were sent in a second job, which failed; there is no reason for a third while the first is at work."""
+    world.server.set_faults(
+        [{"call": "batches.create", "times": 1, "do": {"type": "ends", "state": "FAILED", "share": 0.0, "seconds": 1}}]
+    )
+    told(world, "apply", "--yes", "--detach", "--json")
+    world.server.set_faults(())
+    world.pass_time(2)
+    no_room(world, "sync")
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.run(("sync",))
+    world.pass_time(SETTLE)
+    told(world, "sync", "--wait", "--json")
+    assert len(world.jobs()) == 2
+    assert set(world.bill().values()) == {1}
+    assert actions(world) == {"keep": 2}

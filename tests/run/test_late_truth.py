@@ -171,7 +171,9 @@ def test_a_queued_row_is_still_found_by_its_first_job(w: World) -> None:
     ctx = w.run()
     assert {r["status"] for r in w.rows(ctx).values()} == {"pending"}
     assert sync(w.run(), ctx.project.specs).adopted == [tag_of(plan)]
-    assert w.rows(ctx)["b"]["status"] == "pending" and w.charged() == 1
+    rows = w.rows(ctx)
+    assert (rows["a"]["status"], rows["a"]["answer_tag"]) == ("answered", tag_of(plan))
+    assert rows["b"]["status"] == "pending" and w.charged() == 1
 
 
 def test_no_timer_ever_cancels_or_deletes_a_job(tmp_path: Path) -> None:

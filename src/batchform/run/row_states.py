@@ -46,23 +46,25 @@ def give_back(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, a
     return RowsFile(spec, to, count)
 
 
-def take_back(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, at: str, to: Path) -> RowsFile:
-    """The undoing of `give_back`, when the job turns up after all: its rows that still wait are in flight again."""
-    rows = ledger.tag_rows(con, spec, tag)
-    values = {"status": "'in_flight'", "attempt": "r.attempt + 1", "at": literal(at)}
-    count = write_states(con, values, f"{rows} r WHERE r.status = 'pending'", to)
-    return RowsFile(spec, to, count)
+def wait_again(
+    con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, sent: Path | None, charge: int, at: str, to: Path
+) -> RowsFile:
+    """The rows of a job that turns up, or is alive after all: queued and failed ones are in flight with it again.
 
-
-def take_up(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str, *, at: str, to: Path) -> RowsFile:
-    """The rows that failed with a job that was given up on, when the job is alive after all: in flight again."""
-    rows = ledger.tag_rows(con, spec, tag)
+    sent: Parquet of what it carried, None if that is not archived. By it those are found, too, that were sent in other
+    jobs since, or nearly, and are with none now. charge: attempts that the job adds to those recorded.
+    """
     values = {
-        "status": "'in_flight'", "failure": "NULL", "failure_message": "NULL", "failure_parse": "NULL",
-        "at": literal(at),
+        "status": "'in_flight'", "tag": literal(tag), "attempt": f"r.attempt + {charge}", "failure": "NULL",
+        "failure_message": "NULL", "failure_parse": "NULL", "at": literal(at),
     }  # fmt: skip
-    count = write_states(con, values, f"{rows} r WHERE r.status = 'failed'", to)
-    return RowsFile(spec, to, count)
+    own = f"r.tag IS NOT DISTINCT FROM {literal(tag)}"
+    if sent is not None:
+        own += (
+            f" OR (r.key_hash, r.request_fp) IN (SELECT (key_hash, request_fp) FROM read_parquet({literal(str(sent))}))"
+        )
+    source = f"{ledger.rows_relation(con, spec)} r WHERE r.status IN ('pending', 'failed') AND ({own})"
+    return RowsFile(spec, to, write_states(con, values, source, to))
 
 
 def sent_again(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str) -> str:

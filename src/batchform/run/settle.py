@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from batchform.ledger.records import AnyEvent, Intent, JobRecord, NotSubmitted, Submitted
 from batchform.ledger.store import RowsFile
 from batchform.run.context import RunContext, commit_decided, parse_stamp
-from batchform.run.row_states import give_back, take_back, take_up
+from batchform.run.inputs import sent_requests
+from batchform.run.row_states import give_back, wait_again
 
 _CREATE_SHARE: Final = 0.3
 
@@ -44,17 +46,29 @@ def is_settled(ctx: RunContext, record: JobRecord) -> bool:
 
 
 def submitted(ctx: RunContext, record: JobRecord, job: str, *, how: str) -> bool:
-    """Record the job of an intent, also of one that was taken for not submitted: its rows that still wait are in flight
-    again. False if another runner settled it meanwhile: its word stands."""
+    """Record the job of an intent, also of one that was taken for not submitted: its rows that no other job has wait
+    for it again. False if another runner settled it meanwhile: its word stands."""
     event = Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=job, how=how)
-    return _commit(ctx, record, event, take_back if record.status == "not_submitted" else None)
+    if record.status != "not_submitted":
+        return _commit(ctx, record, event, None)
+    return _taken_up(ctx, record, event, charge=1)  # it was not charged for, since it was given back
 
 
 def reopened(ctx: RunContext, record: JobRecord) -> bool:
-    """Record that a job which was given up on without results is alive after all: its rows that were not sent again
-    wait for it. False if another runner was faster."""
+    """Record that a job which was given up on without results is alive after all: its rows that no other job has wait
+    for it again. False if another runner was faster."""
     event = Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=record.job or "", how="reopened")
-    return _commit(ctx, record, event, take_up)
+    return _taken_up(ctx, record, event, charge=0)
+
+
+def _taken_up(ctx: RunContext, record: JobRecord, event: Submitted, *, charge: int) -> bool:
+    """Commit that a job is there after all, with the rows that wait for it again."""
+    sent = sent_requests(ctx.ledger, record.intent, ctx.work_dir)
+    try:
+        return _commit(ctx, record, event, partial(wait_again, sent=sent, charge=charge))
+    finally:
+        if sent is not None:
+            sent.unlink(missing_ok=True)
 
 
 def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str, how: str) -> bool:
