@@ -357,3 +357,41 @@ def test_every_command_has_its_roles() -> None:
     section = page.partition("## Who needs which role")[2].partition("\n## ")[0]
     first = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `") or "| other" in line)
     assert [name for name in _COMMANDS if not re.search(rf"`{name}\b", first)] == []
+
+
+# --- whatever the services answer -----------------------------------------------------------------------------------
+
+_ANSWERS = [
+    *({"type": "error", "status": status} for status in (400, 401, 403, 404, 429, 500)),
+    {"type": "error", "status": 503, "body": "html"},
+    {"type": "error", "status": 503, "body": "empty"},
+]
+_CALLS = {
+    "storage": [
+        "vertex.batches.list",
+        "vertex.models.count_tokens",
+        "storage.buckets.get",
+        "storage.buckets.permissions",
+    ],
+    "bigquery": ["bigquery.datasets.get", "bigquery.jobs.insert", "bigquery.jobs.query"],
+}
+
+
+@pytest.mark.parametrize("answer", _ANSWERS, ids=lambda a: f"{a['status']}-{a.get('body', 'json')}")
+@pytest.mark.parametrize("via", _CALLS)
+def test_no_answer_is_a_traceback(
+    cloud: Workspace, google: EmulatorServer, monkeypatch: pytest.MonkeyPatch, via: str, answer: dict[str, Any]
+) -> None:
+    """BATCHFORM_DEBUG is set: what is not mapped would be raised. Nobody waits for long: `query` of BigQuery's
+    client goes on for ten minutes by itself."""
+    monkeypatch.setattr("batchform.adapters.doctor_places.PATIENCE", 0.01)
+    monkeypatch.setattr("batchform.cli.wiring.SystemClock.sleep", lambda *_: None)
+    vertex(cloud, google.url, via=via, staging="gs://acme-batch/staging", dataset="batches")
+    google.set_faults([{"call": call, "times": "all", "do": answer} for call in _CALLS[via]])
+    try:
+        code, findings = examined(cloud)
+    finally:
+        google.set_faults(())
+    wrong = {f["status"] for f in findings if f["status"] != "ok"}
+    assert wrong and (code == 1) is ("failure" in wrong)
+    assert all(f["message"] and "\n" not in f["message"] + f["fix"] for f in findings)

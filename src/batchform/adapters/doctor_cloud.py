@@ -31,6 +31,7 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {"roles/aiplatform.user": VERTEX, 
 
 AGENT_ROLE: Final = "roles/aiplatform.serviceAgent"
 _SECONDS: Final = 20.0
+_UNNAMED: Final = "MEMBER"
 _KINDS: Final = (
     ("impersonated_credentials", "a service account that is acted as"),
     ("service_account", "a service account"),
@@ -67,7 +68,7 @@ class CloudProject:
         self._service_usage, self._resource_manager = service_usage, resource_manager
         self._session: AuthorizedSession | None = None
         self._found_project: str | None = None
-        self.member = "MEMBER"
+        self.member = _UNNAMED
 
     @property
     def project(self) -> str:
@@ -99,7 +100,6 @@ class CloudProject:
             return
         self._found_project = found.project
         credentials: Any = found.credentials
-        self.member = _member(credentials)
         try:
             with requests.Session() as plain:
                 if not credentials.valid:
@@ -113,8 +113,10 @@ class CloudProject:
             told = refused(error, self.settings)
             yield about.error("credentials", told, fix=self._impersonation_fix())
             return
+        self.member = member_of(credentials)  # only now: the metadata server says whose they are with the token
         self._session = AuthorizedSession(credentials, refresh_timeout=_SECONDS)
-        yield about.ok("credentials", f"{_described(found.described, credentials)}; Google takes them.")
+        unnamed = " Commands below say MEMBER for whoever that is." if self.member == _UNNAMED else ""
+        yield about.ok("credentials", f"{_described(found.described, credentials)}; Google takes them.{unnamed}")
         if not self.project:
             hint = "Set `google_cloud: {project: …}` in batchform.yaml, or GOOGLE_CLOUD_PROJECT."
             yield about.failure("project", "No project is known that is asked and billed.", hint=hint)
@@ -245,7 +247,7 @@ def _account(credentials: Any) -> str:
     return email if "@" in email else ""
 
 
-def _member(credentials: Any) -> str:
+def member_of(credentials: Any) -> str:
     """Who is to be granted a role, as gcloud writes it."""
     account = _account(credentials)
     if account:
@@ -253,7 +255,7 @@ def _member(credentials: Any) -> str:
         return f"{kind}:{account}"
     if "oauth2.credentials" in type(credentials).__module__:
         return "user:$(gcloud config get account)"
-    return "MEMBER"
+    return _UNNAMED
 
 
 def _line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ PATIENCE: Final = 10.0
 READ: Final = ("storage.objects.get", "storage.objects.list")
 WRITE: Final = (*READ, "storage.objects.create", "storage.objects.delete")
 _OBJECT_ROLES: Final = ("roles/storage.objectAdmin", "roles/storage.objectUser", "roles/storage.admin")
+_TABLE_ROLES: Final = {"OWNER", "WRITER", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner"}
 _WHERE: Final = {"global": "us"}
 """Locations of jobs that are no place for a bucket or a dataset, and one that suits."""
 
@@ -194,12 +195,31 @@ class Datasets:
         if not location or suits(where, location):
             suited = f", where jobs of {location} can use it" if location else ""
             yield about.ok("dataset", f"Dataset {name} is there, in {where}{suited}.")
+            if location and self._cloud.agent and project != self._cloud.project:
+                yield self._agent_in(about, found, project, short)
             return
         other = f"{short}_{location.replace('-', '_')}"
         message = f"Dataset {name} lies in {where}, where jobs of {location} cannot use it."
         hint = f"Set `location` to where the dataset is, or make another and name it as dataset: {other}"
         fix = f"bq mk --dataset --location={_WHERE.get(location, location)} {project}:{other}"
         yield about.failure("dataset-region", message, hint=hint, fix=fix)
+
+    def _agent_in(self, about: Subject, dataset: Any, project: str, short: str) -> Finding:
+        """Whether the service agent of Vertex AI may use a dataset of another project, by the dataset's own list."""
+        agent = self._cloud.agent
+        roles = {e.role for e in dataset.access_entries if e.entity_id == agent}
+        if roles & _TABLE_ROLES:
+            return about.ok("service-agent-dataset", f"{agent} may write into {project}.{short}.")
+        message = (
+            f"{project}.{short} is another project's, and its own list does not let {agent} write, as whom jobs do."
+        )
+        hint = "Roles on that whole project do not show there. If it has none:"
+        return about.warning(
+            "service-agent-dataset",
+            message,
+            hint=hint,
+            fix=self._grant(project, short, member=f"serviceAccount:{agent}"),
+        )
 
     def _unseen(self, about: Subject, error: BaseException, name: str, location: str) -> Finding:
         project, _, short = name.replace(":", ".").rpartition(".")
@@ -214,10 +234,10 @@ class Datasets:
             return about.failure("dataset", f"Dataset {name}: {found.said}.", fix=self._grant(project, short))
         return about.failure("dataset", f"Dataset {name}: {found.said}.", hint=found.hint)
 
-    def _grant(self, project: str, dataset: str, role: str = "roles/bigquery.dataEditor") -> str:
+    def _grant(self, project: str, dataset: str, *, member: str = "") -> str:
         return (
             "bq query --use_legacy_sql=false "
-            f"'GRANT `{role}` ON SCHEMA `{project}.{dataset}` TO \"{self._cloud.member}\"'"
+            f"'GRANT `roles/bigquery.dataEditor` ON SCHEMA `{project}.{dataset}` TO \"{member or self._cloud.member}\"'"
         )
 
     def check_jobs(self, about: Subject) -> Finding:
@@ -262,7 +282,9 @@ class Datasets:
 
         try:
             config = QueryJobConfig(dry_run=True, use_query_cache=False)
-            job = self._client.query(sql, job_config=config, retry=self._access.retry, timeout=CALL_SECONDS)
+            job = self._client.query(
+                sql, job_config=config, retry=self._access.retry, job_retry=None, timeout=CALL_SECONDS
+            )
             size = int(job.total_bytes_processed or 0)
         except AuthError as error:
             return about.error(check, error)

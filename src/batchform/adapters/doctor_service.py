@@ -41,9 +41,13 @@ def check_key(about: Subject, config: GeminiConfig | EmulatorBackend, env: Mappi
         yield about.ok("key", f"A key was found in {held[0]}.")
 
 
-def check_service(about: Subject, backend: GeminiBackend | VertexBackend, *, known: Iterable[str]) -> Iterator[Finding]:
-    """Whether the service lists jobs for these credentials, and how many of them are at work. known: names of jobs in
-    the ledger."""
+def check_service(
+    about: Subject, backend: GeminiBackend | VertexBackend, *, known: Iterable[str], most: int | None
+) -> Iterator[Finding]:
+    """Whether the service lists jobs for these credentials, and how many of them are at work.
+
+    known: names of jobs in the ledger; most: how many the service lets be at work at once, None where it does not say.
+    """
     try:
         jobs = list(itertools.islice(backend.list_jobs(), _JOBS))
     except AuthError as error:
@@ -55,19 +59,23 @@ def check_service(about: Subject, backend: GeminiBackend | VertexBackend, *, kno
         yield about.failure("access", error.message, hint=error.hint)
     else:
         yield about.ok("access", f"The service takes the credentials: it lists jobs at {_where(backend)}.")
-        yield _at_work(about, jobs, set(known))
+        yield _at_work(about, jobs, set(known), most)
 
 
 def _where(backend: GeminiBackend | VertexBackend) -> str:
     return f"{backend.endpoint} ({backend.place})" if backend.place else backend.endpoint
 
 
-def _at_work(about: Subject, jobs: list[RemoteJob], known: set[str]) -> Finding:
+def _at_work(about: Subject, jobs: list[RemoteJob], known: set[str], most: int | None) -> Finding:
     open_ = [job for job in jobs if not job.terminal]
     strange = sum(job.name not in known for job in open_)
     of = "" if len(jobs) < _JOBS else f" (of its newest {_JOBS})"
     others = f", {strange} of them not of this ledger" if strange else ""
-    return about.ok("quota-service", f"The service lists {counted(len(open_), 'job')} at work{of}{others}.")
+    room = f"; it takes {most:,}" if most else ""
+    message = f"The service lists {counted(len(open_), 'job')} at work{of}{others}{room}."
+    if most and len(open_) >= most:
+        return about.warning("quota-service", message, hint="It refuses more until some have ended.")
+    return about.ok("quota-service", message)
 
 
 def _way_in(backend: GeminiBackend | VertexBackend, error: AuthError) -> dict[str, str]:

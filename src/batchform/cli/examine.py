@@ -41,6 +41,7 @@ class Examination:
         self._open: list[CloudProject | Buckets | Datasets] = []
         self._cloud: CloudProject | None = None
         self._seen: set[tuple[Address, bool]] = set()
+        self._failed: set[str] = set()  # buckets that are not as they must be
 
     def close(self) -> None:
         for part in reversed(self._open):
@@ -122,7 +123,7 @@ class Examination:
         yield from cloud.check_credentials(about)
         tables = config.via == "bigquery"
         apis = ["aiplatform.googleapis.com", "bigquery.googleapis.com" if tables else "storage.googleapis.com"]
-        roles = ["roles/aiplatform.user", *(["roles/bigquery.jobUser"] if tables else [])]
+        roles = ([] if access.api_key else ["roles/aiplatform.user"]) + (["roles/bigquery.jobUser"] if tables else [])
         yield from cloud.check_project(about, apis, roles)
         yield from self._service(about, name, config)
         if cloud.answers:
@@ -158,7 +159,8 @@ class Examination:
 
         backend = self._opened(name)
         known = [r.job for r in self._jobs or () if r.job]
-        access = list(check_service(about, backend, known=known))
+        most = self._session.registry.service.max_jobs if cloud_of(config) == "gemini" else None
+        access = list(check_service(about, backend, known=known, most=most))
         yield from access
         if not isinstance(config, EmulatorBackend):
             try:
@@ -213,7 +215,10 @@ class Examination:
         buckets = Buckets(settings, self._cloud)
         self._open.append(buckets)
         for use in uses:
-            yield from buckets.check(Subject(str(use.at)), use)
+            found = list(buckets.check(Subject(str(use.at)), use))
+            yield from found
+            if any(f.status == "failure" for f in found):
+                self._failed.add(use.at.bucket)
 
     def _bucket_uses(self) -> list[BucketUse]:
         from batchform.adapters.doctor_places import BucketUse
@@ -251,6 +256,9 @@ class Examination:
 
     def _source(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
         there = spec.spec.source
+        if self._lies_in_failed(there):
+            yield about.unknown("source", "It was not looked at, since its bucket is not as it must be.")
+            return
         try:
             source = self._session.source(spec)
             if not isinstance(source, Identified) or not (isinstance(there, BigQuerySource) or _paths(there)):
@@ -267,6 +275,9 @@ class Examination:
 
     def _destination(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
         to = spec.spec.destination
+        if self._lies_in_failed(to):
+            yield about.unknown("destination", "It was not looked at, since its bucket is not as it must be.")
+            return
         try:
             if isinstance(to, BigQueryDestination):
                 datasets = self._datasets(to.project)
@@ -281,6 +292,9 @@ class Examination:
             yield about.error("destination", error, member=self._member)
         else:
             yield about.ok("destination", f"{to.place}: nothing speaks against writing it.")
+
+    def _lies_in_failed(self, part: object) -> bool:
+        return any(path.startswith(f"gs://{bucket}/") for path in _paths(part) for bucket in self._failed)
 
     def _datasets(self, project: str | None) -> Datasets:
         from batchform.adapters.doctor_places import Datasets

@@ -27,7 +27,10 @@ SKEW_WARNING: Final = 60.0
 SKEW_FAILURE: Final = 300.0
 """Seconds after which Google refuses signed requests, and a settle window means something else than it says."""
 
-_COMMAND: Final = re.compile(r"\b((?:gcloud|bq) (?:--)?[a-z].*?)`?\.?$", re.DOTALL)
+_LONGEST: Final = 500
+_QUOTED: Final = re.compile(r"`((?:gcloud|bq) [^`]+)`")
+_AT_END: Final = re.compile(r": ((?:gcloud|bq) [^`]+?)\.?$")
+_TO_FILL: Final = re.compile(r"\b(?:MEMBER|PROJECT|REGION)\b")
 
 
 class Finding(Struct, frozen=True):
@@ -52,25 +55,31 @@ class Subject(Struct, frozen=True):
     name: str
 
     def ok(self, check: str, message: str) -> Finding:
-        return Finding(self.name, check, "ok", message)
+        return Finding(self.name, check, "ok", _line(message))
 
     def warning(self, check: str, message: str, *, hint: str = "", fix: str = "") -> Finding:
-        return Finding(self.name, check, "warning", message, hint, fix)
+        return Finding(self.name, check, "warning", _line(message), hint, fix)
 
     def failure(self, check: str, message: str, *, hint: str = "", fix: str = "") -> Finding:
-        return Finding(self.name, check, "failure", message, hint, fix)
+        return Finding(self.name, check, "failure", _line(message), hint, fix)
 
     def unknown(self, check: str, message: str, *, hint: str = "", fix: str = "") -> Finding:
-        return Finding(self.name, check, "unknown", message, hint, fix)
+        return Finding(self.name, check, "unknown", _line(message), hint, fix)
 
     def error(self, check: str, error: BatchformError, *, fix: str = "", member: str = "") -> Finding:
         """A failure that an adapter told. The command in its hint becomes the fix; member: who is to be granted it."""
         hint = error.hint.replace("MEMBER", member) if member else error.hint
-        found = _COMMAND.search(hint)
-        if found and not fix:
-            hint, fix = hint[: found.start()].rstrip(" :`"), found[1]
-            hint = "" if len(hint) < 20 else f"{hint}:"
+        if not fix and (quoted := _QUOTED.search(hint)):
+            fix = quoted[1]
+        elif not fix and (ending := _AT_END.search(hint)) and not _TO_FILL.search(ending[1]):
+            hint, fix = hint[: ending.start() + 1], ending[1]
         return self.failure(check, error.message, hint=hint, fix=fix)
+
+
+def _line(text: str) -> str:
+    """A message as one line that is not endless: services answer with whole pages at times."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= _LONGEST else f"{joined[:_LONGEST]}…"
 
 
 def check_ledger(ledger: Ledger) -> Iterator[Finding]:
