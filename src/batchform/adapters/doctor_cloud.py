@@ -188,7 +188,8 @@ class CloudProject:
     @property
     def agent(self) -> str:
         """As whom jobs read and write; "" while the project's number is not known."""
-        return f"service-{self.number}@gcp-sa-aiplatform.iam.gserviceaccount.com" if self.number else ""
+        known = self.answers and self.number
+        return f"service-{self.number}@gcp-sa-aiplatform.iam.gserviceaccount.com" if known else ""
 
     def check_agent(self, about: Subject) -> Finding:
         """Whether the service agent still has its role in its own project."""
