@@ -54,9 +54,9 @@ def test_locations(tmp_path: Path, location: str) -> None:
 @pytest.mark.parametrize(
     ("change", "rule", "words"),
     [
-        ({"location": "USA"}, "wrong-value", "location"),
-        ({"project": "Acme!"}, "wrong-value", "project"),
-        ({"staging": "s3://acme"}, "wrong-value", "staging"),
+        ({"location": "USA"}, "wrong-value", "`backends.v.location` must be a region such as us-central1"),
+        ({"project": "Acme!"}, "wrong-value", "`backends.v.project` must be the id of a Google Cloud project"),
+        ({"staging": "s3://acme"}, "wrong-value", "`backends.v.staging` must be a folder of a bucket"),
         ({"staging": "https://storage.googleapis.com/acme"}, "wrong-value", "staging"),
         ({"staging": None}, "missing-field", "`staging`"),
         ({"via": "bigquery"}, "missing-field", "`dataset`"),

@@ -12,13 +12,16 @@ PROJECT_ID = r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]$"
 LOCATION = r"^(global|us|eu|[a-z]+-[a-z]+[0-9]+)$"
 STAGING = r"^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s#?*\[\]]+)?/?$"
 DATASET = r"^(([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]\.)?[A-Za-z0-9_]{1,1024}$"
+LABEL_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+LABEL_VALUE = r"^[a-z0-9_-]{0,63}$"
+SERVICE_ACCOUNT = r"^[^\s@]+@[^\s@]+$"
 
 ProjectId = Annotated[str, StringConstraints(pattern=PROJECT_ID)]
 Location = Annotated[str, StringConstraints(pattern=LOCATION)]
 Staging = Annotated[str, StringConstraints(pattern=STAGING)]
 Dataset = Annotated[str, StringConstraints(pattern=DATASET)]
-LabelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{0,63}$")]
+LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]
 
 
 class _BackendBase(Strict):
@@ -92,7 +95,7 @@ class VertexBackend(_BackendBase):
     credentials: str | None = Field(
         None, description="A credentials file outside of the project; default that of `google_cloud`."
     )  # fmt: skip
-    impersonate: Annotated[str, StringConstraints(pattern=r"^[^\s@]+@[^\s@]+$")] | None = Field(
+    impersonate: Annotated[str, StringConstraints(pattern=SERVICE_ACCOUNT)] | None = Field(
         None, description="Service account to act as, by its address; default that of `google_cloud`."
     )  # fmt: skip
     api_key_env: str | None = Field(

@@ -10,6 +10,16 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from batchform.errors import Diagnostic
+from batchform.spec.backends import (
+    DATASET,
+    LABEL_NAME,
+    LABEL_VALUE,
+    LOCATION,
+    PROJECT_ID,
+    SERVICE_ACCOUNT,
+    STAGING,
+)
+from batchform.spec.fields import NAME_PATTERN
 from batchform.spec.wording import dotted, one_of, shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -40,6 +50,18 @@ _BOUNDS = {
     "string_too_long": ("max_length", "at most this long:"),
     "too_short": ("min_length", "at least this long:"),
     "too_long": ("max_length", "at most this long:"),
+}
+
+_FORMS = {
+    NAME_PATTERN: "may have at most 48 lower-case letters, digits, `-` and `_`, "
+    "and starts and ends with a letter or digit",
+    PROJECT_ID: "must be the id of a Google Cloud project: 6 to 63 lower-case letters, digits and `-`, a letter first",
+    LOCATION: "must be a region such as us-central1, or `global`, `us` or `eu`",
+    STAGING: "must be a folder of a bucket, such as gs://acme-batch/staging, without `*`, `?`, `#` or spaces",
+    DATASET: "must be a dataset of letters, digits and `_`, or one of another project: acme-data.batch",
+    LABEL_NAME: "must be a label's name: at most 63 lower-case letters, digits, `-` and `_`, a letter first",
+    LABEL_VALUE: "must be a label's value: at most 63 lower-case letters, digits, `-` and `_`",
+    SERVICE_ACCOUNT: "must be a service account's address, such as batch@acme-data.iam.gserviceaccount.com",
 }
 
 
@@ -196,7 +218,7 @@ def _wanted(kind: str, ctx: Mapping[str, Any], *, msg: str = "", hidden: bool = 
         field, words = _BOUNDS[kind]
         return f"must be {words} {ctx[field]:g}" if isinstance(ctx[field], float) else f"must be {words} {ctx[field]}"
     if kind == "string_pattern_mismatch":
-        return "may have at most 48 lower-case letters, digits, `-` and `_`, and starts and ends with a letter or digit"
+        return _FORMS.get(str(ctx["pattern"]), "has the wrong form")
     if kind == "value_error":
         return "has the wrong form" if hidden else f"cannot be used: {shown(ctx['error'], 200)}"
     return "has the wrong form" if hidden else shown(msg.replace("Input should", "should"), 200)
