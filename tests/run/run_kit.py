@@ -27,7 +27,7 @@ from batchform.adapters.gemini import GeminiBackend
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.emulator import EmulatorServer
 from batchform.errors import Place
-from batchform.ledger.records import Collected, JobRecord
+from batchform.ledger.records import Collected, JobRecord, ledger_mark
 from batchform.ledger.row_writer import RowStateWriter
 from batchform.ledger.store import Ledger
 from batchform.plan.model import ZERO, Action, Plan, Shard, SpecPlan, Tokens
@@ -188,8 +188,9 @@ def make_plan(
     mode: str = "file",
     tokens: int = 100,
     generation_config: Mapping[str, Any] | None = None,
+    mark: str = "",
 ) -> Plan:
-    """A plan that sends these prompts (key → text), in so many shards, with its bundle."""
+    """A plan that sends these prompts (key → text), in so many shards, with its bundle. mark: of the ledger."""
     keys = list(prompts)
     size = -(-len(keys) // shards)
     made = [
@@ -202,6 +203,7 @@ def make_plan(
             mode,
             tokens,
             generation_config,
+            mark,
         )
         for n in range(shards)
     ]
@@ -225,6 +227,7 @@ def _make_shard(
     mode: str,
     tokens: int,
     config: Mapping[str, Any] | None,
+    mark: str,
 ) -> Shard:
     folder = bundle / "specs" / spec
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,7 +243,7 @@ def _make_shard(
     path = folder / f"shard-{index:04d}.jsonl"
     path.write_bytes(b"".join(lines))
     digest = canon.digest(b"".join(lines))
-    tag = f"bf-{spec}-{canon.short(digest)}-a{attempt}"
+    tag = f"bf-{spec}-{canon.short(digest)}{mark and '-'}{mark}-a{attempt}"
     rows_path = folder / f"shard-{index:04d}.rows.parquet"
     constants = {"status": "in_flight", "attempt": attempt, "tag": tag, "model": MODEL, "realm": "emulator"}
     with RowStateWriter(rows_path, constants=constants) as writer:
@@ -289,6 +292,7 @@ class World:
 
     def __init__(self, root: Path, stack: ExitStack, *, job_seconds: float, settings: Mapping[str, Any]) -> None:
         self.root = root
+        self.ledger_at = root / "ledger"
         self.clock = HandClock()
         self.log = Log()
         self.emulator = stack.enter_context(
@@ -312,7 +316,7 @@ class World:
             environment="",
             specs=specs or (make_spec(),),
         )
-        ledger = Ledger.open(LocalBlobs(self.root / "ledger"), clock=self.clock, who="ann@desk")
+        ledger = Ledger.open(LocalBlobs(self.ledger_at), clock=self.clock, who="ann@desk")
         return RunContext(
             project=project, ledger=ledger, backends=backends, connect=self._connect, rates=lambda _: RATES,
             deliver=self._deliver, clock=self.clock, who="ann@desk", work_dir=work, progress=self.log, rng=Random(7),
@@ -341,7 +345,16 @@ class World:
 
     def plan(self, prompts: Mapping[str, str], **options: Any) -> tuple[Plan, Path]:
         bundle = self.root / f"bundle-{len(list(self.root.glob('bundle-*')))}"
+        if "mark" not in options:
+            options["mark"] = self.mark
         return make_plan(bundle, prompts, **options), bundle
+
+    @property
+    def mark(self) -> str:
+        """Of the ledger, which is begun if there is none."""
+        ledger = Ledger.open(LocalBlobs(self.ledger_at), clock=self.clock, who="ann@desk")
+        ledger.commit([])
+        return ledger_mark(ledger.lineage)
 
     def rows(self, ctx: RunContext, spec: str = "triage") -> dict[str, dict[str, Any]]:
         """The ledger's row states by key."""
@@ -364,12 +377,12 @@ class World:
 
     def head_has_rows(self) -> bool:
         """Whether the ledger's head names row states."""
-        head = self.root / "ledger" / "head.json"
+        head = self.ledger_at / "head.json"
         return head.exists() and '"rows-' in head.read_text().replace("segments/", "")
 
     def event_lines(self) -> list[str]:
         """All control events, in order of commit."""
-        ledger = Ledger.open(LocalBlobs(self.root / "ledger"), clock=self.clock, who="ann@desk")
+        ledger = Ledger.open(LocalBlobs(self.ledger_at), clock=self.clock, who="ann@desk")
         return [line for s in ledger.event_segments() for line in ledger.blobs.read(s.name).decode().splitlines()]
 
     def charged(self) -> int:
@@ -393,7 +406,7 @@ class World:
 
     def end_lease(self) -> None:
         """Whoever is at work is taken for gone: safety rests on the swapped head alone."""
-        shutil.rmtree(self.root / "ledger" / "lease", ignore_errors=True)
+        shutil.rmtree(self.ledger_at / "lease", ignore_errors=True)
 
     def forget_work(self) -> None:
         shutil.rmtree(self.root / "work", ignore_errors=True)

@@ -95,6 +95,17 @@ def ledger_mark(lineage: str) -> str:
     return lineage.replace("-", "")[:6]
 
 
+def bears_mark(tag: str, lineage: str) -> bool:
+    """Whether a tag holds the mark of the ledger of this lineage."""
+    return bool(lineage) and tag.rpartition("-a")[0].endswith(f"-{ledger_mark(lineage)}")
+
+
+def with_mark(tag: str, lineage: str) -> str:
+    """A tag that was planned without a ledger, with the mark of one."""
+    what, _, attempt = tag.rpartition("-a")
+    return f"{what}-{ledger_mark(lineage)}-a{attempt}"
+
+
 def answers_name(tag: str, parse_digest: str) -> str:
     """Blob name of a job's parsed answers under one way of parsing."""
     return f"answers/{tag}.{parse_digest.rpartition(':')[2][:12]}.parquet"

@@ -43,7 +43,8 @@ def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see"
 def _refuse_another(record: JobRecord, remote: RemoteJob) -> None:
     """Refuse a job that cannot be the one of an intent, by all that the service says of it."""
     intent = record.intent
-    if remote.tag and remote.tag != record.tag:
+    reads_ours = bool(intent.input_name) and remote.input_name == intent.input_name
+    if not record.tag.startswith(remote.tag) and not reads_ours:  # a service may drop, cut or alter a name
         raise UsageError(f"{remote.name} is named {remote.tag}, not {record.tag}", hint="Nothing was recorded.")
     if remote.model and remote.model != intent.model.removeprefix("models/"):
         raise UsageError(
@@ -69,7 +70,7 @@ def check_not_submitted(ctx: RunContext, tag: str) -> JobRecord:
     """
     record = _open_intent(ctx, tag, late="refused")
     try:
-        found = look_through(ctx.backend_of(record.intent), [record], ctx.ledger.control().jobs).found.get(tag)
+        found = look_through(ctx, ctx.backend_of(record.intent), [record]).found.get(tag)
     except BackendError as error:
         ctx.progress.note(f"The service could not be asked for {tag}: {error.message}")
         found = None

@@ -6,7 +6,7 @@ page. So absence is believed only when the settle window has passed and the list
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,7 +16,8 @@ from batchform.errors import NotFound
 from batchform.ledger.records import JobRecord
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import RunContext, parse_stamp
-from batchform.run.settle import could_be_of
+from batchform.run.marks import is_anothers, is_ours
+from batchform.run.settle import could_be_of, surely_none
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _SKEW: Final = timedelta(hours=1)  # wide: what may be the job keeps its rows from being sent again
@@ -25,40 +26,45 @@ _WITNESSES: Final = 5
 
 class Listing(Struct, frozen=True):
     """What the list holds. found: jobs of the sought intents by tag, oldest first; doubles: jobs beside the known one
-    of a tag; nameless: jobs that nobody knows and that name neither tag nor input; names: of all listed jobs."""
+    of a tag; unclear: jobs that nobody knows and that name no input, and no tag that tells whose they are; names: of
+    all listed jobs."""
 
     found: dict[str, list[RemoteJob]] = field(default_factory=dict)
     doubles: dict[str, list[RemoteJob]] = field(default_factory=dict)
-    nameless: list[RemoteJob] = field(default_factory=list)
+    unclear: list[RemoteJob] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
 
-def look_through(backend: Backend, sought: Iterable[JobRecord], known: Mapping[str, JobRecord]) -> Listing:
+def look_through(ctx: RunContext, backend: Backend, sought: Iterable[JobRecord]) -> Listing:
     """One pass over the service's whole list. Raises BackendError when it breaks off: then nothing is concluded.
 
-    known: all jobs of the ledger, by tag. A job whose tag the service dropped is known by its input, whose name only
-    shards of the same rows share.
+    A job of another ledger is passed over, whatever its tag. A job whose tag the service dropped or altered is known by
+    its input, whose name only jobs of the same rows share: it is then taken for the newest of them that lacks its job.
     """
-    tags, by_input = set(), {}
-    for record in sought:
-        tags.add(record.tag)
-        if record.intent.input_name:
-            by_input[record.intent.input_name] = record.tag
-    owners = {r.job: r.tag for r in known.values() if r.job}
+    tags = {record.tag for record in sought}
+    listed = list(backend.list_jobs())
+    ctx.ledger.refresh()  # an intent is recorded before its job is made: now each listed job has its own
+    known, lineage = ctx.ledger.control().jobs, ctx.ledger.lineage
+    owners = {r.job for r in known.values() if r.job}
+    by_input = {r.intent.input_name or "": r for r in known.values() if not r.job and not surely_none(r)}
     listing = Listing()
-    for job in backend.list_jobs():
+    for job in listed:
         if job.name in listing.names:
             continue  # a page may come twice
         listing.names.add(job.name)
         if job.name in owners:
             continue
-        tag = job.tag or by_input.get(job.input_name or "", "")
-        if tag in tags:
-            listing.found.setdefault(tag, []).append(job)
-        elif tag in known and known[tag].job:
-            listing.doubles.setdefault(tag, []).append(job)
-        elif not tag and not job.input_name:
-            listing.nameless.append(job)
+        record = known.get(job.tag) or (by_input.get(job.input_name) if job.input_name else None)
+        if record is None:
+            if not job.input_name and any(tag.startswith(job.tag) for tag in tags):
+                listing.unclear.append(job)  # without a name, or with one that was cut
+        elif not is_ours(lineage, record.intent, job):
+            if record.tag in tags and not is_anothers(lineage, record.intent, job):
+                listing.unclear.append(job)
+        elif record.job:
+            listing.doubles.setdefault(record.tag, []).append(job)
+        elif record.tag in tags:
+            listing.found.setdefault(record.tag, []).append(job)
     for jobs in listing.found.values():
         jobs.sort(key=lambda j: (j.created_at or _NEVER, j.name))
     return listing
@@ -69,9 +75,12 @@ def why_not_absent(ctx: RunContext, backend: Backend, listing: Listing, record: 
 
     Raises BackendError when the service cannot be asked.
     """
-    likely = [j.name for j in listing.nameless if _may_be(ctx, record, j)]
-    if likely:
-        return f"job {likely[0]} has no name and may be it (`batchform jobs adopt {record.tag} {likely[0]}` if it is)"
+    likely = next((j for j in listing.unclear if _may_be(ctx, record, j)), None)
+    if likely is not None:
+        what = "has its name, but another ledger may have made it"
+        if likely.tag != record.tag:
+            what = f"has {'only a part of its name' if likely.tag else 'no name'} and may be it"
+        return f"job {likely.name} {what} (`batchform jobs adopt {record.tag} {likely.name}` if it is its job)"
     for witness in _missing(ctx, listing, record):
         assert witness.job is not None
         try:
@@ -83,8 +92,10 @@ def why_not_absent(ctx: RunContext, backend: Backend, listing: Listing, record: 
 
 
 def _may_be(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
-    """Whether a job without tag and input could be the one of this intent."""
+    """Whether an unclear job could be the one of this intent."""
     intent = record.intent
+    if not record.tag.startswith(job.tag):
+        return False
     if job.model and job.model != intent.model.removeprefix("models/"):
         return False
     if job.counts.get("total", intent.requests) != intent.requests:

@@ -7,20 +7,17 @@ for twice. And what was given up on is looked at again, since a late answer is a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Final
 
 from msgspec import Struct
 
 from batchform.errors import BackendError, BatchformError, LedgerCorrupt, LedgerMoved
-from batchform.ledger.records import JobRecord, ledger_mark
+from batchform.ledger.records import JobRecord
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import STILL_LOOKED_FOR, RunContext, call_again, described, open_intents, parse_stamp
 from batchform.run.lookup import Listing, look_through, why_not_absent
+from batchform.run.marks import is_ours
 from batchform.run.row_states import waiting_rows
-from batchform.run.settle import could_be_of, is_settled, not_submitted, submitted
-
-_SKEW: Final = timedelta(minutes=10)  # narrow: what is taken for ours may be cancelled
+from batchform.run.settle import is_settled, not_submitted, submitted, surely_none
 
 
 class Recovered(Struct, frozen=True):
@@ -71,7 +68,7 @@ def _where(record: JobRecord) -> tuple[str, str]:
 
 def _may_come_late(ctx: RunContext, record: JobRecord) -> bool:
     """Whether an intent was given up without the service having said no, and not long ago."""
-    if record.status != "not_submitted" or record.how in ("refused", "too_late"):
+    if record.status != "not_submitted" or surely_none(record):
         return False
     return ctx.clock.now() < parse_stamp(record.intent.at) + STILL_LOOKED_FOR
 
@@ -79,7 +76,7 @@ def _may_come_late(ctx: RunContext, record: JobRecord) -> bool:
 def _recover_at(
     ctx: RunContext, backend: Backend, records: Sequence[JobRecord], late: Sequence[JobRecord]
 ) -> Recovered:
-    listing = look_through(backend, [*late, *records], ctx.ledger.control().jobs)
+    listing = look_through(ctx, backend, [*late, *records])
     adopted, returned, unknown, foreign = [], [], [], []
     for record in (*records, *late):
         jobs = listing.found.get(record.tag, [])
@@ -128,7 +125,10 @@ def adopt(
 def record_created(ctx: RunContext, backend: Backend, record: JobRecord, job: str) -> None:
     """Record a job that was just created. If the call took so long that another runner gave the intent up or found
     another job of it, this one is late, or a double."""
-    made = RemoteJob(name=job, tag=record.tag, state="PENDING", created_at=parse_stamp(record.intent.at))
+    intent = record.intent
+    made = RemoteJob(
+        name=job, tag=record.tag, state="PENDING", created_at=parse_stamp(intent.at), input_name=intent.input_name
+    )
     while not adopt(ctx, backend, record, [made], how="created"):
         now = ctx.ledger.control().jobs.get(record.tag)
         if now is None or now.intent != record.intent or now.status not in ("intent", "not_submitted"):
@@ -162,7 +162,7 @@ def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: Remote
     """
     if job.terminal:
         return
-    if not _is_ours(ctx, record, job):
+    if not is_ours(ctx.ledger.lineage, record.intent, job):
         ctx.tell_once(f"Job {job.name} has the name of {beside}, but another ledger may have made it: left alone.")
         return
     try:
@@ -173,15 +173,6 @@ def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: Remote
         ctx.tell_once(f"Job {job.name} is a double of {beside} and could not be cancelled{way_out}: {error}")
     else:
         ctx.progress.note(f"Job {job.name} was a double of {beside} and was cancelled.")
-
-
-def _is_ours(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
-    """By the ledger's mark in the tag; a tag that was planned before there was a ledger has none: then by its time."""
-    if f"-{ledger_mark(ctx.ledger.lineage)}-" in record.tag:
-        return True
-    if job.created_at is None:
-        return False
-    return could_be_of(ctx, record.intent, job.created_at, skew=_SKEW)
 
 
 def _another_credential(tags: Sequence[str], backend: str) -> str:

@@ -45,6 +45,11 @@ def is_settled(ctx: RunContext, record: JobRecord) -> bool:
     return ctx.clock.now() > settles_at(record.intent, ctx.settings(record.intent.backend).settle)
 
 
+def surely_none(record: JobRecord) -> bool:
+    """Whether it is known that no job came of an intent: the service said no, or was never asked."""
+    return record.status == "not_submitted" and record.how in ("refused", "too_late")
+
+
 def submitted(ctx: RunContext, record: JobRecord, job: str, *, how: str) -> bool:
     """Record the job of an intent, also of one that was taken for not submitted: its rows that no other job has wait
     for it again. False if another runner settled it meanwhile: its word stands."""

@@ -25,6 +25,7 @@ from batchform.ports import Backend, Staged
 from batchform.run.budget import Refused, refusal
 from batchform.run.context import PASSING, RunContext, call_again, commit_decided, open_intents, parse_stamp
 from batchform.run.inputs import archive_input
+from batchform.run.marks import mark_shards
 from batchform.run.recover import record_created, recover
 from batchform.run.row_states import queue_rows, refuse_changed
 from batchform.run.settle import not_submitted, window_for_create
@@ -81,6 +82,7 @@ class Submitter:
 
         Raises BackendError when the service refuses. `check` comes first.
         """
+        self._mark()
         queue = deque(self._work)
         try:
             while queue:
@@ -97,6 +99,13 @@ class Submitter:
         finally:
             self.done.held = len(queue)
         return self.done
+
+    def _mark(self) -> None:
+        """Give the tags of a plan that was made without a ledger the mark of this one, before any job bears them."""
+        planned, self._plan = self._work, mark_shards(self._ctx, self._plan, self._bundle)
+        self._work = [Work(s, shard) for s in self._plan.specs for shard in s.shards]
+        known = [self._as_planned[w.shard.tag] for w in planned]
+        self._as_planned = {w.shard.tag: serial for w, serial in zip(self._work, known, strict=True)}
 
     # --- room ------------------------------------------------------------------------------------------------------
 
@@ -183,8 +192,6 @@ class Submitter:
 
     def _stage(self, backend: Backend, shard: Shard) -> Staged:
         """Upload the input; safe to repeat, since its name comes from its digest."""
-        if not self._ctx.ledger.lineage:
-            self._ctx.ledger.commit([])
         # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
         name = digest_of("input", [self._ctx.ledger.lineage, shard.digest])
         return call_again(
