@@ -80,7 +80,8 @@ def apply_command(
 def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
     """Bring what was applied a step further: for cron, or with --wait until it is done.
 
-    Failed rows are sent again as far as the spec's `retry` allows; nothing else is sent.
+    Queued rows are sent, and failed ones as far as the spec's `retry` allows, if they still ask what was applied;
+    nothing else is sent.
     """
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.run.reconcile import sync

@@ -61,7 +61,7 @@ class Work(Struct, frozen=True):
 class Settings(Struct, frozen=True):
     """What a plan depends on besides files, rows and ledger.
 
-    purpose: "apply"; "retry": only rows that failed or were given back are sent; "settle": nothing is sent.
+    purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is.
     """
 
     registry: Registry

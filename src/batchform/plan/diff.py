@@ -151,16 +151,23 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
         f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
     )
     rerun = ""
-    asked = "false"
+    asked = unanswered = "false"
     if recorded.reruns:
         last = "SELECT key_hash, max(serial) AS asked_serial FROM bf_reruns GROUP BY key_hash"
         rerun = f" LEFT JOIN ({last}) r USING (key_hash)"
-        # Newer than the row's answer, or than its failure: bookkeeping in between does not settle what was asked.
-        asked = (
-            "coalesce(r.asked_serial > coalesce(CASE WHEN j.status = 'failed' THEN j.changed_serial "
-            "ELSE j.answer_serial END, -1), false)"
-        )
-    return f"SELECT j.*, {_class(spec, recorded, asked)} AS class FROM ({joined}) j{rerun}"
+        asked = asked_since("r.asked_serial", "j")
+        unanswered = "coalesce(r.asked_serial > coalesce(j.answer_serial, -1), false)"
+    return f"SELECT j.*, {unanswered} AS rerun, {_class(spec, recorded, asked)} AS class FROM ({joined}) j{rerun}"
+
+
+def asked_since(serial: str, row: str) -> str:
+    """SQL: whether this serial asked for a row of the alias `row`, and no apply has taken that up.
+
+    Newer than the row's answer, or than its failure or its being queued or given back, which came of an apply that saw
+    what was asked. Bookkeeping in between does not settle it.
+    """
+    since = f"CASE WHEN {row}.status IN ('failed', 'pending') THEN {row}.changed_serial ELSE {row}.answer_serial END"
+    return f"coalesce({serial} > coalesce({since}, -1), false)"
 
 
 def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:

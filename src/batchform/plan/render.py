@@ -33,10 +33,11 @@ PAYING = {
     "retry": frozenset({first.RETRY, first.PENDING}),
     "settle": frozenset[str](),
 }
-"""Purpose of a plan → classes of candidates that may be sent."""
+"""Purpose of a plan → classes of candidates that may be sent. PENDING is then a row whose request is still the one that
+was queued or given back: with another it is CHANGED."""
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same",
-    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "tag",
+    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "tag", "rerun",
 )  # fmt: skip
 
 
@@ -169,8 +170,9 @@ class CandidateRenderer:
         shared = row[3 + len(_STATE)]
         request = self._render(key, row[4 + len(_STATE) :])
         fp = self._fingerprint(request)
-        # A request that failed last time is owed a new answer, even if it was answered before that.
-        owed = state["class"] == first.REQUESTED or (state["status"] == "failed" and state["request_fp"] == fp)
+        owed = _owed(fp, state)
+        if state["class"] == first.PENDING and state["request_fp"] != fp:
+            state["class"] = first.CHANGED
         if not owed and self._free(key, key_hex, row_fp, fp, state, shared):
             return
         self._pay(key, key_hex, row_fp, request, fp, state, cutter)
@@ -326,6 +328,16 @@ def _of_request(fp: bytes, found: Sequence[str] | None) -> tuple[str, str] | Non
         if hexed == wanted:
             return one, other
     return None
+
+
+def _owed(fp: bytes, state: dict[str, Any]) -> bool:
+    """Whether this request is owed a new answer, even if it was answered before: a person asked for it, or it failed
+    last time, or was to be sent again for such a reason and found no room."""
+    if state["class"] == first.REQUESTED:
+        return True
+    if state["class"] == first.PENDING:
+        return bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
+    return bool(state["status"] == "failed" and state["request_fp"] == fp)
 
 
 def _changed(state: dict[str, Any]) -> tuple[str, ...]:
