@@ -30,12 +30,12 @@ def started(w: World, prompts: dict[str, str]) -> tuple[RunContext, Plan]:
     return ctx, plan
 
 
-def said_to_have(state: str) -> Callable[[int, bytes], tuple[int, bytes]]:
-    """An answer that ends a job in this state, without results."""
+def said_to_have(state: str, *, stats: dict[str, str] | None = None) -> Callable[[int, bytes], tuple[int, bytes]]:
+    """An answer that ends a job in this state, without results; by these counts none of its rows succeeded."""
 
     def after(status: int, body: bytes) -> tuple[int, bytes]:
         operation = json.loads(body)
-        operation["metadata"]["state"] = f"BATCH_STATE_{state}"
+        operation["metadata"] |= {"state": f"BATCH_STATE_{state}", "batchStats": stats or {"requestCount": "2"}}
         operation["metadata"].pop("output", None)
         operation.pop("response", None)
         return status, json.dumps(operation).encode()
@@ -58,6 +58,30 @@ def test_a_job_that_ended_without_results_succeeds_later(w: World, state: str) -
     assert {(r["status"], r["attempt"], r["failure"]) for r in w.rows(ctx).values()} == {("answered", 1, None)}
     assert "was given up on, and is there after all" in w.log.notes and w.charged() == 2
     assert not sync(w.run(), ctx.project.specs).reopened
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "FAILED", "EXPIRED"])
+def test_results_that_counts_promise_have_the_settle_window(w: World, state: str) -> None:
+    """Rows succeeded before the job was cut short: one look that does not show their results proves nothing."""
+    ctx, plan = started(w, {"a": "x", "b": "y"})
+    counts = {"requestCount": "2", "successfulRequestCount": "2"}
+    hidden = w.fault("GET", JOBS, after=said_to_have(state, stats=counts), times=1)
+    w.clock.sleep(90)
+    assert sync(w.run(), ctx.project.specs).running == [tag_of(plan)]
+    w.clock.sleep(5000)
+    hidden.times = 1
+    later = sync(w.run(), ctx.project.specs)
+    assert later.failures == {"triage": {w.rows(ctx)["a"]["failure"]: 2}} and not later.running
+    assert sync(w.run(), ctx.project.specs).reopened == [tag_of(plan)]
+    assert {r["status"] for r in w.rows(ctx).values()} == {"answered"} and w.charged() == 2
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED"])
+def test_a_job_cut_short_that_does_not_say_how_far_it_came_is_looked_at_twice(w: World, state: str) -> None:
+    ctx, plan = started(w, {"a": "x"})
+    w.fault("GET", JOBS, after=said_to_have(state, stats={"odd": "x"}), times=1000)
+    assert sync(w.run(), ctx.project.specs).running == [tag_of(plan)]
+    assert not sync(w.run(), ctx.project.specs).running and w.rows(ctx)["a"]["status"] == "failed"
 
 
 def test_a_job_that_was_not_found_for_long_is_at_work_after_all(w: World) -> None:

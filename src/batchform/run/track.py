@@ -23,6 +23,7 @@ from batchform.run.settle import reopened
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
 _JITTER = 0.2
 _WITH_RESULTS = ("SUCCEEDED", "PARTIALLY_SUCCEEDED")
+_CUT_SHORT = ("CANCELLED", "EXPIRED")
 
 
 class Tracker:
@@ -114,17 +115,20 @@ class Tracker:
         return Finished(record, None, f"The service has job {record.job} no longer: {error}")
 
     def _results_are_late(self, record: JobRecord, remote: RemoteJob) -> bool:
-        """Whether a job that succeeded does not show its results yet, and it is too early to call them missing."""
-        if remote.results is not None or remote.state not in _WITH_RESULTS:
+        """Whether a job that ended does not show its results yet, and it is too early to call them missing.
+
+        They are due when rows succeeded: then they have the settle window, and a second look. A job that was cut short
+        and does not say how far it came gets a second look. Any other has none, and keeps nobody waiting.
+        """
+        if remote.results is not None:
             return False
-        ctx = self._ctx
-        settle = timedelta(seconds=ctx.settings(record.intent.backend).settle)
-        ended = remote.ended_at
-        if ended is None:
-            if record.state != remote.state or record.state_at is None:
-                return True
-            ended = parse_stamp(record.state_at)
-        return ctx.clock.now() <= ended + settle
+        seen_at = record.state_at if record.state == remote.state else None
+        if remote.state not in _WITH_RESULTS and not remote.counts.get("succeeded"):
+            return seen_at is None and remote.state in _CUT_SHORT and not remote.counts
+        if seen_at is None:
+            return True
+        settle = timedelta(seconds=self._ctx.settings(record.intent.backend).settle)
+        return self._ctx.clock.now() <= (remote.ended_at or parse_stamp(seen_at)) + settle
 
 
 def another_credential(record: JobRecord) -> str:
