@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from run_kit import START, World, make_spec
+from run_kit import START, World, make_spec, refusal
 
 from batchform.errors import LimitExceeded
 from batchform.ledger.fold import fold
@@ -59,8 +60,8 @@ def collected(tag: str, usd: float, *, at: datetime = NOON, archive: str | None 
     return Collected(at=stamp(at), tag=tag, archive=archive, answers=archive, rows=rows, usd=usd)
 
 
-def seen(tag: str, state: str) -> StateSeen:
-    return StateSeen(at=stamp(NOON), tag=tag, state=state)
+def seen(tag: str, state: str, **counts: int) -> StateSeen:
+    return StateSeen(at=stamp(NOON), tag=tag, state=state, counts=counts)
 
 
 def view(*events: AnyEvent) -> ControlView:
@@ -88,6 +89,10 @@ YESTERDAY, LAST_MONTH, TOMORROW = NOON - timedelta(days=1), NOON - timedelta(day
         ((*JOB, seen("t", "FAILED"), collected("t", 0, archive=None)), Spend()),
         ((*JOB, seen("t", "EXPIRED"), collected("t", 0, archive=None)), Spend()),
         ((*JOB, seen("t", "CANCELLED"), collected("t", 0, archive=None)), Spend()),
+        ((*JOB, seen("t", "CANCELLED", total=4), collected("t", 0, archive=None)), Spend()),
+        ((*JOB, seen("t", "EXPIRED", succeeded=1), collected("t", 0, archive=None)), Spend(1, 1, 1)),
+        ((*JOB, seen("t", "CANCELLED", succeeded=4), collected("t", 0, archive=None)), Spend(1, 1, 1)),
+        ((*JOB, seen("t", "FAILED", succeeded=1), collected("t", 0, archive=None)), Spend(1, 1, 1)),
         ((*JOB, seen("t", "RUNNING"), collected("t", 0, archive=None)), Spend(1, 1, 1)),  # gone: 404
         ((*JOB, seen("t", "SUCCEEDED"), collected("t", 0, archive=None)), Spend(1, 1, 1)),  # its results are gone
         ((*JOB, seen("t", "SUCCEEDED"), collected("t", 0, archive=None), collected("t", 0.7)), Spend(0.7, 0.7, 0.7)),
@@ -280,6 +285,35 @@ def test_a_shard_without_room_is_held_and_the_others_are_collected(w: World) -> 
     error = outcome.error({})
     assert error is not None and error.exit_code == 3 and "spent today" in error.message
     assert w.charged() == 1 and w.deliveries == ["triage"]
+
+
+def ended_as(state: str) -> Callable[[int, bytes], tuple[int, bytes]]:
+    """An answer of a job that was cut short and says nothing of how far it came, with results all the same."""
+
+    def after(status: int, body: bytes) -> tuple[int, bytes]:
+        operation = json.loads(body)
+        operation["metadata"] |= {"state": f"BATCH_STATE_{state}", "batchStats": {}}
+        return status, json.dumps(operation).encode()
+
+    return after
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED"])
+def test_a_job_whose_results_are_gone_settles_at_its_estimate(w: World, state: str) -> None:
+    """Else a budget could be passed without end: each such job would count as nothing."""
+    plan, bundle = priced(w.plan({"a": "x"}), 0.6)
+    apply_plan(limited(w.run(), max_usd=1), plan, bundle, wait="submitted")
+    w.fault("GET", "/v1/batches/", after=ended_as(state), times=1000)
+    w.fault("GET", ":download", before=lambda: refusal(404), times=1000)
+    for _ in range(3):
+        w.clock.sleep(1000)
+        ctx = limited(w.run(), max_usd=1)
+        sync(ctx, ctx.project.specs)
+    assert w.rows(ctx)["a"]["failure"] == "expired"
+    assert spend_of(ctx.ledger.control(), now=w.clock.now(), realm="emulator").total == 0.6
+    again, bundle = priced(w.plan({"b": "y"}, serial=ctx.ledger.serial), 0.6)
+    with pytest.raises(LimitExceeded, match="nothing was sent"):
+        apply_plan(ctx, again, bundle)
 
 
 def test_the_budget_of_a_day_is_new_on_the_next_utc_day(w: World) -> None:

@@ -3,7 +3,7 @@
 A job reserves its estimate from its intent on. It settles at what its answers cost, when they are collected. What may
 have been billed unseen is never given back: a job that the service does not have any more, or whose results are gone,
 settles at its estimate, and so does the share of rows that a job's results leave out. Only a job that the service
-itself ended without results cost nothing.
+itself ended without results, and without rows that succeeded, cost nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]
 def _cost(job: JobRecord, collected: Collected, basis: Basis) -> float:
     reserved = _reserved(job.intent, basis)
     if collected.archive is None:
-        return 0.0 if job.state in _COST_NOTHING else reserved
+        return 0.0 if job.state in _COST_NOTHING and not job.counts.get("succeeded") else reserved
     return collected.usd + reserved * collected.rows.get("missing", 0) / max(job.intent.rows, 1)
 
 

@@ -70,7 +70,9 @@ def collect(ctx: RunContext, finished: Finished) -> Collected | None:
                 ctx.progress.note(f"The results of {record.tag} were not found; they are looked for again: {error}")
                 return None
             archived = None
-            rest = _Rest("expired", f"The results of job {record.job} are gone: {error}")
+            # Its state stays RESULTS_NOT_FOUND in the ledger: whatever the service calls its end, it may have cost.
+            finished = Finished(record, None, f"The results of job {record.job} are gone: {error}")
+            rest = _rest(finished)
         readings: Path | None = None
         parsed = None
         if archived is not None:
