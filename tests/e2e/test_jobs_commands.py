@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from tests_e2e_kit import Workspace
 
@@ -65,3 +66,38 @@ def test_a_settle_window_that_is_too_short_is_refused_with_its_place(workspace: 
     workspace.project(backends={"local": {"type": "emulator"}, "g": {"type": "gemini", "settle": "30s"}})
     found = workspace.run("validate")
     assert found.code == 1 and "At least 120s; 15m is the default" in found.err + found.out
+
+
+def without_backend(workspace: Workspace) -> None:
+    """The backend is renamed: what was sent by its old name cannot be asked for any more."""
+    workspace.project(backends={"other": {"type": "emulator", "job_seconds": 0}}, defaults={"backend": "other"})
+
+
+def test_a_person_settles_what_was_sent_by_a_backend_that_is_gone(workspace: Workspace) -> None:
+    tag = left_open(workspace)
+    assert workspace.run("sync", "--wait").code == 8
+    without_backend(workspace)
+    assert "jobs not-submitted" in " ".join(workspace.run("status").out.split())
+    refused = workspace.run("jobs", "adopt", tag, "batches/one")
+    assert refused.code == 1 and "is not in batchform.yaml" in refused.err and "--unseen" in refused.err
+    done = workspace.ok("jobs", "not-submitted", tag, "--yes")
+    assert "could not be asked" in done.err and "taken for not submitted" in done.out
+    adopted = workspace.ok("jobs", "adopt", tag, "batches/one", "--unseen")
+    assert f"{tag}: its job is batches/one" in adopted.out
+    assert "given up" in workspace.ok("jobs", "abandon", tag, "--yes").out
+
+
+def test_abandon_says_that_archived_results_were_collected(workspace: Workspace) -> None:
+    ledger, before = workspace.root / ".batchform", workspace.root / "before"
+    workspace.ok("apply", "--yes", "--detach")
+    shutil.copytree(ledger, before)
+    workspace.ok("sync", "--wait")
+    [results] = (ledger / "archive").glob("*.jsonl.gz")
+    shutil.copy(results, before / "archive")  # archived, and killed before it was recorded
+    shutil.rmtree(ledger)
+    before.rename(ledger)
+    without_backend(workspace)
+    tag = results.name.removesuffix(".jsonl.gz")
+    done = workspace.ok("jobs", "abandon", tag)
+    assert f"{tag}: its results were archived already: they were collected and nothing was given up" in done.out
+    assert "6 answered" in done.out

@@ -158,18 +158,25 @@ def not_submitted_job(common: Common, tag: str, yes: bool) -> None:
 def abandon_job(common: Common, tag: str, yes: bool) -> None:
     """Give up a job that can no longer be seen, because its credential is gone for good. Its rows may be sent again.
 
-    Refused while the service shows the job. If it is seen again later, it is taken up again.
+    Refused while the service shows the job. If it is seen again later, it is taken up again. Results that are archived
+    already, by a run that was interrupted, are collected and not given up.
     """
-    from batchform.run.by_hand import abandon, check_abandon
+    from batchform.run.by_hand import abandon, check_abandon, is_archived
     from batchform.spec.wording import counted
 
     with _run_context(common) as ctx:
         record = check_abandon(ctx, tag)
         rows = counted(record.intent.rows, "row")
-        _confirm(f"What {record.job} answered is lost, and {rows} will be paid for again. Give it up?", yes)
-        abandon(ctx, record)
-        if not common.quiet:
+        if not is_archived(ctx, record):
+            _confirm(f"What {record.job} answered is lost, and {rows} will be paid for again. Give it up?", yes)
+        collected = abandon(ctx, record)
+        if common.quiet:
+            return
+        if collected.archive is None:
             click.echo(f"{tag}: given up. {rows} may be sent again: batchform plan")
+            return
+        came = ", ".join(f"{n:,} {name}" for name, n in sorted(collected.rows.items()))
+        click.echo(f"{tag}: its results were archived already: they were collected and nothing was given up: {came}.")
 
 
 @contextmanager

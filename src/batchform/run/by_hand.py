@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchform.errors import AuthError, BackendError, NotFound, UsageError
-from batchform.ledger.records import Collected, JobRecord
+from batchform.ledger.records import Collected, JobRecord, archive_name
 from batchform.ports import Backend, RemoteJob
 from batchform.run.collect import Finished, collect
 from batchform.run.context import RunContext, described
 from batchform.run.lookup import look_through
 from batchform.run.recover import adopt
-from batchform.run.settle import not_submitted
+from batchform.run.settle import not_submitted, submitted
 
 
 def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see") -> None:
@@ -24,20 +24,33 @@ def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see"
     owner = next((r for r in ctx.ledger.control().jobs.values() if r.job == job), None)
     if owner is not None:
         raise UsageError(f"{job} is the job of {owner.tag}", hint=f"batchform jobs show {owner.tag}")
-    backend = ctx.backend_of(record.intent)
-    try:
-        remote = backend.get(job)
-    except (NotFound, AuthError) as error:
-        if look != "trust":
-            raise BackendError(
-                f"Backend {record.intent.backend} does not show {job} to its present credential: {error.message}",
-                hint="Use the credential that made it. If you know that it is the job of this tag, add --unseen: it is "
-                "then recorded without a look, and collected once a credential sees it.",
-            ) from None
-        remote = RemoteJob(name=job, tag=tag, state="PENDING")
+    remote = _seen(ctx, record, job, look)
     _refuse_another(record, remote)
-    if not adopt(ctx, backend, record, [remote], how="manual"):
+    backend = _backend_or_none(ctx, record)
+    if backend is not None:
+        done = adopt(ctx, backend, record, [remote], how="manual")
+    else:
+        done = submitted(ctx, record, job, how="manual")
+    if not done:
         raise _overtaken(ctx, tag)
+
+
+def _seen(ctx: RunContext, record: JobRecord, job: str, look: str) -> RemoteJob:
+    """A job as the service shows it, or as a person says that it is."""
+    name = record.intent.backend
+    try:
+        return ctx.backend_of(record.intent).get(job)
+    except (NotFound, AuthError) as error:
+        what = f"Backend {name} does not show {job} to its present credential: {error.message}"
+    except UsageError as error:
+        what = f"{job} cannot be looked at: {error.message}"
+    if look == "trust":
+        return RemoteJob(name=job, tag=record.tag, state="PENDING")
+    raise BackendError(
+        what,
+        hint=f"Use backend {name} with the credential that made it. If you know that it is the job of this tag, add "
+        "--unseen: it is then recorded without a look, and collected once a credential sees it.",
+    )
 
 
 def _refuse_another(record: JobRecord, remote: RemoteJob) -> None:
@@ -66,12 +79,13 @@ def _refuse_another(record: JobRecord, remote: RemoteJob) -> None:
 def check_not_submitted(ctx: RunContext, tag: str) -> JobRecord:
     """The open intent of a tag, looked for once more: a person may be wrong. Raises UsageError if its job is listed.
 
-    A service that cannot be asked, or shows nothing to this credential, leaves it to the person.
+    A service that cannot be asked, or shows nothing to this credential, leaves it to the person; so does a backend that
+    the project has no longer.
     """
     record = _open_intent(ctx, tag, late="refused")
     try:
         found = look_through(ctx, ctx.backend_of(record.intent), [record]).found.get(tag)
-    except BackendError as error:
+    except (BackendError, UsageError) as error:
         ctx.progress.note(f"The service could not be asked for {tag}: {error.message}")
         found = None
     if found:
@@ -112,9 +126,15 @@ def _backend_or_none(ctx: RunContext, record: JobRecord) -> Backend | None:
         return None
 
 
+def is_archived(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether the results of an open job are in the ledger: stored by a run that ended before it could record them."""
+    return ctx.ledger.has_blob(archive_name(record.tag))
+
+
 def abandon(ctx: RunContext, record: JobRecord) -> Collected:
     """Give a job up on a person's word: its rows count as expired, with this attempt charged, and are sent again as far
-    as `retry` allows. If the job is seen again, it is taken up again."""
+    as `retry` allows. If the job is seen again, it is taken up again. Results that are archived already are collected:
+    then `archive` of what is returned names them, and nothing is given up."""
     collected = collect(ctx, Finished(record, None, f"Job {record.job} was given up by {ctx.who}"))
     if collected is None:
         raise _overtaken(ctx, record.tag)
