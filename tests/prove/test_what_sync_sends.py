@@ -124,7 +124,11 @@ def test_what_is_sent(world: World, kept: Path, state: str, asked: str, edited: 
     whole = sum(apply_sends(state, asked, row) for row in rows)
     by_sync = sum(sync_sends(state, asked, row) for row in rows)
     assert to_send(world) == whole
-    assert sent_by(world, "sync", "--wait") == by_sync
+    before = len(world.server.bill())
+    told = run(world, "sync", "--wait")
+    assert len(world.server.bill()) - before == by_sync
+    if state != "answered" or asked == "rerun not applied":  # else sync does not look at the source
+        assert told["left"] == {"failed": 0, "for_apply": whole - by_sync}
     assert sent_by(world, "apply", "--yes") == whole - by_sync
 
 
@@ -141,6 +145,25 @@ def test_rows_edited_in_the_queue_are_sent_by_apply_with_their_reason(world: Wor
     run(world, "sync", "--wait")
     assert world.server.bill() == []
     assert run(world, "plan")["specs"][0]["reasons"] == {"prompt_changed": ROWS}
+
+
+def test_sync_says_what_it_leaves_alone(world: World, kept: Path) -> None:
+    in_state(world, kept, "queued", "no rerun")
+    edit(world, "prompt")
+    assert world.run(("sync",)).out == "Nothing to do now: 2 rows wait for apply. `batchform plan` shows why.\n"
+    world.reset(shards=1)
+    refused = {"type": "row_error", "status": 400, "rows": [1]}
+    world.server.set_faults([{"call": "batches.create", "times": "all", "do": refused}])
+    run(world, "apply", "--yes")
+    assert world.run(("sync",)).out == "Nothing to do now: 1 row failed. `batchform plan` shows why.\n"
+
+
+def test_sync_says_that_archived_answers_wait_to_be_read_anew(world: World, kept: Path) -> None:
+    in_state(world, kept, "answered", "no rerun")
+    path = world.project / "specs/triage.yaml"
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**spec, "output": {"format": "json"}}), encoding="utf-8")
+    assert run(world, "sync")["left"] == {"failed": 0, "for_apply": ROWS}
 
 
 def test_attempts_of_a_rerun_are_counted_though_each_is_queued_between(world: World, kept: Path) -> None:

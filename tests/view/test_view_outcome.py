@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from batchform.ports import Delivered
-from batchform.run.reconcile import Outcome
+from batchform.run.reconcile import Left, Outcome
 from batchform.view.outcome import outcome_lines
 
 
@@ -29,3 +29,14 @@ def test_a_detached_run_says_how_to_come_back() -> None:
 def test_nothing_to_do() -> None:
     assert list(outcome_lines(Outcome(), detached=False)) == ["Nothing to do: every row is up to date."]
     assert next(outcome_lines(Outcome(), detached=False, held=1)).startswith("1 row held: ")
+
+
+def test_what_a_sync_leaves_alone_is_said() -> None:
+    assert list(outcome_lines(Outcome(left=Left(2, 1)), detached=True)) == [
+        "Nothing to do now: 2 rows failed, 1 row waits for apply. `batchform plan` shows why."
+    ]
+    assert list(outcome_lines(Outcome(running=["t1"], left=Left(0, 2)), detached=False)) == [
+        "2 rows wait for apply: `batchform plan` shows why."
+    ]
+    (quiet,) = outcome_lines(Outcome(left=Left()), detached=True)
+    assert "up to date" not in quiet

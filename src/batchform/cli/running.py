@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from batchform.plan.model import Plan
     from batchform.run.budget import Refused
     from batchform.run.context import RunContext
-    from batchform.run.reconcile import Outcome
+    from batchform.run.reconcile import Left, Outcome
     from batchform.spec.resolved import ResolvedSpec
     from batchform.view.progress import BarProgress, LineProgress
 
@@ -91,8 +92,11 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
         with make_progress_for(common) as progress:
             ctx = session.run_context(progress)
             held: list[Refused] = []
-            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=lambda: _retries(session, ctx, specs, held))
+            left: list[Left] = []
+            retry = partial(_retries, session, ctx, specs, held, left)
+            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=retry)
             outcome.refused += held
+            outcome.left = left[-1] if left else None
         _compact(session)
         return _finish(session, outcome, common, detached=not wait)
 
@@ -159,15 +163,20 @@ def _source_digests(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str
 
 
 def _retries(
-    session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec], refused: list[Refused]
+    session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec], refused: list[Refused], left: list[Left]
 ) -> tuple[Plan, Path] | None:
     """A plan that sends failed rows again, as far as `retry` allows; None when there is nothing to send or settle, or
-    a limit holds them: that is added to `refused`."""
+    a limit holds them: that is added to `refused`. What it leaves alone is added to `left`."""
     from batchform.cli.planning import make_plan
     from batchform.errors import SourceError
     from batchform.run.budget import Refused
+    from batchform.run.left import left_by_ledger, left_by_plan
+    from batchform.run.reconcile import Left
 
-    waiting = [s for s in specs if s.spec.idempotency.reuse_identical or _has_failed(session, s.name)]
+    unsettled = {s.name: _unsettled(session, s.name) for s in specs}
+    waiting = [s for s in specs if s.spec.idempotency.reuse_identical or unsettled[s.name]]
+    unplanned = left_by_ledger(ctx, [s for s in specs if s not in waiting])
+    left.append(unplanned)
     if not waiting:
         return None
     bundle = session.scratch / f"retry-{session.ledger.serial}"
@@ -175,22 +184,25 @@ def _retries(
         plan = make_plan(session, waiting, folder=bundle, purpose="retry")
     except SourceError as exc:
         ctx.progress.note(f"failed rows were not looked at again: {exc.message}")
+        left[-1] = Left(unplanned.failed, unplanned.for_apply + sum(unsettled.values()))
         return None
     held = tuple(v for v in plan.all_verdicts if not v.ok)
     if rows := sum(n for s in plan.specs for why, n in s.held_by.items() if why.startswith("limit ")):
         refused.append(Refused(rows, held))
     idle = plan.rows_to_send == 0 and not any(s.bookkeeping for s in plan.specs)
+    left[-1] = left_by_plan(plan, unplanned, reads="no" if held or idle else "yes")
     return None if held or idle else (plan, bundle)
 
 
-def _has_failed(session: Session, name: str) -> bool:
+def _unsettled(session: Session, name: str) -> int:
+    """Rows that failed or are queued."""
     if name not in session.ledger.specs():
-        return False
+        return 0
     con = session.connect()
     try:
         rows = session.ledger.rows_relation(con, name)
         found = con.execute(f"SELECT count(*) FROM {rows} WHERE status IN ('failed', 'pending')").fetchall()
-        return bool(found[0][0])
+        return int(found[0][0])
     finally:
         con.close()
 

@@ -46,6 +46,13 @@ Retry = Callable[[], tuple[Plan, Path] | None]
 """Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
 
 
+class Left(Struct, frozen=True):
+    """Rows that a sync saw and left alone: those that failed for good, and those that only an apply goes on with."""
+
+    failed: int = 0
+    for_apply: int = 0
+
+
 class Outcome(Struct):
     """What a run did.
 
@@ -54,7 +61,7 @@ class Outcome(Struct):
     running: jobs that go on; not_sent: shards that were not
     sent for want of room, or because the run was stopped; refused: rows that limits held when they were about to be
     sent; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that could not be
-    asked for; stopped: what ended the sending.
+    asked for; stopped: what ended the sending; left: what sync saw and left alone, None if it did not come to that.
     """
 
     created: list[str] = field(default_factory=list)
@@ -73,6 +80,7 @@ class Outcome(Struct):
     not_sent: int = 0
     stopped: BatchformError | None = None
     refused: list[Refused] = field(default_factory=list)
+    left: Left | None = None
     interrupted: bool = False
 
     @property
