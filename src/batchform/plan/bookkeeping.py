@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.row_writer import ROW_GROUP
-from batchform.plan.diff import FORGET, LEFT, REMOVE, RETURNED, Diff, Recorded
+from batchform.plan.diff import FORGET, LEFT, REMOVE, REPARSE, REREAD, RETURNED, Diff, Recorded
 from batchform.rows.sql import identifier, literal
 from batchform.spec.resolved import ResolvedSpec
 
@@ -109,6 +109,24 @@ def write_bookkeeping(
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
     )
     return free.count + left
+
+
+def write_reread(con: DuckDBPyConnection, found: Diff, bookkeeping: Path | None, to: Path) -> bool:
+    """Write the keys of answers that are read anew: (key_hash, firm). Makes no file, and says so, if there are none.
+
+    Rows whose states the bookkeeping changes go along: the answers that they get may have been read otherwise, too.
+    """
+    if not found.count(REPARSE):
+        return False
+    keys = f"SELECT key_hash, firm FROM {REREAD}"
+    if bookkeeping is not None:
+        left = f"key_hash IN (SELECT key_hash FROM {LEFT})" if found.count(FORGET, REMOVE, RETURNED) else "false"
+        keys += (
+            f" UNION ALL SELECT key_hash, NOT {left} FROM read_parquet({literal(str(bookkeeping))}) "
+            f"WHERE key_hash NOT IN (SELECT key_hash FROM {REREAD})"
+        )
+    con.execute(f"COPY ({keys}) TO {literal(str(to))} (FORMAT parquet, COMPRESSION zstd)")
+    return True
 
 
 def _project(values: dict[str, str]) -> str:

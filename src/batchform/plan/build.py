@@ -19,13 +19,13 @@ from batchform.canon import digest_of
 from batchform.errors import DestinationError, InvalidProject, SourceError
 from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
-from batchform.plan.bookkeeping import FreeRows, write_bookkeeping
-from batchform.plan.diff import CANDIDATES, Diff, Recorded, diff
+from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
+from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.draft import Before, Draft, Outcome, draft_spec
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
-from batchform.plan.recorded import attempts, check_destination, reading, recorded
+from batchform.plan.recorded import attempts, check_destination, diff_recorded, reading, recorded
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer, Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
@@ -179,7 +179,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         past = recorded(con, ledger, spec, destination=work.destination)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
         _refuse_empty(spec, rows)
-        found = diff(con, spec, rows, past)
+        found = diff_recorded(con, ledger, spec, rows, past)
         control = ledger.control()
         free = FreeRows(own / "free.parquet")
         rendered, shards, fp_columns = render_candidates(
@@ -187,7 +187,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         )
         if save.shards:
             _carry_answers(con, past, shards, folder)
-        bookkeeping = None
+        bookkeeping = reread = None
         if save.shards:
             to = own / "bookkeeping.rows.parquet"
             count = write_bookkeeping(
@@ -196,9 +196,11 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
                 removals="record" if settings.purpose == "apply" else "leave",
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
+            free_rows, to = to if count else None, own / "reread.rows.parquet"
+            reread = f"specs/{spec.name}/{to.name}" if write_reread(con, found, free_rows, to) else None
         free.discard()
         history = _history(con, spec, past) if shards else None
-        outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping)
+        outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping, reread)
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
         if save.source:
             digest = source_digest(rows.relation.paths, rows.relation.identity)
@@ -317,6 +319,7 @@ def _hold(plan: SpecPlan, verdicts: Iterable[Verdict], folder: Path) -> SpecPlan
     actions[Action.HELD] += count
     return replace(
         plan, actions=actions, rows_to_send=0, requests_to_send=0, shards=(), bytes=0, cost=ZERO, bookkeeping=None,
+        reread=None,
         tokens=Tokens(0, ZERO, plan.tokens.basis, plan.tokens.input_basis),
         held_by={**plan.held_by, f"limit {', '.join(v.name for v in failed)}": count},
     )  # fmt: skip

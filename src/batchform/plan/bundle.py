@@ -4,6 +4,7 @@
     specs/NAME/shard-0000.jsonl      the lines of one job
     specs/NAME/shard-0000.rows.parquet   its rows' states, committed with its intent
     specs/NAME/bookkeeping.rows.parquet  row states that cost nothing
+    specs/NAME/reread.rows.parquet   keys whose archived answers are read anew
 
 It holds prompts: the folder is made for its owner only, and never belongs in a CI log or an artefact that others read.
 """
@@ -111,7 +112,7 @@ def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> No
     present = {p.relative_to(folder).as_posix() for p in _files(folder)}
     specs = manifest.plan.specs
     planned = {p for s in specs for shard in s.shards for p in (shard.path, shard.rows_path)}
-    planned |= {s.bookkeeping for s in specs if s.bookkeeping}
+    planned |= {name for s in specs for name in (s.bookkeeping, s.reread) if name}
     for name in sorted(present ^ planned | set(manifest.files) ^ planned):
         what = "is not part of the saved plan" if name not in planned else "is missing from the saved plan"
         raise StalePlan(f"{folder / name} {what}", hint="Plan again.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = "bf_candidates"
 LEFT = "bf_left"
+REREAD = "bf_reread"
 
 # Classes of rows. Those in RENDERED become candidates.
 NEW = "new"
@@ -42,6 +43,9 @@ QUIET_ABSENT = "quiet_absent"
 RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY)
 
 
+_SPEC_SAME = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
+
+
 class Recorded(Struct, frozen=True):
     """What the ledger says about one spec, as a plan needs it.
 
@@ -50,7 +54,7 @@ class Recorded(Struct, frozen=True):
     failures, None if there is none;
     unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
     holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
-    hashes) that a person asked for.
+    hashes) that a person asked for; gone: tags of jobs whose results are archived no longer.
     """
 
     relation: str | None
@@ -59,14 +63,19 @@ class Recorded(Struct, frozen=True):
     unknown_tags: tuple[str, ...] = ()
     delivered_through: int | None = None
     reruns: tuple[tuple[int, str], ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Diff(Struct, frozen=True):
-    """Rows per class; rows held for failures by why; whether candidate and left tables were made."""
+    """Rows per class; rows held for failures by why; whether candidate and left tables were made.
+
+    unreadable: rows that would be read anew if their results were still archived.
+    """
 
     counts: Mapping[str, int]
     exhausted: Mapping[str, int]
     answered_before: int  # rows of the source that have an answer: what max_changed_percent is a share of
+    unreadable: int = 0
 
     def count(self, *classes: str) -> int:
         return sum(self.counts.get(c, 0) for c in classes)
@@ -92,12 +101,28 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
             exhausted[why] = exhausted.get(why, 0) + count
     if any(counts.get(c) for c in RENDERED):
         _materialise_candidates(con, classed, recorded)
+    if counts.get(REPARSE):
+        _materialise_reread(con, spec, classed)
     if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM ({classed}) "
             f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
         )
     return Diff(counts, exhausted, sum(int(c[4]) for c in counted))
+
+
+def _materialise_reread(con: DuckDBPyConnection, spec: ResolvedSpec, classed: str) -> None:
+    """Temp table REREAD(key_hash, firm, holder): answers to be read anew, and the tag of the job that has them.
+
+    Absent rows go along. Firm are those that fail if they do not fit; the others then stay as they were read.
+    """
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {REREAD} AS SELECT key_hash, "
+        f"class = '{REPARSE}' AND (status = 'failed' OR coalesce({_SPEC_SAME} AND row_same, false)) AS firm, "
+        f"CASE WHEN status = 'failed' THEN tag ELSE answer_tag END AS holder FROM ({classed}) "
+        f"WHERE class = '{REPARSE}' OR (class IN ('{FORGET}', '{QUIET_ABSENT}') "
+        f"AND status IN ('answered', 'absent') AND parse_digest <> {literal(spec.parse_digest)})"
+    )
 
 
 def _materialise_candidates(con: DuckDBPyConnection, classed: str, recorded: Recorded) -> None:
@@ -174,7 +199,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     """The decision table, first match wins."""
     idempotency, destination = spec.spec.idempotency, spec.spec.destination
     unknown = ", ".join(literal(t) for t in recorded.unknown_tags) or "NULL"
-    spec_same = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
+    gone = ", ".join(map(literal, recorded.gone)) or "''"
+    spec_same, parse = _SPEC_SAME, literal(spec.parse_digest)
     kept = ["false"]
     if idempotency.on_prompt_change == "keep":
         kept.append(f"(row_same AND realm_same AND NOT ({spec_same}))")
@@ -197,7 +223,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN {asked} THEN '{REQUESTED}'
         WHEN status = 'pending' THEN '{PENDING}'
         WHEN status = 'failed' AND failure = 'invalid_output' AND {spec_same} AND row_same
-            AND failure_parse IS DISTINCT FROM {literal(spec.parse_digest)} THEN '{REPARSE}'
+            AND tag NOT IN ({gone}) AND failure_parse IS DISTINCT FROM {parse} THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
             CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN
                 CASE WHEN tag = answer_tag OR failure NOT IN ({by_sync}) THEN '{FOR_APPLY}' ELSE '{RETRY}' END
@@ -205,7 +231,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN status = 'failed' OR NOT answered THEN '{CHANGED}'
         WHEN status IN ('absent', 'gone') AND {unchanged} THEN '{RETURNED}'
         WHEN NOT {unchanged} THEN '{CHANGED}'
-        WHEN parse_digest <> {literal(spec.parse_digest)} THEN '{REPARSE}'
+        WHEN parse_digest <> {parse} AND answer_tag NOT IN ({gone})
+            AND (({spec_same} AND row_same) OR failure_parse IS DISTINCT FROM {parse}) THEN '{REPARSE}'
         WHEN {undelivered} THEN '{REDELIVER}'
         ELSE '{KEEP}' END"""
 

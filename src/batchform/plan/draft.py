@@ -40,6 +40,7 @@ class Outcome(Struct, frozen=True):
     shards: tuple[DraftShard, ...]
     history: History | None
     bookkeeping: str | None
+    reread: str | None
 
 
 class Draft(Struct, frozen=True):
@@ -80,6 +81,8 @@ def draft_spec(
     notes = [*rows.notes, *whole.notes, *warnings]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
+    if found.unreadable:
+        notes.append(f"{found.unreadable:,} rows cannot be read anew: their results are archived no longer")
     reasons = dict(rendered.reasons)
     for name in (first.FORGET, first.REMOVE):
         if found.count(name):
@@ -104,6 +107,7 @@ def draft_spec(
         samples=tuple(_samples(rendered, before, outcome.past)),
         held_by={**found.exhausted, **rendered.held},
         bookkeeping=outcome.bookkeeping,
+        reread=outcome.reread,
         notes=tuple(dict.fromkeys(notes)),
         previous=_previous(control, spec.name),
         key_columns=rows.key_columns,

@@ -14,10 +14,10 @@ from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.build import Settings, Work, render_candidates
-from batchform.plan.diff import Diff, Recorded, diff
+from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
 from batchform.plan.model import Action, Reason
-from batchform.plan.recorded import recorded
+from batchform.plan.recorded import diff_recorded, recorded
 from batchform.plan.render import Rendered
 from batchform.rows.keyed import (
     NARROW,
@@ -69,7 +69,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         now = _request_now(con, spec, rows, key)
         if state is None and now is None:
             raise UsageError(f"{spec.name} has no row with key {key!r}", hint=_near(con, key))
-        found = diff(con, spec, rows, past)
+        found = diff_recorded(con, ledger, spec, rows, past)
         rendered, _, _ = render_candidates(
             con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
         )

@@ -155,7 +155,8 @@ class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
     actions: rows per action; reasons: rows per reason; held_by: why rows are held, in words → rows;
-    bookkeeping: bundle-relative Parquet of row states that apply commits for nothing (refreshed, reused, forgotten).
+    bookkeeping: bundle-relative Parquet of row states that apply commits for nothing (refreshed, reused, forgotten);
+    reread: bundle-relative Parquet of the keys whose archived answers apply reads anew.
     """
 
     name: str
@@ -178,6 +179,7 @@ class SpecPlan(Struct, frozen=True):
     samples: tuple[Sample, ...] = ()
     held_by: Mapping[str, int] = field(default_factory=dict)
     bookkeeping: str | None = None
+    reread: str | None = None
     notes: tuple[str, ...] = ()
     previous: str = ""  # estimate against actual of the last apply, in words
     key_columns: tuple[tuple[str, str], ...] = ()

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from posixpath import normpath
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
-from batchform.ledger.records import ControlView, answers_name
+from batchform.ledger.records import ControlView, answers_name, archive_name
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
-from batchform.plan.diff import Recorded
+from batchform.plan.diff import REPARSE, REREAD, Diff, Recorded, diff
 from batchform.ports import Destination
+from batchform.rows.keyed import KeyedRows
 from batchform.rows.sql import literal
 from batchform.spec.delivery import destination_digest, output_columns
 from batchform.spec.resolved import ResolvedSpec
@@ -46,6 +49,22 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
         delivered_through=delivery.through if current and delivery is not None else None,
         reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
     )
+
+
+def diff_recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, rows: KeyedRows, past: Recorded) -> Diff:
+    """The diff, in which nothing is to be read anew whose results are archived no longer."""
+    found = diff(con, spec, rows, past)
+    if not found.count(REPARSE):
+        return found
+    holders = con.execute(f"SELECT holder, count(*) FILTER (firm) FROM {REREAD} GROUP BY 1 ORDER BY 1").fetchall()
+    gone = {
+        str(tag): int(count)
+        for tag, count in holders
+        if not ledger.has_blob(archive_name(tag)) and not is_whole(ledger, answers_name(tag, spec.parse_digest))
+    }
+    if not gone:
+        return found
+    return replace(diff(con, spec, rows, replace(past, gone=tuple(gone))), unreadable=sum(gone.values()))
 
 
 def check_destination(control: ControlView, spec: ResolvedSpec, destination: Destination) -> None:

@@ -266,7 +266,9 @@ def _apply_free(ctx: RunContext, outcome: Outcome, planned: SpecPlan, bundle: Pa
         refuse_changed(ctx, planned.name, path, since=since)
         ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
     spec = ctx.spec(planned.name)
-    if spec is not None and planned.actions.get(Action.REPARSE) and (reread := reparse(ctx, spec)):
+    if spec is None or planned.reread is None:
+        return
+    if (reread := reparse(ctx, spec, keys=bundle / planned.reread)) and reread.rows:
         outcome.reread.setdefault(planned.name, Counter()).update(reread.rows)
 
 

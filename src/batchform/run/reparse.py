@@ -19,23 +19,27 @@ from batchform.run.inputs import sent_lines, sent_requests
 from batchform.run.parse import parse_file, parser_for
 from batchform.run.row_states import sent_again, write_states
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import counted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def reparse(ctx: RunContext, spec: ResolvedSpec) -> Reparsed | None:
+def reparse(ctx: RunContext, spec: ResolvedSpec, *, keys: Path | None = None) -> Reparsed | None:
     """Read the spec's archived answers under its current parse digest, and record what they are now.
 
     Concerns answered rows that were parsed otherwise, and rows that failed for their output alone. None if there are
-    none. Rows whose archive is gone keep what they have.
+    none. Rows whose archive is gone keep what they have. So do those that someone asked to send again: what is
+    recorded after that would settle it.
+    keys: Parquet of the rows that a plan reads anew (key_hash, firm); None: all. Those that are not firm stay as they
+    were read if they do not fit: kept answers, which were not asked for like this, and rows that left the source.
     """
     folder = ctx.work_dir / f"reparse-{spec.name}"
     folder.mkdir(parents=True, exist_ok=True)
 
     def decide() -> tuple[Reparsed, list[RowsFile]] | None:
         with closing(ctx.connect()) as con:
-            return _parse_again(ctx, con, spec, folder)
+            return _parse_again(ctx, con, spec, keys, folder)
 
     try:
         ctx.ledger.refresh()
@@ -52,32 +56,68 @@ _KEY = (
 
 
 def _parse_again(
-    ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, folder: Path
+    ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, keys: Path | None, folder: Path
 ) -> tuple[Reparsed, list[RowsFile]] | None:
-    rows = ctx.ledger.rows_relation(con, spec.name)
+    known = ctx.ledger.rows_relation(con, spec.name)
+    chosen = f"read_parquet({literal(str(keys))})" if keys else _all_keys(spec, known)
+    rows, parse = f"{known} r JOIN {chosen} k ON r.key_hash = k.key_hash", literal(spec.parse_digest)
     stale = (
-        f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {literal(spec.parse_digest)}) "
-        "OR (r.status = 'failed' AND r.failure = 'invalid_output' "
-        f"AND r.failure_parse IS DISTINCT FROM {literal(spec.parse_digest)}))"
+        f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {parse} "
+        f"AND (k.firm OR r.failure_parse IS DISTINCT FROM {parse})) "
+        f"OR (r.status = 'failed' AND r.failure = 'invalid_output' AND r.failure_parse IS DISTINCT FROM {parse}))"
+        f"{_not_asked_for(ctx, spec, known)}"
     )
-    found = con.execute(f"SELECT DISTINCT {_HOLDER} FROM {rows} r WHERE {stale} ORDER BY 1").fetchall()
+    found = con.execute(f"SELECT DISTINCT {_HOLDER} FROM {rows} WHERE {stale} ORDER BY 1").fetchall()
     files = [path for (tag,) in found if tag and (path := answers_of(ctx, con, spec, str(tag), folder))]
     if not files:
         return None
     parts = ", ".join(literal(str(path)) for path in files)
-    source = f"{rows} r JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} WHERE {stale}"
+    source = f"{rows} JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} WHERE {stale}"
     to = folder / "rows.parquet"
     count = write_states(con, _values(ctx, spec), source, to)
     if not count:
         return None
     classes = con.execute(
-        f"SELECT coalesce(failure, 'answered'), count(*) FROM read_parquet({literal(str(to))}) GROUP BY 1 ORDER BY 1"
+        f"SELECT CASE WHEN status = 'failed' THEN failure WHEN parse_digest = {parse} THEN 'answered' ELSE 'kept' END, "
+        f"count(*) FROM read_parquet({literal(str(to))}) WHERE status <> 'absent' GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    event = Reparsed(
-        at=ctx.now(), by=ctx.who, spec=spec.name, parse_digest=spec.parse_digest,
-        rows={str(name): int(n) for name, n in classes},
-    )  # fmt: skip
+    counts = {str(name): int(n) for name, n in classes}
+    if kept := counts.pop("kept", 0):
+        ctx.tell_once(
+            f"{counted(kept, 'kept answer')} of {spec.name} cannot be read as the spec says now and stay as they were: "
+            "`batchform rerun` sends such rows again."
+        )
+    event = Reparsed(at=ctx.now(), by=ctx.who, spec=spec.name, parse_digest=spec.parse_digest, rows=counts)
     return event, [RowsFile(spec.name, to, count)]
+
+
+def _all_keys(spec: ResolvedSpec, known: str) -> str:
+    """Every row of the ledger, as a plan gives them. Without the source, what may be a kept answer counts as one."""
+    keeps = spec.spec.idempotency
+    kept = "false"
+    if keeps.on_row_change == "keep":
+        kept = "true"
+    elif keeps.on_prompt_change == "keep":
+        now = (spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest)
+        kept = f"(prompt_digest, model, config_digest, schema_digest) <> ({', '.join(map(literal, now))})"
+    return f"(SELECT key_hash, status = 'failed' OR (status = 'answered' AND NOT ({kept})) AS firm FROM {known})"
+
+
+def _not_asked_for(ctx: RunContext, spec: ResolvedSpec, known: str) -> str:
+    """SQL that leaves out rows that someone asked to send again since their answer, or their failure, was recorded."""
+    reruns = ctx.ledger.control().reruns.get(spec.name, ())
+    asked = " UNION ALL ".join(
+        f"SELECT CAST(key_hash AS UUID) AS key_hash, {int(serial)} AS serial "
+        f"FROM read_parquet({literal(str(ctx.ledger.blob(event.chosen)))})"
+        for serial, event in reruns
+    )
+    last = "CASE WHEN s.status = 'failed' THEN s.changed_serial ELSE s.answer_serial END"
+    return (
+        f" AND r.key_hash NOT IN (SELECT q.key_hash FROM ({asked}) q JOIN {known} s ON q.key_hash = s.key_hash "
+        f"WHERE q.serial > coalesce({last}, -1))"
+        if asked
+        else ""
+    )
 
 
 def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag: str, folder: Path) -> Path | None:
@@ -127,11 +167,14 @@ def _values(ctx: RunContext, spec: ResolvedSpec) -> dict[str, str]:
     own = {c: f"CASE WHEN r.status = 'failed' THEN {sql} ELSE r.{c} END" for c, sql in again.items()}
     return {
         **own,
-        "status": "CASE WHEN a.class <> 'answered' THEN 'failed' WHEN r.status = 'absent' THEN r.status "
-        "ELSE 'answered' END",
-        "failure": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.class END",
-        "failure_message": "CASE WHEN a.class = 'answered' THEN NULL ELSE a.message END",
-        "failure_parse": "CASE WHEN a.class = 'invalid_output' THEN a.parse_digest END",
+        "status": "CASE WHEN a.class = 'answered' AND r.status = 'failed' THEN 'answered' "
+        "WHEN a.class <> 'answered' AND k.firm THEN 'failed' ELSE r.status END",
+        "failure": "CASE WHEN a.class = 'answered' THEN NULL WHEN k.firm THEN a.class ELSE r.failure END",
+        "failure_message": "CASE WHEN a.class = 'answered' THEN NULL WHEN k.firm THEN a.message "
+        "ELSE r.failure_message END",
+        # Of a row that keeps its answer: the reading that was tried in vain, so that it is not tried again.
+        "failure_parse": "CASE WHEN a.class = 'invalid_output' OR (a.class <> 'answered' AND NOT k.firm) "
+        "THEN a.parse_digest END",
         "answer_serial": "CASE WHEN a.class = 'answered' THEN NULL ELSE r.answer_serial END",
         "parse_digest": "CASE WHEN a.class = 'answered' THEN a.parse_digest ELSE r.parse_digest END",
         "at": literal(ctx.now()),
