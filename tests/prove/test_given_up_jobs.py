@@ -91,6 +91,21 @@ def test_a_late_answer_is_found_by_its_request(world: World, monkeypatch: pytest
     assert "ticket 1" in (world.project / "results/triage.jsonl").read_text(encoding="utf-8")
 
 
+def test_a_late_answer_saves_rows_that_failed_in_their_second_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.server.set_faults([{"call": "batches.create", "times": 1, "do": {"type": "row_error", "status": 500}}])
+    told(world, "apply", "--yes", "--detach", "--json")
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.pass_time(SETTLE)
+    world.run(("sync",))
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    world.run(("sync", "--wait"))
+    assert len(world.jobs()) == 2
+    assert world.bill().total() == 2
+    assert actions(world) == {"keep": 2}
+
+
 def test_answers_of_an_earlier_version_that_name_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     both_answered(world, monkeypatch)
     for path in (world.project / ".batchform/answers").iterdir():

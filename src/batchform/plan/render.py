@@ -335,9 +335,12 @@ def _owed(fp: bytes, state: dict[str, Any]) -> bool:
     last time, or was to be sent again for such a reason and found no room."""
     if state["class"] == first.REQUESTED:
         return True
+    owed = bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
     if state["class"] == first.PENDING:
-        return bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
-    return bool(state["status"] == "failed" and state["request_fp"] == fp)
+        return owed
+    # What a job that was given up on answered since saves a row that failed in its second job.
+    failed = state["status"] == "failed" and state["request_fp"] == fp
+    return failed and (owed or _of_request(fp, state["past"]) is None)
 
 
 def _changed(state: dict[str, Any]) -> tuple[str, ...]:
