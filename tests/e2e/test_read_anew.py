@@ -133,3 +133,12 @@ def test_rows_that_come_back_or_cost_nothing_are_read_anew_in_the_same_apply(ans
     assert answered.actions() == {"reparse": 5, "keep": 1, "reuse": 1}
     answered.apply()
     assert (answered.actions(), len(answered.billed())) == ({"keep": 7}, 6)
+
+
+def test_lost_answers_that_are_read_anew_forget_no_rerun(answered: Workspace) -> None:
+    answered.ok("rerun", "triage", "--key", "T-1")
+    for answers in (answered.root / ".batchform/answers").glob("*.parquet"):
+        answers.unlink()
+    answered.spec(generation_config=SENT, output=LOOSE)
+    answered.apply()
+    assert (answered.actions(), len(answered.billed()), len(answered.delivered())) == ({"keep": 6}, 7, 6)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchform.ledger.records import Reparsed, answers_name, archive_name
 from batchform.ledger.store import RowsFile
 from batchform.ledger.stored import answers_problem, is_whole, reading_archive
+from batchform.plan.diff import asked_since
 from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
@@ -111,10 +112,9 @@ def _not_asked_for(ctx: RunContext, spec: ResolvedSpec, known: str) -> str:
         f"FROM read_parquet({literal(str(ctx.ledger.blob(event.chosen)))})"
         for serial, event in reruns
     )
-    last = "CASE WHEN s.status = 'failed' THEN s.changed_serial ELSE s.answer_serial END"
     return (
         f" AND r.key_hash NOT IN (SELECT q.key_hash FROM ({asked}) q JOIN {known} s ON q.key_hash = s.key_hash "
-        f"WHERE q.serial > coalesce({last}, -1))"
+        f"WHERE {asked_since('q.serial', 's')})"
         if asked
         else ""
     )
