@@ -19,7 +19,16 @@ def emulator_command() -> None:
 @click.option("--job-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="How long a job takes.")
 @click.option("--faults", metavar="FILE", help="What goes wrong, when: a schedule (docs/emulator.md). Else as before.")
 @click.option("--create-buckets", is_flag=True, help="Writing to a bucket of Cloud Storage makes it.")
-def serve(host: str, port: int, state: str, job_seconds: float, faults: str | None, create_buckets: bool) -> None:
+@click.option("--object-pace", default=0.0, type=click.FloatRange(0), help="Seconds between two writes of one object.")
+def serve(
+    host: str,
+    port: int,
+    state: str,
+    job_seconds: float,
+    faults: str | None,
+    create_buckets: bool,
+    object_pace: float,
+) -> None:
     """Serve until Ctrl-C. GOOGLE_GEMINI_BASE_URL and STORAGE_EMULATOR_HOST point Google's clients at it."""
     from batchform.emulator import serve as run
     from batchform.spec.wording import counted
@@ -43,6 +52,7 @@ def serve(host: str, port: int, state: str, job_seconds: float, faults: str | No
         job_seconds=job_seconds,
         faults=schedule,
         create_buckets=create_buckets,
+        object_pace=object_pace,
         on_ready=started,
         on_faults=scheduled,
     )

@@ -32,13 +32,15 @@ AGAIN: Final = re.compile(r"again-\d+-")
 class Emulator(Struct, frozen=True):
     """State and settings. job_seconds: how long a new job takes, by the emulator's clock.
 
-    create_buckets: who writes to a bucket of Cloud Storage makes it, if there is none.
+    create_buckets: who writes to a bucket of Cloud Storage makes it, if there is none; object_pace: seconds
+    between two changes of one object in Cloud Storage.
     """
 
     store: Store
     job_seconds: float
     faults: FaultGate
     create_buckets: bool = False
+    object_pace: float = 0.0
 
 
 class Call(Struct, frozen=True):

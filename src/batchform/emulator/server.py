@@ -39,7 +39,8 @@ class EmulatorServer:
     state_dir: made if it does not exist; other processes may use it at the same time. job_seconds: how long a job
     takes by the emulator's clock. clock: any object with `now()`, by default the machine's. port: 0 picks a free one.
     faults: a schedule, a file of one, or () for none; without it what the state has stays. create_buckets: writing to a
-    bucket of Cloud Storage that is not there makes it, else it is refused.
+    bucket of Cloud Storage that is not there makes it, else it is refused. object_pace: seconds between two changes of
+    one object there, what comes sooner is refused (429); 0: as fast as they come.
     Raises BatchformError when the state cannot be kept or the port is taken, InvalidProject for a wrong schedule.
     """
 
@@ -52,8 +53,9 @@ class EmulatorServer:
         faults: Source | None = None,
         *,
         create_buckets: bool = False,
+        object_pace: float = 0.0,
     ) -> None:
-        self._create_buckets = create_buckets
+        self._create_buckets, self._object_pace = create_buckets, object_pace
         self._state_dir, self._clock, self._port, self._faults = state_dir, clock or SystemClock(), port, faults
         self._job_seconds = _checked(job_seconds)
         self.url = ""
@@ -80,7 +82,13 @@ class EmulatorServer:
             raise
         self.url = _url(listener)
         ready = threading.Event()
-        emulator = Emulator(self._store, self._job_seconds, self._gate, create_buckets=self._create_buckets)
+        emulator = Emulator(
+            self._store,
+            self._job_seconds,
+            self._gate,
+            create_buckets=self._create_buckets,
+            object_pace=self._object_pace,
+        )
         self._server = _Server(emulator, on_ready=ready.set)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="batchform-emulator", daemon=True
@@ -155,6 +163,7 @@ def serve(
     *,
     faults: Source | None = None,
     create_buckets: bool = False,
+    object_pace: float = 0.0,
     on_ready: Callable[[str], None],
     on_faults: Callable[[int], None] | None = None,
 ) -> None:
@@ -173,7 +182,7 @@ def serve(
         if on_faults:
             on_faults(len(gate.faults()))
         listener = _listen(host, port)
-        emulator = Emulator(store, job_seconds, gate, create_buckets=create_buckets)
+        emulator = Emulator(store, job_seconds, gate, create_buckets=create_buckets, object_pace=object_pace)
         _Server(emulator, on_ready=lambda: on_ready(_url(listener))).run([listener])
     except KeyboardInterrupt:
         pass  # how a server in the foreground is meant to be stopped

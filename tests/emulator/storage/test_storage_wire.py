@@ -154,3 +154,23 @@ def test_objects_outlive_their_server(tmp_path: Path) -> None:
     with EmulatorServer(tmp_path / "state") as server:
         found = httpx2.get(f"{server.url}/acme/x")
     assert (found.content, found.headers["x-goog-generation"]) == (b"kept", made)
+
+
+def test_one_object_is_changed_once_in_its_pace(tmp_path: Path) -> None:
+    with (
+        EmulatorServer(tmp_path / "state", create_buckets=True, object_pace=1.0) as server,
+        httpx2.Client(base_url=server.url) as http,
+    ):
+        upload = f"/upload{OBJECTS}?uploadType=media&name="
+        assert http.post(upload + "head", content=b"1").status_code == 200
+        refused = http.post(upload + "head", content=b"2")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["errors"][0]["reason"] == "rateLimitExceeded"
+        assert "<Code>SlowDown</Code>" in http.put("/acme/head", content=b"2").text
+        assert http.delete(f"{OBJECTS}/head").status_code == 429
+        assert http.post(upload + "head&ifGenerationMatch=0", content=b"2").status_code == 412, "it could never be"
+        assert http.post(upload + "other", content=b"2").status_code == 200, "each object has a pace of its own"
+        server.advance(1)
+        assert http.post(upload + "head", content=b"3").status_code == 200
+        server.advance(1)
+        assert http.delete(f"{OBJECTS}/head").status_code == 204

@@ -15,7 +15,7 @@ import msgspec
 from batchform.emulator.storage import content
 from batchform.emulator.storage.content import Digest, Digester
 from batchform.emulator.storage.records import ANY, Attributes, Bucket, Conditions, ObjectInfo
-from batchform.emulator.storage.refusals import StorageRefusal, conflict, invalid, no_bucket, no_object
+from batchform.emulator.storage.refusals import StorageRefusal, conflict, invalid, no_bucket, no_object, too_often
 from batchform.emulator.store import Store, new_id
 
 Also = Callable[[sqlite3.Connection, ObjectInfo], None]
@@ -43,12 +43,14 @@ class ObjectStore:
     generation that was opened, whatever happens to the object. `conditions` (`Conditions(generation=…)`, `ABSENT`) are
     checked in the transaction that makes the change.
     create_buckets: a write makes the bucket that it names, as `US`; otherwise it must exist, as in the real service.
+    object_pace: seconds that must be between two changes of one object (its making, replacing or deletion); 0: none.
     Every refusal is a StorageRefusal with the status of the service: 404 no such bucket or object, 409 bucket exists or
-    is not empty, 412 a condition does not hold (304 for reads with not_generation), 400 a name that cannot be.
+    is not empty, 412 a condition does not hold (304 for reads with not_generation), 400 a name that cannot be,
+    429 an object that was changed a moment ago.
     """
 
-    def __init__(self, store: Store, *, create_buckets: bool = False) -> None:
-        self.store, self._create_buckets = store, create_buckets
+    def __init__(self, store: Store, *, create_buckets: bool = False, object_pace: float = 0.0) -> None:
+        self.store, self._create_buckets, self._pace = store, create_buckets, object_pace
 
     # --- buckets ---
 
@@ -211,6 +213,7 @@ class ObjectStore:
         with self.store.writing() as db:
             within, before = _bucket(db, bucket), live(db, bucket, name)
             conditions.check(before)
+            self._check_pace(before, now)
             info = ObjectInfo(
                 bucket=bucket,
                 name=name,
@@ -245,6 +248,7 @@ class ObjectStore:
         with self.store.writing() as db:
             within, found = _bucket(db, bucket), one(db, bucket, name, generation)
             conditions.check(found)
+            self._check_pace(found, now)
             gone = retire(db, found, now, versioning=within.versioning and generation is None)
         self.remove_content(gone)
         return found
@@ -258,6 +262,11 @@ class ObjectStore:
     def versioning(self, db: sqlite3.Connection, bucket: str) -> bool:
         """Whether the bucket keeps what is replaced or deleted."""
         return _bucket(db, bucket).versioning
+
+    def _check_pace(self, before: ObjectInfo | None, now: float) -> None:
+        """Refuse what changes an object too soon after its last change."""
+        if before is not None and now < before.updated_at + self._pace:
+            raise too_often(before.bucket, before.name)
 
     def _provide(self, bucket: str) -> None:
         """Make the bucket when there is none, if the emulator was told to."""

@@ -55,5 +55,13 @@ def no_range(size: int) -> StorageRefusal:
     return StorageRefusal(416, message, reason="requestedRangeNotSatisfiable", code="InvalidRange")
 
 
+def too_often(bucket: str, name: str) -> StorageRefusal:
+    message = (
+        f"The object {bucket}/{name} exceeded the rate limit for object mutation operations (create, update, and "
+        "delete). Please reduce your request rate. See https://cloud.google.com/storage/docs/gcs429."
+    )
+    return StorageRefusal(429, message, reason="rateLimitExceeded", code="SlowDown")
+
+
 def unserved(message: str) -> StorageRefusal:
     return StorageRefusal(501, message, reason="notImplemented", code="NotImplemented")

@@ -26,7 +26,7 @@ XML: Final = "application/xml; charset=UTF-8"
 
 def objects_of(call: Call) -> ObjectStore:
     """The objects of the emulator that is called."""
-    return ObjectStore(call.store, create_buckets=call.emulator.create_buckets)
+    return ObjectStore(call.store, create_buckets=call.emulator.create_buckets, object_pace=call.emulator.object_pace)
 
 
 def served(handler: Handler, *, xml: bool = False) -> Handler:
