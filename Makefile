@@ -58,6 +58,9 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 test: $(VENV)/.installed-dev  ## the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+explore: $(VENV)/.installed-dev  ## the tests of laws, on examples that chance draws anew
+	@$(BIN)/python -m pytest -n auto --hypothesis-profile=explore -m hypothesis $(ARGS)
+
 test-foreign: test-foreign-storage test-foreign-bigquery  ## second opinions on the emulator: servers and clients of others (network)
 
 test-foreign-storage: $(FOREIGN)/.installed-storage  ## another Cloud Storage server, and other clients
@@ -113,4 +116,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status

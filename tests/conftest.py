@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from postgres_kit import PostgresServer, postgres_server
 
 if TYPE_CHECKING:
     from bucket_kit import Bucket
+
+
+# A check fails for what a change did, not for the example that chance drew today: `make test` tries the same examples
+# each time, `make explore` new ones.
+settings.register_profile("check", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("check")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,6 +22,12 @@ _BIG = st.decimals(min_value=-(10**30), max_value=10**30, places=38)
 _MOMENTS = st.datetimes(min_value=dt.datetime(1, 1, 1), max_value=dt.datetime(9999, 12, 31, 23, 59, 59, 999999))
 _EPOCH = dt.datetime(1970, 1, 1)
 
+
+def _shortest(value: Decimal) -> str:
+    """As REST writes NUMERIC: no trailing zeros. Not by `normalize`, which rounds to the 28 digits of the context."""
+    return format(value, "f").rstrip("0").rstrip(".")
+
+
 # BigQuery's type → (values, how REST writes one, the type of the Storage Read API)
 SCALARS: dict[str, tuple[st.SearchStrategy[Any], Any, pa.DataType]] = {
     "STRING": (st.text(), str, pa.string()),
@@ -29,7 +35,7 @@ SCALARS: dict[str, tuple[st.SearchStrategy[Any], Any, pa.DataType]] = {
     "INTEGER": (st.integers(-(2**63), 2**63 - 1), str, pa.int64()),
     "FLOAT": (st.floats(allow_nan=False), repr, pa.float64()),
     "BOOLEAN": (st.booleans(), lambda v: str(v).lower(), pa.bool_()),
-    "NUMERIC": (_NUMERIC, lambda v: format(v.normalize(), "f"), pa.decimal128(38, 9)),
+    "NUMERIC": (_NUMERIC, _shortest, pa.decimal128(38, 9)),
     "BIGNUMERIC": (_BIG, lambda v: format(v, "f"), pa.decimal256(76, 38)),
     "DATE": (st.dates(), dt.date.isoformat, pa.date32()),
     "TIME": (st.times(), dt.time.isoformat, pa.time64("us")),
