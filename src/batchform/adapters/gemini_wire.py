@@ -24,7 +24,7 @@ _COUNTS: Final = {
 
 def remote_job(operation: dict[str, Any]) -> RemoteJob:
     """A job from the raw Operation. Never raises, whatever the service put into it."""
-    meta = _dict(operation.get("metadata"))
+    meta = mapping(operation.get("metadata"))
     output = _output(operation)
     file = output.get("responsesFile")
     inline = "inlinedResponses" in output
@@ -36,11 +36,11 @@ def remote_job(operation: dict[str, Any]) -> RemoteJob:
         model=str(meta.get("model") or "").removeprefix("models/"),
         created_at=parse_time(meta.get("createTime")),
         ended_at=parse_time(meta.get("endTime")),
-        counts=_counts(_dict(meta.get("batchStats"))),
-        input_name=str(_dict(meta.get("inputConfig")).get("fileName") or "") or None,
+        counts=_counts(mapping(meta.get("batchStats"))),
+        input_name=str(mapping(meta.get("inputConfig")).get("fileName") or "") or None,
         results=str(file) if file else name if inline else None,
         inline_results=inline and not file,
-        error=_error(operation.get("error")) or _error(meta.get("error")),
+        error=error_words(operation.get("error")) or error_words(meta.get("error")),
     )
 
 
@@ -55,10 +55,10 @@ def inline_body(lines: Iterable[bytes]) -> dict[str, Any]:
 
 def inline_result_lines(operation: dict[str, Any]) -> Iterator[bytes]:
     """The inline results of an Operation as JSON lines of file mode: `key` with `response` or `error`."""
-    results = _dict(_output(operation).get("inlinedResponses")).get("inlinedResponses")
+    results = mapping(_output(operation).get("inlinedResponses")).get("inlinedResponses")
     for item in results if isinstance(results, list) else []:
-        result = dict(_dict(item))
-        metadata = _dict(result.pop("metadata", None))
+        result = dict(mapping(item))
+        metadata = mapping(result.pop("metadata", None))
         line = {"key": metadata["key"], **result} if "key" in metadata else result
         yield msgspec.json.encode(line) + b"\n"
 
@@ -107,8 +107,8 @@ def parse_time(value: Any) -> datetime | None:
 
 def _output(operation: dict[str, Any]) -> dict[str, Any]:
     """Where the results are: `metadata.output` or `response`, whichever says so."""
-    for place in (_dict(operation.get("metadata")).get("output"), operation.get("response")):
-        output = _dict(place)
+    for place in (mapping(operation.get("metadata")).get("output"), operation.get("response")):
+        output = mapping(place)
         if "responsesFile" in output or "inlinedResponses" in output:
             return output
     return {}
@@ -130,7 +130,7 @@ def _counts(stats: dict[str, Any]) -> dict[str, int]:
     return {ours: int(stats[theirs]) for theirs, ours in _COUNTS.items() if str(stats.get(theirs, "")).isdecimal()}
 
 
-def _error(error: Any) -> str:
+def error_words(error: Any) -> str:
     """A google.rpc.Status in words, whatever its shape."""
     if not error:
         return ""
@@ -140,5 +140,6 @@ def _error(error: Any) -> str:
     return f"{message or error} (code {code})" if code is not None else message or str(error)
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from batchform import canon
-from batchform.adapters.gemini_wire import parse_time
+from batchform.adapters.gemini_wire import error_words, mapping, parse_time
 from batchform.ports import RemoteJob
 
 GS: Final = "gs://"
@@ -89,23 +89,23 @@ def remote_job(job: Mapping[str, Any]) -> RemoteJob:
         model=str(job.get("model") or "").rpartition("/")[2],
         created_at=parse_time(job.get("createTime")),
         ended_at=parse_time(job.get("endTime")),
-        counts=_counts(_dict(job.get("completionStats"))),
-        input_name=_input(_dict(job.get("inputConfig"))),
+        counts=_counts(mapping(job.get("completionStats"))),
+        input_name=_input(mapping(job.get("inputConfig"))),
         results=_results(job),
         error=_error(job),
     )
 
 
 def _input(config: dict[str, Any]) -> str | None:
-    uris = _dict(config.get("gcsSource")).get("uris")
+    uris = mapping(config.get("gcsSource")).get("uris")
     if isinstance(uris, list) and uris:
         return str(uris[0])
-    return str(_dict(config.get("bigquerySource")).get("inputUri") or "") or None
+    return str(mapping(config.get("bigquerySource")).get("inputUri") or "") or None
 
 
 def _results(job: Mapping[str, Any]) -> str | None:
     """Where the results are: only `outputInfo` says. A table may be named alone, beside its dataset."""
-    info = _dict(job.get("outputInfo"))
+    info = mapping(job.get("outputInfo"))
     if info.get("gcsOutputDirectory"):
         return str(info["gcsOutputDirectory"])
     table = str(info.get("bigqueryOutputTable") or "").removeprefix(BQ)
@@ -123,22 +123,8 @@ def _counts(stats: dict[str, Any]) -> dict[str, int]:
 
 def _error(job: Mapping[str, Any]) -> str:
     """The job's error in words, and how many parts of it failed."""
-    said = _status(job.get("error"))
+    said = error_words(job.get("error"))
     partial = job.get("partialFailures")
     if isinstance(partial, list) and partial:
-        said = "; ".join(filter(None, (said, _status(partial[0]) + (" …" if len(partial) > 1 else ""))))
+        said = "; ".join(filter(None, (said, error_words(partial[0]) + (" …" if len(partial) > 1 else ""))))
     return said
-
-
-def _status(error: Any) -> str:
-    """A google.rpc.Status in words, whatever its shape."""
-    if not error:
-        return ""
-    if not isinstance(error, dict):
-        return str(error)
-    code, message = error.get("code"), str(error.get("message") or "").strip()
-    return f"{message or error} (code {code})" if code is not None else message or str(error)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
