@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import queue
 import secrets
 import shutil
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from batchform.emulator.clock import Now
+from batchform.emulator.database import Database
 from batchform.errors import BatchformError
 
 FORMAT: Final = 4
@@ -86,7 +84,7 @@ _STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES, _VERTEX)
 """What each format has more than the one before."""
 
 
-class Store:
+class Store(Database):
     """State under one folder. `close` it; it is safe to use from several threads."""
 
     def __init__(self, state_dir: Path, clock: Now) -> None:
@@ -94,18 +92,15 @@ class Store:
         self.closing = threading.Event()  # set when long work should come to an end
         self.root = state_dir
         self._closers: list[Callable[[], None]] = []
-        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        self._path = state_dir / "emulator.sqlite"
         self.uploads = state_dir / "uploads"
         self.files = state_dir / "files"
         self.jobs = state_dir / "jobs"
         self.objects = state_dir / "objects"
         self.incoming = state_dir / "incoming"
-        self._one_writer = threading.Lock()  # SQLite makes who waits sleep, and takes no turns
         try:
             for folder in (state_dir, self.uploads, self.files, self.jobs, self.objects, self.incoming):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._create()
+            super().__init__(state_dir / "emulator.sqlite", self._lay_out)
         except (OSError, sqlite3.Error) as e:
             raise BatchformError(
                 f"The emulator cannot keep its state in {state_dir}: {e}.",
@@ -120,8 +115,7 @@ class Store:
         """Close all connections, and what else belongs to this state."""
         while self._closers:
             self._closers.pop()()
-        while not self._idle.empty():
-            self._idle.get().close()
+        super().close()
 
     def now(self) -> float:
         """The emulator's time, in seconds since 1970."""
@@ -137,33 +131,6 @@ class Store:
         with self.writing() as db:
             db.execute("UPDATE offset SET seconds = seconds + ?", (seconds,))
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reading: each statement sees the newest state."""
-        db = self._connection()
-        try:
-            yield db
-        finally:
-            self._idle.put(db)
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: others that write wait for it. Rolled back when the block raises, or to `start` by hand."""
-        db = self._connection()
-        try:
-            with self._one_writer:
-                db.execute("BEGIN IMMEDIATE")
-                db.execute("SAVEPOINT start")
-                try:
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
-        finally:
-            self._idle.put(db)
-
     def job_input(self, job: str) -> Path:
         """Where a job's own copy of its input lies until it has run."""
         return self.jobs / f"{job}.in.jsonl"
@@ -172,43 +139,17 @@ class Store:
         """Where a job's results are written."""
         return self.jobs / f"{job}.out.jsonl"
 
-    def _connection(self) -> sqlite3.Connection:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            db = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA synchronous = NORMAL")
-            return db
-
-    def _create(self) -> None:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self._create_once()
-            except sqlite3.OperationalError as e:
-                # Switching to WAL does not wait for other processes that open the same new file.
-                if "locked" not in str(e) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
-    def _create_once(self) -> None:
-        with self.reading() as db:
-            if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                db.execute("PRAGMA journal_mode = WAL")
-        with self.writing() as db:
-            found = db.execute("PRAGMA user_version").fetchone()[0]
-            if found > FORMAT:
-                raise BatchformError(
-                    f"The emulator's state {self._path} has format {found}; this batchform knows {FORMAT}.",
-                    hint="Use the newer batchform, or another state folder.",
-                )
-            for statement in ";\n".join(_STEPS[found:]).split(";\n"):
-                db.execute(statement)
-            if found < FORMAT:
-                db.execute(f"PRAGMA user_version = {FORMAT}")
+    def _lay_out(self, db: sqlite3.Connection) -> None:
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found > FORMAT:
+            raise BatchformError(
+                f"The emulator's state {self._path} has format {found}; this batchform knows {FORMAT}.",
+                hint="Use the newer batchform, or another state folder.",
+            )
+        for statement in ";\n".join(_STEPS[found:]).split(";\n"):
+            db.execute(statement)
+        if found < FORMAT:
+            db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def new_id(length: int = 12) -> str:

@@ -6,15 +6,14 @@ transaction, so a table can be read as of any time of the last seven days, and p
 
 from __future__ import annotations
 
-import queue
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from batchform.emulator.database import Database
 from batchform.emulator.store import new_id
 from batchform.emulator.warehouse.fields import Schema
 
@@ -132,56 +131,16 @@ class DatasetRow(msgspec.Struct, frozen=True):
     etag: str
 
 
-class Catalog:
+class Catalog(Database):
     """SQLite under `root`; safe to use from several threads and processes. `close` it."""
 
     def __init__(self, root: Path) -> None:
-        self._path = root / "catalog.sqlite"
-        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        with self.reading() as db:
-            if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                db.execute("PRAGMA journal_mode = WAL")
-        with self.writing() as db:
-            for statement in _TABLES.split(";\n"):
-                db.execute(statement)
+        super().__init__(root / "catalog.sqlite", _lay_out)
 
-    def close(self) -> None:
-        """Close all connections."""
-        while not self._idle.empty():
-            self._idle.get().close()
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reading."""
-        db = self._connection()
-        try:
-            yield db
-        finally:
-            self._idle.put(db)
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction."""
-        db = self._connection()
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-        finally:
-            self._idle.put(db)
-
-    def _connection(self) -> sqlite3.Connection:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            db = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA synchronous = NORMAL")
-            return db
+def _lay_out(db: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";\n"):
+        db.execute(statement)
 
 
 def dataset(db: sqlite3.Connection, project: str, name: str) -> DatasetRow | None:
