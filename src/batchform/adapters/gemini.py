@@ -1,38 +1,30 @@
 """The Gemini Developer API, and its emulator, as a Backend.
 
-Writes go through the unmodified google-genai client with its retries off; reads take the raw answer
-(gemini_http). Google's library is imported at the first call, so that building a backend costs nothing.
+What it shares with Vertex AI is in genai_backend. Inputs are files of the service, or go within the create call.
 """
 
 from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from batchform import canon
 from batchform.adapters import gemini_wire as wire
-from batchform.adapters.gemini_environment import EMULATOR_KEY, api_version, find_api_key
+from batchform.adapters.gemini_environment import EMULATOR_KEY, KEY_HEADER, api_version, find_api_key
+from batchform.adapters.genai_backend import GenaiBackend
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import BackendLimits, RemoteJob, Staged
 from batchform.spec.model import EmulatorBackend
 from batchform.spec.model import GeminiBackend as GeminiConfig
 
 if TYPE_CHECKING:
-    import ssl
-
-    import httpx2
     from google import genai
-
-    from batchform.adapters.gemini_errors import Redactor
-    from batchform.adapters.gemini_http import Fence, RawReader
+    from google.genai import types
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 BATCH_METHOD: Final = "batchGenerateContent"
@@ -48,7 +40,7 @@ _INPUT_NAMES: Final = 9
 _TORN_DOWNLOADS: Final = 3
 
 
-class GeminiBackend:
+class GeminiBackend(GenaiBackend):
     """ports.Backend over google-genai. Raises AuthError at once when there is no API key.
 
     realm: whose answers these are; base_url: in place of the configured endpoint.
@@ -65,7 +57,6 @@ class GeminiBackend:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.realm = realm
         self.place = ""
         self.limits = BackendLimits(
             max_rows_per_job=config.max_rows_per_job,
@@ -73,20 +64,17 @@ class GeminiBackend:
             inline_bytes=INLINE_BYTES,
         )
         configured = config.url if isinstance(config, EmulatorBackend) else config.base_url
-        self._base_url = (base_url or configured or GOOGLE_URL).rstrip("/")
-        self._version = api_version(config, env)
+        super().__init__(
+            realm=realm,
+            base_url=(base_url or configured or GOOGLE_URL).rstrip("/"),
+            version=api_version(config, env),
+            timeout=config.timeout,
+            settle=config.settle,
+            sleep=sleep,
+            now=now,
+        )
         self._key = api_key or find_api_key(config, env)
-        self._timeout = config.timeout
-        # A create call must have ended well before another runner may take it for lost: see run/settle.py.
-        self._create_timeout = max(0.001, min(config.timeout, config.settle * 0.4))
-        self._sleep = sleep
-        self._now = now
         self.fingerprint = canon.digest_of("backend", self._identity(config, configured))
-
-    @property
-    def endpoint(self) -> str:
-        """Where it is asked: scheme, host and path, without the version."""
-        return self._base_url
 
     def __repr__(self) -> str:
         return f"GeminiBackend({self._base_url}, realm={self.realm})"
@@ -100,83 +88,46 @@ class GeminiBackend:
             "key": canon.digest(self._key.encode()),
         }
 
-    # --- clients, made at the first call -------------------------------------------------------------------
+    # --- how the service is asked ------------------------------------------------------------------------------
 
-    @cached_property
-    def _http(self) -> httpx2.Client:
-        from batchform.adapters.gemini_http import open_client
+    @property
+    def _secret(self) -> str:
+        return "" if self._key == EMULATOR_KEY else self._key  # an ordinary word, and no secret
 
-        return open_client(
-            base_url=self._base_url, timeout=self._timeout, realm=self.realm, fence=self._fence, tls=self._tls
-        )
+    def _headers(self) -> dict[str, str]:
+        return {KEY_HEADER: self._key}
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        from batchform.adapters.gemini_http import tls_context
-
-        return tls_context(self._base_url)
-
-    @cached_property
-    def _fence(self) -> Fence:
-        from batchform.adapters.gemini_http import Fence
-
-        return Fence(self._now)
-
-    @cached_property
-    def _redact(self) -> Redactor:
-        from batchform.adapters.gemini_errors import Redactor
-
-        return Redactor("" if self._key == EMULATOR_KEY else self._key)  # an ordinary word, and no secret
-
-    @cached_property
-    def _reader(self) -> RawReader:
-        from batchform.adapters.gemini_http import KEY_HEADER, RawReader
-
-        root = f"{self._base_url}/{self._version}"
-        headers = {KEY_HEADER: self._key}
-        return RawReader(self._http, root=root, headers=lambda: headers, errors=self._vendor_errors, sleep=self._sleep)
-
-    @cached_property
-    def _client(self) -> genai.Client:
+    def _new_client(self, options: types.HttpOptions) -> genai.Client:
         from google import genai
-        from google.genai import types
 
-        with self._vendor_errors("Cannot set up the Gemini client"):
-            return genai.Client(
-                vertexai=False,
-                api_key=self._key,
-                http_options=types.HttpOptions(
-                    base_url=self._base_url,
-                    api_version=self._version,
-                    timeout=int(self._timeout * 1000),
-                    httpx_client=self._http,
-                    # The client makes contexts of its own, for calls that we never make, unless it is given one.
-                    client_args={"verify": self._tls},
-                    async_client_args={"verify": self._tls, "ssl": self._tls},
-                ),
-            )
+        return genai.Client(vertexai=False, api_key=self._key, http_options=options)
 
-    def _vendor_errors(self, doing: str) -> Any:
+    def _vendor_errors(self, doing: str) -> AbstractContextManager[None]:
         from batchform.adapters.gemini_errors import vendor_errors
 
         return vendor_errors(doing, self._redact)
 
-    def close(self) -> None:
-        if "_client" in self.__dict__:
-            self._client.close()
-        if "_http" in self.__dict__:
-            self._http.close()
+    def _create_outcome(self, error: Exception, doing: str) -> NotCreated | OutcomeUnknown:
+        from batchform.adapters.gemini_errors import create_outcome
+
+        return create_outcome(error, doing, self._redact)
+
+    def _model_id(self, model: str) -> str:
+        bare = model.removeprefix("models/")
+        if not _MODEL_ID.fullmatch(bare):
+            raise BackendError(
+                f"{model!r} is not a model id of the Gemini API.", hint="Write it like gemini-3.5-flash-lite."
+            )
+        return bare
+
+    def _remote_job(self, raw: dict[str, Any]) -> RemoteJob:
+        return wire.remote_job(raw)
 
     # --- submission ----------------------------------------------------------------------------------------
 
     def check_model(self, model: str) -> None:
-        doing = f"Looking up model {model}"
-        if not _MODEL_ID.fullmatch(_bare(model)):
-            raise BackendError(
-                f"{model!r} is not a model id of the Gemini API.", hint="Write it like gemini-3.5-flash-lite."
-            )
         try:
-            found = self._reader.json(f"models/{_bare(model)}", doing=doing)
+            found = self._reader.json(f"models/{self._model_id(model)}", doing=f"Looking up model {model}")
         except NotFound as error:
             raise BackendError(
                 f"The service does not know model {model!r} ({error.message}).",
@@ -218,46 +169,11 @@ class GeminiBackend:
         before: datetime | None = None,
         labels: Mapping[str, str] | None = None,  # noqa: ARG002  (the service keeps none)
     ) -> str:
-        from batchform.adapters.gemini_errors import create_outcome
-        from batchform.adapters.gemini_http import TooLate
-
-        doing = f"Creating job {tag}"
-        if not _MODEL_ID.fullmatch(_bare(model)):
-            raise NotCreated(f"{doing}: {model!r} is not a model id of the Gemini API.")
-        options: Any = {
-            "retry_options": {"attempts": 1},
-            "timeout": int(self._create_timeout * 1000),
-        }
-        if staged.name is None:
-            with staged.path.open("rb") as lines:
-                options["extra_body"] = wire.inline_body(lines)
-        client = self._client_or_not_created()
-        self._fence.before = before
-        try:
-            with warnings.catch_warnings():  # the SDK warns of states that it does not know
-                warnings.simplefilter("ignore")
-                job = client.batches.create(
-                    model=_bare(model),
-                    src=staged.name if staged.name is not None else [],
-                    config={"display_name": tag, "http_options": options},
-                )
-        except TooLate:
-            raise NotCreated(f"{doing}: it could not be sent before {before}.", hint="Run again.") from None
-        except BackendError as error:  # an emulator answered in Google's place
-            raise NotCreated(error.message, hint=error.hint) from None
-        except Exception as error:  # noqa: BLE001  (whatever the SDK makes of the answer, a job may exist)
-            raise create_outcome(error, doing, self._redact) from None
-        finally:
-            self._fence.before = None
-        if not job.name:
-            raise OutcomeUnknown(f"{doing}: the service said yes but named no job.")
-        return job.name
-
-    def _client_or_not_created(self) -> genai.Client:
-        try:
-            return self._client
-        except BackendError as error:
-            raise NotCreated(error.message, hint=error.hint) from None
+        if staged.name is not None:
+            return self._create(model, staged.name, tag=tag, before=before, body={})
+        with staged.path.open("rb") as lines:
+            body = wire.inline_body(lines)
+        return self._create(model, [], tag=tag, before=before, body=body)
 
     # --- inputs --------------------------------------------------------------------------------------------
 
@@ -329,9 +245,6 @@ class GeminiBackend:
 
     # --- jobs ----------------------------------------------------------------------------------------------
 
-    def get(self, job: str) -> RemoteJob:
-        return wire.remote_job(self._reader.json(job, doing=f"Looking up job {job}"))
-
     def list_jobs(self) -> Iterator[RemoteJob]:
         for page in self._reader.pages("batches", doing="Listing jobs"):
             operations = page.get("operations") or page.get("batches") or []
@@ -362,32 +275,6 @@ class GeminiBackend:
             if wire.ends_whole(to):
                 break
         return written
-
-    def cancel(self, job: str) -> None:
-        with self._vendor_errors(f"Cancelling job {job}"):
-            self._client.batches.cancel(name=job)
-
-    def delete(self, job: str) -> None:
-        with self._vendor_errors(f"Deleting job {job}"):
-            self._client.batches.delete(name=job)
-
-    def generate(self, model: str, request: bytes) -> dict[str, Any]:
-        body = msgspec.json.decode(request)
-        with self._vendor_errors(f"Asking {model}"):
-            answer = self._client.models.generate_content(
-                model=_bare(model),
-                contents="replaced by extra_body",
-                config={"should_return_http_response": True, "http_options": {"extra_body": body}},
-            )
-            raw = answer.sdk_http_response.body if answer.sdk_http_response else None
-            decoded = msgspec.json.decode(raw) if raw else None
-        if not isinstance(decoded, dict):
-            raise BackendError(f"Asking {model}: the answer is not a JSON object.", hint="Run again.")
-        return decoded
-
-
-def _bare(model: str) -> str:
-    return model.removeprefix("models/")
 
 
 def _input_names(digest: str) -> Iterator[str]:

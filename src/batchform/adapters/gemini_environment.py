@@ -11,6 +11,7 @@ from batchform.spec.model import GeminiBackend as GeminiConfig
 
 KEY_VARIABLES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 EMULATOR_KEY: Final = "emulator"
+KEY_HEADER: Final = "x-goog-api-key"
 
 
 def key_variables(config: GeminiConfig) -> tuple[str, ...]:

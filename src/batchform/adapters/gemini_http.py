@@ -19,12 +19,12 @@ import httpx2
 import msgspec
 from google.genai import errors as genai_errors
 
+from batchform.adapters.gemini_environment import KEY_HEADER
 from batchform.adapters.gemini_errors import AGAIN, RETRYABLE_STATUS, retry_delay
 from batchform.errors import BackendError
 
 T = TypeVar("T")
 
-KEY_HEADER = "x-goog-api-key"
 SECRET_HEADERS = (KEY_HEADER, "authorization")
 EMULATOR_HEADER = "x-batchform-emulator"
 CHUNK = 1 << 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from batchform.adapters.gemini_environment import EMULATOR_KEY
+from batchform.adapters.gemini_environment import EMULATOR_KEY, KEY_HEADER
 from batchform.errors import AuthError
 from batchform.spec.backends import EmulatorBackend
 from batchform.spec.backends import VertexBackend as VertexConfig
@@ -75,7 +75,7 @@ class Access:
     def headers(self) -> dict[str, str]:
         """What a request must carry; a token that ended is renewed. Raises AuthError or google.auth's own errors."""
         if self.api_key:
-            return {"x-goog-api-key": self.api_key}
+            return {KEY_HEADER: self.api_key}
         found: Any = self.credentials
         if not found.valid and not self._static:
             from google.auth.transport.requests import Request
