@@ -111,3 +111,27 @@ def test_what_vertex_refuses_is_refused_by_validate_and_plan(stored: Workspace) 
         found = stored.run(command)
         assert found.code == 1 and "googleSearch" in found.err and "specs/triage.yaml" in found.err
     assert stored.billed() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "failure"),
+    [
+        ("EXPIRED", "expired"),
+        ("CANCELLED", "cancelled"),
+        ("FAILED", "job_failed"),
+        ("PARTIALLY_SUCCEEDED", "missing"),
+    ],
+)
+@pytest.mark.parametrize("via", ["storage", "bigquery"])
+def test_rows_that_a_job_did_not_come_to_are_sent_again(stored: Workspace, via: str, state: str, failure: str) -> None:
+    """Their lines come back without response and status: that is no answer without text."""
+    faults(
+        stored,
+        {"call": "vertex.batches.create", "do": {"type": "ends", "state": state, "share": 0.5, "seconds": 0}},
+        via=via,
+    )
+    first = stored.run("apply", "--yes", "--json")
+    assert first.code == 6 and first.json["rows"]["triage"] == {"answered": 3, failure: 3}
+    assert stored.actions() == {"rerun": 3, "keep": 3}
+    stored.apply()
+    assert len(stored.delivered()) == 6 == len(stored.billed())

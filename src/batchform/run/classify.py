@@ -102,6 +102,11 @@ def classify(line: Any, *, parse_json: bool, validate: Validate | None = None) -
     return _response(response, parse_json, validate)
 
 
+def did_not_run(line: dict[str, Any]) -> bool:
+    """Whether a line has a row but nothing that became of it: no response, no status, no error."""
+    return not (line.get("response") or line.get("status") or line.get("error"))
+
+
 def _failed(line: dict[str, Any]) -> bool:
     """Whether a line's `status` says that its row failed, whatever stands in its response."""
     return isinstance(status := line.get("status"), str) and bool(status)

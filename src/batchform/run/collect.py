@@ -40,6 +40,10 @@ UNPARSED: Final = digest(b"no spec: answers kept as text")
 _REST: Final = {"CANCELLED": "cancelled", "EXPIRED": "expired", "FAILED": "job_failed"}
 
 
+CUT_SHORT: Final = frozenset((*_REST, "PARTIALLY_SUCCEEDED"))
+"""States of jobs that ended before all of their rows had run."""
+
+
 class Finished(Struct, frozen=True):
     """A job that will not change any more. remote: None if the service has it no longer; gone: a sentence on that."""
 
@@ -77,7 +81,8 @@ def collect(ctx: RunContext, finished: Finished) -> Collected | None:
         parsed = None
         if archived is not None:
             readings = scratch / "readings.parquet"
-            parsed = _parse(ctx, record, archived, readings)
+            state = finished.remote.state if finished.remote else record.state
+            parsed = _parse(ctx, record, archived, readings, state=state)
         collected = _record(ctx, finished, rest, readings, parsed, scratch)
     if collected is not None:
         ctx.progress.collected(ctx.ledger.control().jobs[record.tag], collected)
@@ -142,11 +147,13 @@ def spec_parser(ctx: RunContext, name: str) -> tuple[Parser, str]:
     return parser_for(spec.output_format, spec.output_schema), spec.parse_digest
 
 
-def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path) -> Parsed:
+def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path, *, state: str) -> Parsed:
     from batchform.run.parse import parse_file
 
     parser, _ = spec_parser(ctx, record.intent.spec)
-    return parse_file(raw, readings, parser=parser, sent=lambda: sent_lines(ctx.ledger, record.tag))
+    return parse_file(
+        raw, readings, parser=parser, sent=lambda: sent_lines(ctx.ledger, record.tag), cut_short=state in CUT_SHORT
+    )
 
 
 # --- record ----------------------------------------------------------------------------------------------------

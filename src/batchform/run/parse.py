@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
-from batchform.run.classify import Reading, Validate, classify, key_of
+from batchform.run.classify import Reading, Validate, classify, did_not_run, key_of
 
 if TYPE_CHECKING:
     from batchform.run.rejoin import Rejoiner
@@ -75,10 +75,13 @@ def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
 Lines = Callable[[], Iterable[bytes]]
 
 
-def parse_file(raw: Path, readings: Path, *, parser: Parser, sent: Lines | None = None) -> Parsed:
+def parse_file(
+    raw: Path, readings: Path, *, parser: Parser, sent: Lines | None = None, cut_short: bool = False
+) -> Parsed:
     """Read result lines (plain or gzip) into a Parquet of READING_SCHEMA.
 
-    sent: the lines of the job's input, asked for when results came without keys.
+    sent: the lines of the job's input, asked for when results came without keys; cut_short: whether the job ended
+    before all rows had run. Vertex AI then hands on those that did not, without response and status: no results.
     """
     met, keys = Parsed(), _Keys(raw, sent)
     with _open(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
@@ -90,6 +93,8 @@ def parse_file(raw: Path, readings: Path, *, parser: Parser, sent: Lines | None 
             value = decode_line(line)
             if not isinstance(value, dict):
                 met.unreadable += 1
+                continue
+            if cut_short and did_not_run(value):
                 continue
             key = key_hash_of(keys.of(value))
             if key is None:

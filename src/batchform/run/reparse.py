@@ -14,7 +14,7 @@ from batchform.plan.diff import asked_since
 from batchform.plan.price import usage_cost_sql
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
-from batchform.run.collect import answered_values
+from batchform.run.collect import CUT_SHORT, answered_values
 from batchform.run.context import RunContext, commit_decided
 from batchform.run.inputs import sent_lines, sent_requests
 from batchform.run.parse import parse_file, parser_for
@@ -132,7 +132,7 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
     with reading_archive(ctx.ledger, archive_name(tag)) as archive:
         parsed = parse_file(
             archive, readings, parser=parser_for(spec.output_format, spec.output_schema),
-            sent=lambda: sent_lines(ctx.ledger, tag),
+            sent=lambda: sent_lines(ctx.ledger, tag), cut_short=_state(ctx, tag) in CUT_SHORT,
         )  # fmt: skip
     known = ctx.ledger.rows_relation(con, spec.name)
     write_answers(
@@ -142,6 +142,12 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
     ctx.ledger.put_blob(name, to)
     readings.unlink()
     return to
+
+
+def _state(ctx: RunContext, tag: str) -> str:
+    """The last state of a job."""
+    record = ctx.ledger.control().jobs.get(tag)
+    return record.state if record else ""
 
 
 def _requests(ctx: RunContext, known: str, tag: str, folder: Path) -> str:
