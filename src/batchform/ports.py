@@ -74,6 +74,15 @@ class Identified(Protocol):
         ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A source that can be tried without reading its rows."""
+
+    def probe(self, con: DuckDBPyConnection) -> str:
+        """Whether its rows could be read: what is there, for people. Raises SourceError as `open` would."""
+        ...
+
+
 # --- destinations ------------------------------------------------------------------------------------------------
 
 

@@ -36,10 +36,11 @@ _PACKAGES: Final = {
     "cx_Oracle": "oracledb",
 }  # module → package of another name
 _SECRET_KEY = re.compile(r"(?i)pass|pwd|secret|token|key")
+NO_RIGHT: Final = "Grant the user this right, or connect as another one."
 _MAX_MESSAGE: Final = 300
 _HINTS: Final = (
     ("28", "Check user and password in the URL."),
-    ("42501", "Grant the user this right, or connect as another one."),
+    ("42501", NO_RIGHT),
     ("53", "The database is short of room, memory or connections; run the same command again when it is not."),
     ("55P03", "Another transaction holds a lock on the table; run the same command again when it is done."),
     ("57014", "The database's own time limit ended the statement: raise statement_timeout for this user."),
@@ -121,6 +122,29 @@ class SqlDatabase:
             yield
         except exc.SQLAlchemyError as error:
             raise self._told(error, what) from None  # its text would show the statement, and may show the URL
+
+    # --- for people
+
+    def described(self) -> str:
+        """Where the URL leads and with which driver, without what is secret in it. Raises as connecting would."""
+        engine = self._engine(read_only=False)  # finds the driver, and opens nothing
+        engine.dispose()
+        url = self._url
+        where = f"{url.host}{f':{url.port}' if url.port else ''}" if url.host else "this machine"
+        name = f"the file {url.database}" if self.sqlite_path else f"{url.database or 'its default'} at {where}"
+        user = f" as {url.username}" if url.username else ""
+        return self.hidden(f"{name}{user}, through {engine.dialect.name}+{engine.dialect.driver}")
+
+    @property
+    def user(self) -> str:
+        """Who connects, as SQL writes a name; "" if the URL does not say."""
+        name = self._url.username or ""
+        return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) or not name else '"' + name.replace('"', '""') + '"'
+
+    @property
+    def kind(self) -> str:
+        """SQLAlchemy's name of the database: postgresql, sqlite, mysql, …"""
+        return self._url.get_backend_name()
 
     # --- the engine
 
@@ -273,7 +297,7 @@ def _message(error: BaseException) -> str:
     text = str(primary or (arguments[-1] if arguments and isinstance(arguments[-1], str) else error))
     kept = [line.strip() for line in text.splitlines() if line.strip()]
     message = " ".join(kept) or type(error).__name__
-    return (message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "…").rstrip(". ")
+    return (message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "…").rstrip("?. ")
 
 
 def _hint(error: BaseException) -> str:

@@ -56,5 +56,5 @@ def _findings(session: Session, opened: ExitStack, *, everything: bool) -> Itera
         yield from examination.backend(name)
     yield from examination.unused(everything=everything)
     yield from examination.google_cloud()
-    for spec in session.project.specs:
-        yield from examination.spec(spec)
+    yield from examination.databases()
+    yield from examination.specs()

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.errors import BatchformError
-from batchform.ports import Identified
 from batchform.run.doctor import Finding, Subject, check_clock, check_ledger, check_model, check_quota
 from batchform.spec.backends import EmulatorBackend, VertexBackend
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.model import Backend as BackendSettings
 from batchform.spec.realm import cloud_of, realm_of, with_environment
-from batchform.spec.remote import Address, address, is_remote
+from batchform.spec.remote import Address, address, is_remote, remote_paths
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
     from batchform.adapters.doctor_cloud import CloudProject
     from batchform.adapters.doctor_places import Buckets, BucketUse, Datasets
+    from batchform.adapters.doctor_sql import Databases
     from batchform.adapters.gemini import GeminiBackend as GeminiAdapter
     from batchform.adapters.vertex import VertexBackend as VertexAdapter
+    from batchform.cli.examine_specs import SpecExamination
     from batchform.cli.wiring import Session
     from batchform.ledger.records import JobRecord
 
@@ -38,10 +39,11 @@ class Examination:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._jobs: tuple[JobRecord, ...] | None = None  # None: the ledger could not be read
-        self._open: list[CloudProject | Buckets | Datasets] = []
+        self._open: list[CloudProject | Buckets | Datasets | SpecExamination] = []
         self._cloud: CloudProject | None = None
+        self._databases: Databases | None = None
         self._seen: set[tuple[Address, bool]] = set()
-        self._failed: set[str] = set()  # buckets that are not as they must be
+        self._failed: set[str] = set()  # buckets and databases that are not as they must be
 
     def close(self) -> None:
         for part in reversed(self._open):
@@ -226,8 +228,8 @@ class Examination:
         project = self._session.project
         found = [(project.config.ledger, True)]
         for spec in project.specs:
-            found += [(path, False) for path in _paths(spec.spec.source)]
-            found += [(path, True) for path in _paths(spec.spec.destination)]
+            found += [(path, False) for path in remote_paths(spec.spec.source)]
+            found += [(path, True) for path in remote_paths(spec.spec.destination)]
         uses = []
         for path, writes in found:
             if not is_remote(path):
@@ -241,73 +243,39 @@ class Examination:
                 uses.append(BucketUse(at, writes=writes))
         return uses
 
+    # --- databases and specs
+
+    def databases(self) -> Iterator[Finding]:
+        """Those of batchform.yaml that specs read or write."""
+        from batchform.cli.examine_specs import database_uses
+
+        uses = database_uses(self._session.project.specs)
+        if not uses:
+            return
+        from batchform.adapters.doctor_sql import Databases
+
+        self._databases = Databases(self._session.project.config.databases, root=self._session.root)
+        for name, reads in uses.items():
+            if name not in self._databases:
+                continue  # its spec says so
+            found = list(self._databases.check(name, reads=reads))
+            yield from found
+            if any(f.status == "failure" for f in found):
+                self._failed.add(name)
+
+    def specs(self) -> Iterator[Finding]:
+        """Sources and destinations. Must come after all that they lie in."""
+        from batchform.cli.examine_specs import SpecExamination
+
+        look = SpecExamination(self._session, cloud=self._cloud, databases=self._databases, failed=self._failed)
+        self._open.append(look)
+        for spec in self._session.project.specs:
+            yield from look.spec(spec)
+
     def _bigquery_specs(self) -> list[ResolvedSpec]:
         kinds = (BigQuerySource, BigQueryDestination)
         return [s for s in self._session.project.specs if isinstance(s.spec.source, kinds)
                 or isinstance(s.spec.destination, kinds)]  # fmt: skip
-
-    # --- specs
-
-    def spec(self, spec: ResolvedSpec) -> Iterator[Finding]:
-        """A source that is far away, and the destination."""
-        about = Subject(f"spec {spec.name}")
-        yield from self._source(about, spec)
-        yield from self._destination(about, spec)
-
-    def _source(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
-        there = spec.spec.source
-        if self._lies_in_failed(there):
-            yield about.unknown("source", "It was not looked at, since its bucket is not as it must be.")
-            return
-        try:
-            source = self._session.source(spec)
-            if not isinstance(source, Identified) or not (isinstance(there, BigQuerySource) or _paths(there)):
-                return
-            source.identity()
-        except BatchformError as error:
-            yield about.error("source", error, member=self._member)
-            return
-        if isinstance(there, BigQuerySource) and there.table:
-            yield self._datasets(there.project).check_table_read(about, there.table)
-        else:
-            what = ", ".join(_paths(there)) or "The query"
-            yield about.ok("source", f"{what}: there, and may be read.")
-
-    def _destination(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
-        to = spec.spec.destination
-        if self._lies_in_failed(to):
-            yield about.unknown("destination", "It was not looked at, since its bucket is not as it must be.")
-            return
-        try:
-            if isinstance(to, BigQueryDestination):
-                datasets = self._datasets(to.project)
-                found = list(datasets.check_dataset(about, to.table.strip("`").rpartition(".")[0]))
-                yield from found
-                if any(f.status == "failure" for f in found):
-                    return
-                yield datasets.check_jobs(about)
-                yield datasets.check_table_write(about, to.table)
-            self._session.destination(spec).check()
-        except BatchformError as error:
-            yield about.error("destination", error, member=self._member)
-        else:
-            yield about.ok("destination", f"{to.place}: nothing speaks against writing it.")
-
-    def _lies_in_failed(self, part: object) -> bool:
-        return any(path.startswith(f"gs://{bucket}/") for path in _paths(part) for bucket in self._failed)
-
-    def _datasets(self, project: str | None) -> Datasets:
-        from batchform.adapters.doctor_places import Datasets
-
-        assert self._cloud is not None
-        settings = self._session.project.config.google_cloud
-        made = Datasets(settings, self._cloud, env=self._session.env, project=project or settings.project)
-        self._open.append(made)
-        return made
-
-    @property
-    def _member(self) -> str:
-        return self._cloud.member if self._cloud else ""
 
 
 def _writable(about: Subject, path: Path, shown: str) -> Finding:
@@ -320,12 +288,6 @@ def _writable(about: Subject, path: Path, shown: str) -> Finding:
         message = f"{shown} cannot be written by this user."
         return about.failure("writable", message, hint="Make the folder writable:", fix=f"chmod u+rwx {at}")
     return about.ok("writable", f"{shown} can be written." if at == path else f"{shown} can be made.")
-
-
-def _paths(part: object) -> Sequence[str]:
-    """The gs:// paths of a source or destination."""
-    path = getattr(part, "path", ())
-    return [p for p in ([path] if isinstance(path, str) else path) if is_remote(p)]
 
 
 def _folder(at: Address, *, whole: bool) -> Address:

@@ -30,7 +30,7 @@ def source_of(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> S
         from batchform.rows.keyed import needed_columns
 
         return _sql(session, there, None if whole else needed_columns(spec))
-    return make_source(there, root=session.root, allow=session.allowed, remote=_remote_for(session, there))
+    return make_source(there, root=session.root, allow=session.allowed, remote=remote_for(session, there))
 
 
 def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
@@ -72,7 +72,7 @@ def delivered_of(session: Session, spec: ResolvedSpec) -> Source:
         made: FileSource | DatabaseSource = FileSource(type=there.type, path=path)
     else:
         made = DatabaseSource(type=there.type, path=there.path, table=there.table)
-    return make_source(made, root=session.root, allow=session.allowed, remote=_remote_for(session, made))
+    return make_source(made, root=session.root, allow=session.allowed, remote=remote_for(session, made))
 
 
 def _bigquery(
@@ -97,7 +97,7 @@ def _access(session: Session) -> Access:
     return Access(session.project.config.google_cloud, session.env)
 
 
-def _remote_for(session: Session, source: object) -> Remote | None:
+def remote_for(session: Session, source: object) -> Remote | None:
     """Brings the files of a source at gs://; None for one that has none."""
     if not _lies_remote(source):
         return None

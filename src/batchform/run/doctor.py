@@ -28,7 +28,8 @@ SKEW_FAILURE: Final = 300.0
 """Seconds after which Google refuses signed requests, and a settle window means something else than it says."""
 
 _LONGEST: Final = 500
-_QUOTED: Final = re.compile(r"`((?:gcloud|bq) [^`]+)`")
+_QUOTED: Final = re.compile(r"`((?:gcloud|bq|GRANT) [^`]+)`")
+_WHOLE: Final = re.compile(r"pip install [^`]+")
 _AT_END: Final = re.compile(r": ((?:gcloud|bq) [^`]+?)\.?$")
 _TO_FILL: Final = re.compile(r"\b(?:MEMBER|PROJECT|REGION)\b")
 
@@ -70,7 +71,9 @@ class Subject(Struct, frozen=True):
         """A failure that an adapter told. The command in its hint becomes the fix; member: who is to be granted it."""
         hint = error.hint.replace("MEMBER", member) if member else error.hint
         if not fix and (quoted := _QUOTED.search(hint)):
-            fix = quoted[1]
+            fix, hint = quoted[1], hint.removesuffix(f" {quoted[0]}")
+        elif not fix and _WHOLE.fullmatch(hint):
+            fix, hint = hint, ""
         elif not fix and (ending := _AT_END.search(hint)) and not _TO_FILL.search(ending[1]):
             hint, fix = hint[: ending.start() + 1], ending[1]
         return self.failure(check, error.message, hint=hint, fix=fix)

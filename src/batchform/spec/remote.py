@@ -33,6 +33,12 @@ def is_remote(path: str) -> bool:
     return path.startswith(SCHEME)
 
 
+def remote_paths(part: object) -> list[str]:
+    """The gs:// paths of a source or destination."""
+    path = getattr(part, "path", ())
+    return [p for p in ([path] if isinstance(path, str) else path) if is_remote(p)]
+
+
 def address(path: str) -> Address:
     """The parts of a gs:// path or pattern. Raises ValueError with a sentence that says what is wrong."""
     bucket, _, name = path.removeprefix(SCHEME).partition("/")

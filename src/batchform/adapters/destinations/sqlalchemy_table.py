@@ -7,6 +7,7 @@ The table `_batchform_tables` beside it says which tables are ours. Another tabl
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ class SqlTable:
             if path.is_dir():
                 raise DestinationError(f"{self._shown}: the path is a folder, not a database file.")
             check_folder(path.parent, shown=self._shown)
+            if path.exists() and not os.access(path, os.W_OK):
+                raise DestinationError(f"{self._shown} cannot be written: {path} is not writable.")
         if self._is_there():
             with self._database.refusing(f"{self._shown} cannot be written"), self._database.reading() as db:
                 self._refuse_foreign(db)
@@ -269,18 +272,20 @@ class SqlTable:
             raise DestinationError(f"{self._shown} cannot be written: there is no schema {schema or 'to write to'}.")
         there = {name: self._has(db, name) for name in (self._name, OWNED)}
         quote = db.dialect.identifier_preparer.quote_identifier
-        missing = [
-            f"{right} on {name}"
-            for name, rights in ((self._name, "INSERT UPDATE DELETE"), (OWNED, "INSERT DELETE"))
-            for right in rights.split()
-            if there[name] and not may("has_table_privilege", f"{quote(schema)}.{quote(name)}", right)
-        ]
+        lacking: list[tuple[list[str], str, str]] = []  # rights, of what, the same as SQL writes it
+        for name, rights in ((self._name, "SELECT INSERT UPDATE DELETE"), (OWNED, "SELECT INSERT DELETE")):
+            of = f"{quote(schema)}.{quote(name)}"
+            lacks = [right for right in rights.split() if there[name] and not may("has_table_privilege", of, right)]
+            lacking += [(lacks, name, of)] if lacks else []
         if not all(there.values()) and not may("has_schema_privilege", schema, "CREATE"):
-            missing.append(f"CREATE on schema {schema}")
-        if missing:
+            lacking.append((["CREATE"], f"schema {schema}", f"SCHEMA {quote(schema)}"))
+        if lacking:
+            missing = ", ".join(f"{right} on {of}" for rights, of, _ in lacking for right in rights)
+            user = quote(str(db.execute(text("SELECT current_user")).scalar_one()))
+            grants = " ".join(f"GRANT {', '.join(rights)} ON {of} TO {user};" for rights, _, of in lacking)
             raise DestinationError(
-                f"{self._shown} cannot be written: the user has no {', '.join(missing)}.",
-                hint="Grant it, or choose another schema.",
+                f"{self._shown} cannot be written: the user has no {missing}.",
+                hint=f"Choose another schema, or let the owner grant it: `{grants}`",
             )
 
     def _owned(self) -> Table:

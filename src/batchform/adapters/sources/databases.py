@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchform.adapters.sources.paths import SourceFile, confine, expand
 from batchform.adapters.sources.snapshot import Snapshot, take, take_query
-from batchform.adapters.sources.sql import check_relation, quote_name, quote_text, source_error
+from batchform.adapters.sources.sql import check_query, check_relation, quote_name, quote_text, source_error
 from batchform.errors import SourceError
 from batchform.ports import Relation
 from batchform.spec.model import DatabaseSource
@@ -52,6 +52,16 @@ class DuckdbSource:
             raise source_error(error, what) from error
         self._snapshot = snapshot
         return Relation(snapshot.sql, snapshot.columns, self._described)
+
+    def probe(self, con: DuckDBPyConnection) -> str:
+        """Attach the file and look for the table; of a query, that it is one that reads. Raises SourceError."""
+        file = the_file(self._spec, root=self._root, allow=self._allow)
+        with _attached(con, file) as alias:
+            if self._spec.query is not None:
+                check_query(con, self._spec.query)
+                return f"{file.name}: source.query"
+            check_relation(con, _table(con, alias, self._spec.table or "", file), f"{file.name}, table")
+            return f"{file.name}, table {self._spec.table}"
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file, table t, row N` of each row."""

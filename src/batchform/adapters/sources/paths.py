@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from batchform.errors import SourceError
 from batchform.spec.remote import is_remote
+from batchform.spec.wording import counted
 
 _GLOB = frozenset("*?[")
 
@@ -91,6 +92,19 @@ def describe(files: Sequence[SourceFile], patterns: str | Sequence[str]) -> str:
     if len(files) == 1:
         return files[0].name
     return f"{len(files)} files, {patterns if isinstance(patterns, str) else ', '.join(patterns)}"
+
+
+def look(patterns: str | Sequence[str], *, root: Path, allow: Sequence[Path], remote: Remote | None = None) -> str:
+    """What the patterns name, for people, without reading any of it. Raises SourceError as `expand` does."""
+    texts = [patterns] if isinstance(patterns, str) else patterns
+    local = [pattern for pattern in texts if remote is None or not is_remote(pattern)]
+    files = expand(local, root=root, allow=allow)
+    size = sum(file.path.stat().st_size for file in files)
+    there = [f"{describe(files, local)} ({size:,} bytes)"] if files else []
+    for pattern in texts:
+        if remote is not None and is_remote(pattern):
+            there.append(f"{pattern} ({counted(len(remote.versions(pattern)), 'object')})")
+    return ", ".join(there)
 
 
 class Read(TypedDict):

@@ -20,6 +20,7 @@ from batchform.canon import file_digest
 from batchform.errors import SourceError
 from batchform.ports import Relation
 from batchform.spec.model_sql import Database, SqlSource
+from batchform.spec.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,12 +79,8 @@ class SqlSourceRows:
         """Read the table or query into a snapshot. Raises SourceError."""
         where = check_where(self._spec.where) if self._spec.where is not None else None
         looked = check_query(self._spec.query) if self._spec.query is not None else None
-        field = "query" if looked else "where" if where is not None else "table"
-        with self._database.refusing(f"source.{field}"), self._database.reading() as db:
-            if looked is not None:
-                select = self._query(db, looked.sql, ordered=looked.ordered)
-            else:
-                select = self._table(db, where)
+        with self._database.refusing(f"source.{self._field}"), self._database.reading() as db:
+            select = self._query(db, looked.sql, ordered=looked.ordered) if looked else self._table(db, where)
             snapshot = self._postgres(con, db, select) if _is_postgres(db) else self._measured(con, db, select)
         identity = f"{self._described} {file_digest(snapshot.path)}"  # of what was read: equal rows, equal bytes
         return Relation(snapshot.sql, snapshot.columns, self._described, identity=identity)
@@ -94,7 +91,21 @@ class SqlSourceRows:
         kept = " of those that source.where keeps" if self._spec.where is not None else ""
         return [f"{self._described}, row {ordinal + 1}{kept}" for ordinal in ordinals]
 
+    def probe(self, con: DuckDBPyConnection) -> str:
+        """Run the statement without its rows: the database then checks names and rights. Raises SourceError."""
+        del con
+        where = check_where(self._spec.where) if self._spec.where is not None else None
+        looked = check_query(self._spec.query) if self._spec.query is not None else None
+        with self._database.refusing(f"source.{self._field}"), self._database.reading() as db:
+            select = self._query(db, looked.sql, ordered=looked.ordered) if looked else self._table(db, where)
+            columns = self._described_by(db, select.without_rows(*([] if select.columns else ["*"])))
+        return f"{self._described}: {counted(len(columns), 'column')} that this spec reads"
+
     # --- what is selected
+
+    @property
+    def _field(self) -> str:
+        return "query" if self._spec.query is not None else "where" if self._spec.where is not None else "table"
 
     def _table(self, db: Connection, where: str | None) -> _Select:
         from sqlalchemy import inspect

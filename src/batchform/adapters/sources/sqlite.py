@@ -20,6 +20,7 @@ from batchform.adapters.sources.sql import quote_name, unsteady_error
 from batchform.errors import SourceError
 from batchform.ports import Relation
 from batchform.spec.model import DatabaseSource
+from batchform.spec.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,20 @@ class SqliteSource:
         except sqlite3.Error as error:
             raise self._explain(error, file) from error
         return Relation(snapshot.sql, snapshot.columns, self._described)
+
+    def probe(self, con: DuckDBPyConnection) -> str:
+        """Compile the statement. Raises SourceError."""
+        del con
+        file = the_file(self._spec, root=self._root, allow=self._allow)
+        self._described = f"{file.name}, {f'table {self._spec.table}' if self._spec.table else 'source.query'}"
+        try:
+            with closing(_connect(file)) as db:
+                select = self._select(db, file)
+                db.set_authorizer(_authorize)
+                found = db.execute(f"SELECT * FROM (\n{select}\n) LIMIT 0").description
+        except sqlite3.Error as error:
+            raise self._explain(error, file) from error
+        return f"{self._described}: {counted(len(found), 'column')}"
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """`file, table t, row N` of each row, counted among those that source.where keeps."""
