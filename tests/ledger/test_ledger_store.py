@@ -17,6 +17,7 @@ from ledger_kit import HandClock, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
+from batchform.ledger import relation, segments
 from batchform.ledger.compact import compact
 from batchform.ledger.records import Allowed, Collected, StateSeen, Submitted
 from batchform.ledger.store import Ledger
@@ -322,6 +323,21 @@ def test_damaged_segments_are_named(damaged: Path, kind: str, complaint: str) ->
         ledger.control() if kind == "events" else ledger.rows_relation(con, "triage")
     assert path.name in corrupt.value.message
     assert "Restore" in corrupt.value.hint
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_damaged_footer_is_noticed_before_rows_are_read(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """Of segments that are too large for a digest on each read."""
+    ledger = open_ledger(damaged)
+    ledger.commit([], [rows_file(tmp_path / "more.parquet", ["c"])])
+    path = damaged / ledger.row_segments("triage")[which].name
+    path.write_bytes(path.read_bytes()[:-200] + bytes(196) + b"PAR1")
+    for module in (segments, relation):
+        monkeypatch.setattr(module, "DIGEST_ON_READ", 0)
+    with duckdb.connect() as con, pytest.raises(LedgerCorrupt, match=r"of spec triage .* cannot be read"):
+        open_ledger(damaged).rows_relation(con, "triage")
 
 
 def test_events_of_an_unknown_kind_come_from_a_newer_version(damaged: Path) -> None:

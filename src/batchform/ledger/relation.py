@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from batchform.ledger.records import ROW_COLUMNS
-from batchform.ledger.segments import parquet
-from batchform.rows.sql import identifier
+from batchform.ledger.segments import DIGEST_ON_READ, literal_path, parquet
+from batchform.rows.sql import identifier, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,6 +30,7 @@ def create_rows_view(con: DuckDBPyConnection, name: str, parts: Sequence[Part]) 
     Segments of the oldest commit hold a key once, so it needs no folding: only the keys of later commits are
     compared. With one segment the view is a plain scan, so that reading few columns stays cheap.
     """
+    _read_footers(con, [p.path for p in parts if p.path.stat().st_size > DIGEST_ON_READ])
     view = identifier(name)
     serials = sorted({p.serial for p in parts})
     groups = [[p for p in parts if p.serial == s] for s in serials]
@@ -43,6 +44,13 @@ def create_rows_view(con: DuckDBPyConnection, name: str, parts: Sequence[Part]) 
         body = f"SELECT * FROM ({oldest}) AS o ANTI JOIN {keys} AS n ON o.key_hash = n.key_hash UNION ALL {folded}"
     con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {body}")
     return view
+
+
+def _read_footers(con: DuckDBPyConnection, paths: Sequence[Path]) -> None:
+    """Of files that no digest has vouched for: a scan of several files looks at the first only before it has rows."""
+    if paths:
+        names = ", ".join(literal(literal_path(p)) for p in paths)
+        con.execute(f"SELECT count(*) FROM parquet_file_metadata([{names}])")
 
 
 def _last_wins(con: DuckDBPyConnection, table: str, newer: Sequence[Part], *, folded: bool) -> tuple[str, str]:
@@ -65,21 +73,21 @@ def _last_wins(con: DuckDBPyConnection, table: str, newer: Sequence[Part], *, fo
 
 
 def _all(parts: Sequence[Part]) -> str:
-    """A SELECT of every record. Files that need no different serial are read by one scan."""
-    scans: dict[tuple[int, bool], list[Path]] = {}
-    for part in parts:
-        scans.setdefault((part.serial, part.base), []).append(part.path)
+    """A SELECT of every record. Few scans of many files, since DuckDB binds each scan anew for each query."""
+    scans = [[p for p in parts if p.base], [p for p in parts if not p.base]]
     return " UNION ALL ".join(
-        f"SELECT {_columns(serial, base=base)} FROM {parquet(paths)}" for (serial, base), paths in scans.items()
+        f"SELECT {_columns(scan)} FROM {parquet([p.path for p in scan])}" for scan in scans if scan
     )
 
 
-def _columns(serial: int, *, base: bool) -> str:
-    if base:
+def _columns(scan: Sequence[Part]) -> str:
+    if scan[0].base:
         return ", ".join(identifier(c) for c in ROW_COLUMNS)
+    serials = [p.serial for p in scan]
+    serial = f"{serials[0]}::BIGINT" if len({*serials}) == 1 else f"({serials}::BIGINT[])[file_index::BIGINT + 1]"
     filled = {
-        "changed_serial": f"{serial}::BIGINT",
-        "answer_serial": f"CASE WHEN answer_fp IS NOT NULL THEN coalesce(answer_serial, {serial})::BIGINT END",
+        "changed_serial": serial,
+        "answer_serial": f"CASE WHEN answer_fp IS NOT NULL THEN coalesce(answer_serial, {serial}) END",
     }
     return ", ".join(f"{filled[c]} AS {identifier(c)}" if c in filled else identifier(c) for c in ROW_COLUMNS)
 

@@ -28,7 +28,7 @@ RESTORE: Final = (
     "Restore the ledger's folder from a backup or from the bucket's object versions; `batchform ledger verify` lists "
     "all that is damaged. Do not edit it: rows that it forgets are sent, and paid for, again."
 )
-_DIGEST_ON_READ = 4 << 20  # bytes; larger row segments are checked by size on reading, by digest in verify
+DIGEST_ON_READ = 4 << 20  # bytes; larger row segments are checked by size on reading, by digest in verify
 _CHECK_KEYS_UP_TO = 1_000_000  # rows of one commit; above, writers are trusted to give each key once
 _SHORT = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}
 
@@ -151,7 +151,7 @@ def rows_path(blobs: Blobs, segment: Segment) -> Path:
     size = path.stat().st_size
     if size != segment.bytes:
         raise _truncated(blobs, segment, size)
-    if size <= _DIGEST_ON_READ:
+    if size <= DIGEST_ON_READ:
         check_digest(blobs, segment, path)
     return path
 
@@ -176,10 +176,10 @@ def _altered(blobs: Blobs, segment: Segment) -> LedgerCorrupt:
 
 def parquet(paths: Sequence[Path]) -> str:
     """A FROM-able read of these very files: wildcards in a folder's name are taken literally."""
-    return "read_parquet([" + ", ".join(literal(_literal_path(p)) for p in paths) + "])"
+    return "read_parquet([" + ", ".join(literal(literal_path(p)) for p in paths) + "])"
 
 
-def _literal_path(path: Path) -> str:
+def literal_path(path: Path) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in str(path))
 
 
