@@ -209,6 +209,27 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def _python(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=os.environ)
+
+
+def test_a_process_ends_with_all_that_waited_for_its_end(workspace: Workspace) -> None:
+    for late in ("import atexit; atexit.register(print, 'late')", _LATE_THREAD):
+        done = _python(f"{late}; from batchform.cli import main; main(['validate'])", workspace.root)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == "late"
+
+
+_LATE_THREAD = "import threading as t, time; t.Timer(1.5, print, ['late']).start()"
+
+
+def test_validating_looks_for_no_plugins(workspace: Workspace) -> None:
+    script = "import sys; from batchform.cli import _start_quickly, run; _start_quickly(); run(['validate']); "
+    done = _python(script + "sys.exit('importlib.metadata' in sys.modules)", workspace.root)
+    assert done.returncode == 0, done.stderr
+
+
 def test_planning_imports_no_google_library(workspace: Workspace) -> None:
     workspace.apply()
     script = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from batchform.errors import BatchformError
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import signal
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that ends a run detaches it, like Ctrl-C
-    sys.exit(run(arguments))
+    _end_quickly(run(arguments))
 
 
 def _start_quickly() -> None:
@@ -26,6 +27,31 @@ def _start_quickly() -> None:
 
     gc.set_threshold(250_000)  # imports make many objects that stay; looking through them again finds nothing
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks for them in every installed package
+    # Even so it imports what it would look with, and that imports all of `email`. In place of it stands: no plugins.
+    loader = types.ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = tuple  # type: ignore[attr-defined]
+    sys.modules.setdefault(loader.__name__, loader)
+
+
+def _end_quickly(code: int) -> NoReturn:
+    """Leave the process without taking it apart object by object, which takes longer than many a command.
+
+    What waits for the end is done first: exit handlers run, output is flushed. A process that a debugger or a profiler
+    looks at, or that still has a thread at work, ends as usual.
+    """
+    import atexit
+    import threading
+
+    busy = any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread())
+    if busy or sys.gettrace() or sys.getprofile():
+        sys.exit(code)
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads any more, or the stream is closed
+        sys.exit(code)
+    os._exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -48,4 +48,4 @@ def Wire(default: Any = ..., **kwargs: Any) -> Any:  # noqa: N802  (reads as a F
 class Strict(BaseModel):
     """Base of all models: unknown fields are refused, values never coerced across types, instances frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True, defer_build=True)
