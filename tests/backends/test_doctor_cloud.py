@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -241,3 +242,60 @@ def test_the_service_agent_in_a_dataset_of_another_project(tmp_path: Path, grant
             found = list(datasets.check_dataset(ABOUT, "other-project.batches", location="us-central1"))
     assert found[0].status == "ok" and found[1].status == ("ok" if granted else "warning")
     assert granted or f'TO "serviceAccount:{AGENT}"' in found[1].fix
+
+
+def test_a_reader_is_enough_for_a_plan(tmp_path: Path) -> None:
+    google_ = Google()
+    held = {"permissions": ["storage.objects.get", "storage.objects.list"]}
+    google_.replies = {"/b/acme-batch/iam/testPermissions": Reply(200, held)}
+    use = BucketUse(address("gs://acme-batch/ledger"), writes=False)
+    with project(tmp_path, google_) as (cloud, server):
+        list(cloud.check_credentials(ABOUT))
+        with closing(Buckets(cloud.settings, cloud, endpoint=server.url)) as buckets:
+            _, rights = buckets.check(ABOUT, use)
+            google_.replies["/b/acme-batch/iam/testPermissions"] = Reply(200, {})
+            google_.replies["/b/acme-batch/o"] = Reply(200, {})
+            _, none = buckets.check(ABOUT, use)
+    assert rights.status == "ok" and none.status == "failure" and none.fix.endswith("--role=roles/storage.objectViewer")
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        (
+            "Access Denied: User does not have bigquery.tables.getData",
+            "`roles/bigquery.dataViewer` ON SCHEMA `p-acme.d`",
+        ),
+        ("Access Denied: User does not have bigquery.jobs.create permission", "--role=roles/bigquery.jobUser"),
+    ],
+)
+def test_a_table_that_may_not_be_read(tmp_path: Path, said: str, fix: str) -> None:
+    google_ = Google()
+    denied = {"error": {"code": 403, "message": said, "errors": [{"reason": "accessDenied", "message": said}]}}
+    google_.replies = {"/jobs": Reply(403, denied), "/queries": Reply(403, denied)}
+    with project(tmp_path, google_) as (cloud, server):
+        list(cloud.check_credentials(ABOUT))
+        env = {"BIGQUERY_EMULATOR_HOST": server.url}
+        with closing(Datasets(cloud.settings, cloud, env=env, project="acme-support")) as datasets:
+            found = datasets.check_table_read(ABOUT, "p-acme.d.tickets")
+    assert found.status == "failure" and fix in found.fix and RUNNER in found.fix
+
+
+def test_a_grant_says_who_in_any_shell(tmp_path: Path) -> None:
+    """Of a user's login only gcloud knows whose it is: that command once stood in single quotes, where it is text."""
+    google_ = Google()
+    google_.replies = {"/datasets/d": Reply(403, {"error": {"code": 403, "message": "no"}})}
+    program = tmp_path / "gcloud"
+    program.write_text("#!/bin/sh\necho ada@acme.com\n")
+    program.chmod(0o755)
+    with project(tmp_path, google_) as (cloud, server):
+        list(cloud.check_credentials(ABOUT))
+        cloud.member = "user:$(gcloud config get account)"
+        env = {"BIGQUERY_EMULATOR_HOST": server.url}
+        with closing(Datasets(cloud.settings, cloud, env=env, project="acme-support")) as datasets:
+            [found] = datasets.check_dataset(ABOUT, "p-acme.d", writes=False)
+    command = found.fix.replace("bq query --use_legacy_sql=false", "printf %s")
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert done.stdout == 'GRANT `roles/bigquery.dataViewer` ON SCHEMA `p-acme.d` TO "user:ada@acme.com"'

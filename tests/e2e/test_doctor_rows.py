@@ -17,9 +17,9 @@ Found = dict[str, Any]
 TICKETS = "CREATE TABLE tickets (id text PRIMARY KEY, title text, body text)"
 
 
-def examined(workspace: Workspace) -> list[Found]:
+def examined(workspace: Workspace, *arguments: str) -> list[Found]:
     before, billed = workspace.snapshot(), workspace.billed()
-    told = workspace.run("doctor", "--json")
+    told = workspace.run("doctor", "--json", *arguments)
     found: list[Found] = told.json["findings"]
     assert told.code == (1 if any(f["status"] == "failure" for f in found) else 0)
     assert workspace.snapshot() == before and workspace.billed() == billed
@@ -31,8 +31,8 @@ def the(findings: list[Found], check: str) -> Found:
     return found
 
 
-def failures(workspace: Workspace) -> list[Found]:
-    return [f for f in examined(workspace) if f["status"] == "failure"]
+def failures(workspace: Workspace, *arguments: str) -> list[Found]:
+    return [f for f in examined(workspace, *arguments) if f["status"] == "failure"]
 
 
 # --- files on this machine
@@ -218,3 +218,54 @@ def test_a_password_that_is_wrong(
     in_shop(workspace, postgres.url("postgres", password="wr0ng"), monkeypatch)
     [failed] = failures(workspace)
     assert failed["check"] == "connect" and "password" in failed["message"] and "wr0ng" not in str(failed)
+
+
+# --- what a plan needs
+
+
+def test_a_plan_needs_no_right_to_write(
+    workspace: Workspace, clerk: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An identity that plans pull requests: SELECT on what it reads is all, and `plan` then runs."""
+    url, owner = clerk
+    in_shop(workspace, url, monkeypatch)
+    [failed] = failures(workspace, "--for", "plan")
+    assert failed["fix"] == "GRANT SELECT ON tickets TO clerk;"
+    owner.execute(failed["fix"])
+    assert failures(workspace, "--for", "plan") == []
+    owner.execute("INSERT INTO tickets VALUES ('a', 'b', 'c')")
+    planned = workspace.run("plan")
+    assert planned.code == 0, planned.err
+    assert "apply will refuse: table answers of shop cannot be written" in " ".join(planned.out.split())
+    assert the(failures(workspace), "destination")["fix"].startswith("GRANT CREATE")
+
+
+def test_a_plan_needs_no_service(workspace: Workspace) -> None:
+    """Neither key nor credentials, bucket or role of the jobs; models are judged by the table."""
+    workspace.project(
+        backends={
+            "gemini": {"type": "gemini"},
+            "vertex": {
+                "type": "vertex",
+                "project": "acme-support",
+                "location": "us-central1",
+                "staging": "gs://acme-b",
+            },
+        },
+        defaults={"backend": "gemini"},
+    )
+    assert the(failures(workspace), "key")["subject"] == "backend gemini"
+    for backend in ("gemini", "vertex"):
+        workspace.spec(backend=backend)
+        found = examined(workspace, "--for", "plan")
+        assert {f["check"]: f["status"] for f in found if f["subject"] == f"backend {backend}"} == {"model": "ok"}
+        assert {f["status"] for f in found if f["check"] != "used"} == {"ok"}
+        assert workspace.run("plan").code == 0
+    workspace.spec(model="gemini-9-nano")
+    assert the(failures(workspace, "--for", "plan"), "model")["status"] == "failure"
+
+
+def test_a_plan_of_a_ledger_that_it_may_only_read(applied: Workspace) -> None:
+    found = examined(applied, "--for", "plan")
+    assert "writable" not in {f["check"] for f in found}
+    assert the(found, "destination")["message"] == "results/triage.jsonl: there, and may be seen."

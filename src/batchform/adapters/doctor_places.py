@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,9 @@ READ: Final = ("storage.objects.get", "storage.objects.list")
 WRITE: Final = (*READ, "storage.objects.create", "storage.objects.delete")
 _OBJECT_ROLES: Final = ("roles/storage.objectAdmin", "roles/storage.objectUser", "roles/storage.admin")
 _TABLE_ROLES: Final = {"OWNER", "WRITER", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner"}
+EDITOR: Final = "roles/bigquery.dataEditor"
+VIEWER: Final = "roles/bigquery.dataViewer"
+_SHELL: Final = re.compile(r"\$\([^)]*\)")
 _WHERE: Final = {"global": "us"}
 """Locations of jobs that are no place for a bucket or a dataset, and one that suits."""
 
@@ -179,8 +183,11 @@ class Datasets:
         if "_client" in self.__dict__:
             closed(self._client)
 
-    def check_dataset(self, about: Subject, dataset: str, *, location: str = "") -> Iterator[Finding]:
-        """Whether a dataset is there, suits jobs of `location`, and may be seen. dataset: `[project.]dataset`."""
+    def check_dataset(
+        self, about: Subject, dataset: str, *, location: str = "", writes: bool = True
+    ) -> Iterator[Finding]:
+        """Whether a dataset is there, suits jobs of `location`, and may be seen. dataset: `[project.]dataset`; writes:
+        whether tables are written there."""
         try:
             name = dataset if "." in dataset or ":" in dataset else f"{self._client.project}.{dataset}"
             project, _, short = name.replace(":", ".").rpartition(".")
@@ -189,7 +196,7 @@ class Datasets:
             yield about.error("dataset", error)
             return
         except vendor_errors() as error:
-            yield self._unseen(about, error, name, location)
+            yield self._unseen(about, error, name, location, role=EDITOR if writes else VIEWER)
             return
         where = str(found.location or "")
         if not location or suits(where, location):
@@ -221,7 +228,7 @@ class Datasets:
             fix=self._grant(project, short, member=f"serviceAccount:{agent}"),
         )
 
-    def _unseen(self, about: Subject, error: BaseException, name: str, location: str) -> Finding:
+    def _unseen(self, about: Subject, error: BaseException, name: str, location: str, *, role: str) -> Finding:
         project, _, short = name.replace(":", ".").rpartition(".")
         code = getattr(error, "code", 0)
         if code == 404:
@@ -231,14 +238,14 @@ class Datasets:
             return about.failure("dataset", message, hint="Check the name, or make it:", fix=fix)
         found = meaning(error)
         if code == 403:
-            return about.failure("dataset", f"Dataset {name}: {found.said}.", fix=self._grant(project, short))
+            return about.failure(
+                "dataset", f"Dataset {name}: {found.said}.", fix=self._grant(project, short, role=role)
+            )
         return about.failure("dataset", f"Dataset {name}: {found.said}.", hint=found.hint)
 
-    def _grant(self, project: str, dataset: str, *, member: str = "") -> str:
-        return (
-            "bq query --use_legacy_sql=false "
-            f"'GRANT `roles/bigquery.dataEditor` ON SCHEMA `{project}.{dataset}` TO \"{member or self._cloud.member}\"'"
-        )
+    def _grant(self, project: str, dataset: str, *, member: str = "", role: str = EDITOR) -> str:
+        who = _SHELL.sub(r"""'"\g<0>"'""", member or self._cloud.member)  # the shell fills nothing into single quotes
+        return f"bq query --use_legacy_sql=false 'GRANT `{role}` ON SCHEMA `{project}.{dataset}` TO \"{who}\"'"
 
     def check_jobs(self, about: Subject) -> Finding:
         """Whether queries may be run: by a dry run of one that reads nothing."""
@@ -250,7 +257,9 @@ class Datasets:
             name = table_name(table, project=self._client.project)
         except (ValueError, AuthError) as error:
             return about.failure("table", f"{error}.".replace("..", "."))
-        return self._dry(about, "table", f"SELECT * FROM {quoted(name)}", f"Table {name} may be read")
+        project, dataset, _ = name.rsplit(".", 2)
+        grant = self._grant(project, dataset, role=VIEWER)
+        return self._dry(about, "table", f"SELECT * FROM {quoted(name)}", f"Table {name} may be read", grant=grant)
 
     def check_table_write(self, about: Subject, table: str) -> Finding:
         """Whether rows of a table may be changed. Of one that is not there yet, nothing can be told."""
@@ -277,7 +286,8 @@ class Datasets:
         message = f"The credentials lack {', '.join(missing)} on table {name}."
         return about.failure("table-rights", message, fix=self._grant(project, dataset))
 
-    def _dry(self, about: Subject, check: str, sql: str, done: str) -> Finding:
+    def _dry(self, about: Subject, check: str, sql: str, done: str, *, grant: str = "") -> Finding:
+        """grant: what mends a refusal that is not about running queries."""
         from google.cloud.bigquery import QueryJobConfig
 
         try:
@@ -290,8 +300,9 @@ class Datasets:
             return about.error(check, error)
         except vendor_errors() as error:
             found = meaning(error)
-            fix = ""
-            if getattr(error, "code", 0) == 403 and "bigquery.jobs.create" in found.said:
+            denied = getattr(error, "code", 0) == 403
+            fix = grant if denied else ""
+            if denied and "bigquery.jobs.create" in found.said:
                 fix = (
                     f"gcloud projects add-iam-policy-binding {self._client.project} --member={self._cloud.member} "
                     "--role=roles/bigquery.jobUser --condition=None"

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 @click.command("doctor", short_help="Check credentials, permissions, places and models. Changes nothing.")
 @click.option("--all", "everything", is_flag=True, help="Also backends that no spec uses.")
+@click.option(
+    "--for", "purpose", type=click.Choice(["plan", "apply"]), default="apply", show_default=True,
+    help="What is going to be run: `plan` only reads, and asks no service that takes jobs.",
+)  # fmt: skip
 @common
-def doctor_command(common: Common, everything: bool) -> int:
-    """Look at all that the chosen environment needs: ledger, backends, buckets, datasets, destinations.
+def doctor_command(common: Common, everything: bool, purpose: str) -> int:
+    """Look at all that the chosen environment needs: ledger, backends, buckets, datasets, databases, destinations.
 
     Only reads: nothing is created, and nothing is paid for. Each failure comes with what mends it. Exit code 1 if
     anything failed; what could not be looked at is `unknown`, and no failure.
@@ -32,7 +36,7 @@ def doctor_command(common: Common, everything: bool) -> int:
     from batchform.view.doctor import summary
 
     with open_session(common) as session, ExitStack() as opened:
-        findings = list(_findings(session, opened, everything=everything))
+        findings = list(_findings(session, opened, everything=everything, writes=purpose == "apply"))
     failed = any(f.status == "failure" for f in findings)
     if common.as_json:
         shown = {"ok": not failed, "environment": common.environment or "", "findings": [asdict(f) for f in findings]}
@@ -46,10 +50,10 @@ def doctor_command(common: Common, everything: bool) -> int:
     return 1 if failed else 0
 
 
-def _findings(session: Session, opened: ExitStack, *, everything: bool) -> Iterator[Finding]:
+def _findings(session: Session, opened: ExitStack, *, everything: bool, writes: bool) -> Iterator[Finding]:
     from batchform.cli.examine import Examination
 
-    examination = Examination(session)
+    examination = Examination(session, writes=writes)
     opened.enter_context(closing(examination))
     yield from examination.ledger()
     for name in examination.backends(everything=everything):

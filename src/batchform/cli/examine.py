@@ -34,10 +34,11 @@ _GLOB: Final = "*?["
 
 
 class Examination:
-    """One look at a project. Whatever is opened is closed at the end."""
+    """One look at a project. Whatever is opened is closed at the end. writes: for commands that send, collect and
+    deliver; without it, for those that only plan."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, *, writes: bool = True) -> None:
+        self._session, self._writes = session, writes
         self._jobs: tuple[JobRecord, ...] | None = None  # None: the ledger could not be read
         self._open: list[CloudProject | Buckets | Datasets | SpecExamination] = []
         self._cloud: CloudProject | None = None
@@ -52,12 +53,12 @@ class Examination:
     # --- the ledger
 
     def ledger(self) -> Iterator[Finding]:
-        """Writable, and whole as far as a short look tells."""
+        """Writable if need be, and whole as far as a short look tells."""
         from batchform.ledger.store import Ledger
 
         about, session = Subject("ledger"), self._session
         place = session.project.config.ledger
-        if not is_remote(place):
+        if not is_remote(place) and self._writes:
             yield _writable(about, session.ledger_path, place)
         try:
             ledger = Ledger(session.blobs, clock=session.clock, who=session.who)
@@ -92,6 +93,9 @@ class Examination:
             yield about.failure("declared", message, hint="Put it back until its jobs are collected.")
             return
         config = with_environment(found, self._session.env)
+        if not self._writes:
+            yield from self._models(about, name, config)
+            return
         try:
             if cloud_of(config) == "vertex":
                 yield from self._vertex(about, name, config)
@@ -238,9 +242,10 @@ class Examination:
                 at = _folder(address(path), whole=path == project.config.ledger)
             except ValueError:
                 continue  # its spec says so
-            if (at, writes) not in self._seen:
-                self._seen.add((at, writes))
-                uses.append(BucketUse(at, writes=writes))
+            use = BucketUse(at, writes=writes and self._writes)
+            if (at, use.writes) not in self._seen:
+                self._seen.add((at, use.writes))
+                uses.append(use)
         return uses
 
     # --- databases and specs
@@ -267,7 +272,9 @@ class Examination:
         """Sources and destinations. Must come after all that they lie in."""
         from batchform.cli.examine_specs import SpecExamination
 
-        look = SpecExamination(self._session, cloud=self._cloud, databases=self._databases, failed=self._failed)
+        look = SpecExamination(
+            self._session, cloud=self._cloud, databases=self._databases, failed=self._failed, writes=self._writes
+        )
         self._open.append(look)
         for spec in self._session.project.specs:
             yield from look.spec(spec)

@@ -35,12 +35,20 @@ def database_uses(specs: Iterable[ResolvedSpec]) -> dict[str, bool]:
 
 class SpecExamination:
     """cloud, databases: looked at before, None where no spec needs them; failed: names of buckets and databases that
-    are not as they must be. Whatever is opened is closed at the end."""
+    are not as they must be; writes: whether answers are going to be delivered. Whatever is opened is closed at the end.
+    """
 
     def __init__(
-        self, session: Session, *, cloud: CloudProject | None, databases: Databases | None, failed: Collection[str]
+        self,
+        session: Session,
+        *,
+        cloud: CloudProject | None,
+        databases: Databases | None,
+        failed: Collection[str],
+        writes: bool,
     ) -> None:
-        self._session, self._cloud, self._databases, self._failed = session, cloud, databases, failed
+        self._session, self._cloud, self._databases = session, cloud, databases
+        self._failed, self._writes = failed, writes
         self._open: list[Datasets] = []
 
     def close(self) -> None:
@@ -52,7 +60,7 @@ class SpecExamination:
         about = Subject(f"spec {spec.name}")
         for part, end, look in (
             (spec.spec.source, "source", self._source),
-            (spec.spec.destination, "destination", self._destination),
+            (spec.spec.destination, "destination", self._destination if self._writes else self._delivered),
         ):
             what = self._failed_under(part)
             if what:
@@ -112,6 +120,22 @@ class SpecExamination:
         if isinstance(to, SqlDestination) and self._databases is not None:
             yield from self._databases.check_rights(about, to)
         yield about.ok("destination", f"{to.place}: nothing speaks against writing it.")
+
+    def _delivered(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
+        """Whether a plan can see what was delivered."""
+        to = spec.spec.destination
+        try:
+            if isinstance(to, BigQueryDestination):
+                datasets = self._datasets(to.project)
+                found = list(datasets.check_dataset(about, to.table.strip("`").rpartition(".")[0], writes=False))
+                yield from found
+                if any(f.status == "failure" for f in found):
+                    return
+            there = self._session.destination(spec).exists()
+        except BatchformError as error:
+            yield about.error("destination", error, member=self._member)
+        else:
+            yield about.ok("destination", f"{to.place}: {'there, and may be seen' if there else 'not there yet'}.")
 
     def _failed_under(self, part: object) -> str:
         """`bucket` or `database` where that of a source or destination failed; else empty."""
