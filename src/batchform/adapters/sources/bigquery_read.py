@@ -155,27 +155,80 @@ def _grouped(schema: pa.Schema, read: Iterator[pa.RecordBatch]) -> Iterator[pa.T
 
 
 def in_order(
-    con: DuckDBPyConnection, raw: Path, rows: int, *, order: Sequence[str], columns: Sequence[str], to: Path
+    con: DuckDBPyConnection,
+    raw: Path,
+    rows: int,
+    *,
+    order: Sequence[str],
+    columns: Sequence[str],
+    to: Path,
+    most_sorted: int = SORTED_BY_DUCKDB,
 ) -> None:
     """Write the rows of `raw` to `to`, by the columns in `order` and, among equals, by their whole content.
 
-    Only keys are sorted by DuckDB; the rows follow, dealt to files by rank: memory does not grow with their number.
+    most_sorted: up to so many rows, of a few megabytes, are sorted whole. Of more, only keys are sorted by DuckDB; the
+    rows follow, dealt to files by rank: memory does not grow with their number.
     """
-    names = ", ".join(map(quote_name, columns))
-    keys = "".join(f"{quote_name(name)} NULLS LAST, " for name in order)
-    whole = f"md5(CAST(ROW({names}) AS VARCHAR))"
-    source = f"read_parquet({quote_text(str(raw))}, file_row_number = true)"
-    if rows <= SORTED_BY_DUCKDB:
+    if rows <= most_sorted and raw.stat().st_size <= _GROUP_BYTES:
+        names = ", ".join(map(quote_name, columns))
+        keys = ", ".join([*(f"{quote_name(name)} NULLS LAST" for name in order), _content(columns)])
         con.execute(
-            f"COPY (SELECT {names} FROM {source} ORDER BY {keys}{whole}) TO {quote_text(str(to))} "
+            f"COPY (SELECT {names} FROM {_numbered(raw)} ORDER BY {keys}) TO {quote_text(str(to))} "
             "(FORMAT parquet, COMPRESSION lz4_raw)"
         )
         return
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE bf_source_ranks AS SELECT file_row_number AS number, "
-        f"row_number() OVER (ORDER BY {keys}{whole}) - 1 AS rank FROM {source}"
-    )
-    select = f"SELECT r.rank AS bf_rank, {names} FROM {source} s JOIN bf_source_ranks r ON r.number = s.file_row_number"
     cuts = cuts_of(range(0, rows, _BETWEEN_CUTS), rows=rows)
-    write_ordered([con.sql(select).to_arrow_reader(BATCH_ROWS)], to, cuts=cuts, folder=to.with_suffix(".dealt"))
-    con.execute("DROP TABLE bf_source_ranks")
+    with _ranks(con, raw, order=order, columns=columns) as ranks:
+        write_ordered([_ranked(raw, ranks)], to, cuts=cuts, folder=to.with_suffix(".dealt"))
+    con.execute("DROP TABLE bf_source_ranks; DROP TABLE bf_source_ties")
+
+
+def _numbered(raw: Path) -> str:
+    return f"read_parquet({quote_text(str(raw))}, file_row_number = true)"
+
+
+def _content(columns: Sequence[str]) -> str:
+    """SQL of a number that is the same for rows of the same content only."""
+    return f"md5_number(CAST(ROW({', '.join(map(quote_name, columns))}) AS VARCHAR))"
+
+
+def _ranks(con: DuckDBPyConnection, raw: Path, *, order: Sequence[str], columns: Sequence[str]) -> pa.RecordBatchReader:
+    """The place of each row in order, from 0, row by row. The content is looked at only where keys are equal: taken for
+    every row, it costs many times what the keys cost."""
+    keys = ", ".join(f"{quote_name(name)} NULLS LAST" for name in order) or "content"
+    content = "" if order else f", {_content(columns)} AS content"
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE bf_source_ranks AS "
+        "SELECT file_row_number AS number, row_number() OVER w - 1 AS place, rank() OVER w - 1 AS rank "
+        f"FROM (SELECT *{content} FROM {_numbered(raw)}) WINDOW w AS (ORDER BY {keys})"
+    )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE bf_source_ties AS SELECT file_row_number AS number, "
+        f"rank + row_number() OVER (PARTITION BY rank ORDER BY {_content(columns)}) - 1 AS place "
+        f"FROM {_numbered(raw)} JOIN bf_source_ranks ON number = file_row_number "
+        "WHERE rank IN (SELECT rank FROM bf_source_ranks WHERE place <> rank)"
+    )
+    return con.sql(
+        "SELECT coalesce(t.place, r.place) FROM bf_source_ranks r LEFT JOIN bf_source_ties t USING (number) "
+        "ORDER BY number"
+    ).to_arrow_reader(BATCH_ROWS)
+
+
+def _ranked(raw: Path, ranks: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The rows of `raw`, each behind its rank."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(raw).insert(0, pa.field("bf_rank", pa.int64()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        held = pa.array([], pa.int64())
+        with pq.ParquetFile(raw) as file:
+            groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
+            for batch in (b for group in groups for b in group.to_batches(BATCH_ROWS)):
+                while len(held) < batch.num_rows:
+                    held = pa.concat_arrays([held, ranks.read_next_batch().column(0)])
+                yield pa.RecordBatch.from_arrays([held[: batch.num_rows], *batch.columns], schema=schema)
+                held = held[batch.num_rows :]
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
