@@ -3,8 +3,8 @@
 python scripts/test_foreign_bigquery.py FOLDER
 
 A second opinion on what we believe that BigQuery does. What that server is known not to do stands in GAPS; a test that
-fails and is not there fails the run, and so does one that is there and passes. It needs Python 3.13 (FOREIGN_PYTHON, by
-default python3.13), and is installed into FOLDER, with all of its 700 MB.
+fails and is not there fails the run, and so does one that is there and passes. It needs Python 3.13 (FOREIGN_PYTHON,
+else python3.13 or one of pyenv's), and is installed into FOLDER, with all of its 700 MB.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ for name in %r:
 
 def main() -> None:
     home = Path(sys.argv[1]).resolve()
-    programs = installed(os.environ.get("FOREIGN_PYTHON", "python3.13"), home)
+    programs = installed(found_python(), home)
     with (
         tempfile.TemporaryDirectory() as folder,
         EmulatorServer(Path(folder) / "emulator") as buckets,
@@ -90,6 +90,21 @@ def main() -> None:
     ):
         failed, passed = outcomes(Path(folder) / "report.xml", rest, grpc, buckets.url)
     sys.exit(verdict(failed, passed, set(GAPS)))
+
+
+def found_python() -> str:
+    """An interpreter of Python 3.13 that runs: pyenv puts a python3.13 into the path that may refuse to."""
+    told = os.environ.get("FOREIGN_PYTHON")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [told] if told else ["python3.13", *map(str, sorted(pyenv.glob("versions/3.13.*/bin/python3.13")))]
+    for candidate in candidates:
+        asked = [candidate, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 13))"]
+        try:
+            if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+                return candidate
+        except OSError:
+            continue
+    sys.exit(f"{SERVER} needs a Python 3.13, and {' and '.join(candidates)} is none: say FOREIGN_PYTHON=/path/to/it")
 
 
 def installed(python: str, home: Path) -> Path:
