@@ -188,11 +188,13 @@ class Blobs(Protocol):
 
 
 class BackendLimits(Struct, frozen=True):
-    """What one job may hold. Bytes of the JSONL; inline_bytes bounds the whole create request."""
+    """What one job may hold. Bytes of the JSONL; inline_bytes bounds the whole create request; largest: bytes of the
+    longest line that the service takes at all."""
 
     max_rows_per_job: int
     max_bytes_per_job: int
     inline_bytes: int
+    largest: int
 
 
 class Staged(Struct, frozen=True):
@@ -241,7 +243,6 @@ class Backend(Protocol):
     realm: str
     fingerprint: str
     place: str
-    limits: BackendLimits
 
     def check_model(self, model: str) -> None:
         """Raise BackendError if the service does not know the model or it takes no batches."""

@@ -197,7 +197,7 @@ service: {max_jobs: many}
         (11, "`prices.d` is empty"),
         (12, "`prices.e` must be a mapping of fields"),
         (13, "unknown field `modls`"),
-        (14, "`service.max_jobs`: expected `int`, got `str`"),
+        (14, "`service.max_jobs`: expected `int | null`, got `str`"),
     ]
     assert "Did you mean `batch`?" in caught.value.render()
 

@@ -18,7 +18,7 @@ from batchform.adapters import gemini_wire as wire
 from batchform.adapters.gemini_environment import EMULATOR_KEY, KEY_HEADER, api_version, find_api_key
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import BackendLimits, RemoteJob, Staged
+from batchform.ports import RemoteJob, Staged
 from batchform.spec.model import EmulatorBackend
 from batchform.spec.model import GeminiBackend as GeminiConfig
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 BATCH_METHOD: Final = "batchGenerateContent"
-MAX_FILE_BYTES: Final = 2_000_000_000
-# A create call must stay under 20 MB, and the SDK escapes non-ASCII text, which can triple it.
-INLINE_BYTES: Final = 6_000_000
 # A job may wait a day before it reads its input, so an input is only used again while it is nearly new.
 INPUT_LIFE: Final = timedelta(hours=48)
 REUSE_WITHIN: Final = timedelta(hours=1)
@@ -58,11 +55,6 @@ class GeminiBackend(GenaiBackend):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.place = ""
-        self.limits = BackendLimits(
-            max_rows_per_job=config.max_rows_per_job,
-            max_bytes_per_job=min(config.max_bytes_per_job, MAX_FILE_BYTES),
-            inline_bytes=INLINE_BYTES,
-        )
         configured = config.url if isinstance(config, EmulatorBackend) else config.base_url
         super().__init__(
             realm=realm,

@@ -23,7 +23,7 @@ from batchform.adapters import vertex_wire as wire
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.adapters.vertex_access import API_VERSION, Access
 from batchform.errors import BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import BackendLimits, RemoteJob, Staged
+from batchform.ports import RemoteJob, Staged
 from batchform.spec.backends import EmulatorBackend
 from batchform.spec.backends import VertexBackend as VertexConfig
 from batchform.spec.model import GoogleCloud
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from batchform.adapters.vertex_objects import ObjectStaging
     from batchform.adapters.vertex_tables import TableStaging
 
-MAX_ROWS: Final = 200_000
-MAX_BYTES: Final = 1_000_000_000
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _OURS: Final = 'display_name:"bf-*"'
 
@@ -60,11 +58,6 @@ class VertexBackend(GenaiBackend):
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.limits = BackendLimits(
-            max_rows_per_job=min(config.max_rows_per_job, MAX_ROWS),
-            max_bytes_per_job=min(config.max_bytes_per_job, MAX_BYTES),
-            inline_bytes=0,
-        )
         self._where = place or wire.Place(config.project, config.location)
         self.place = str(self._where)
         configured = config.url if isinstance(config, EmulatorBackend) else config.base_url

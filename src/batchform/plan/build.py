@@ -132,7 +132,7 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
-            found += check_vertex(spec)
+            found += check_vertex(spec, registry.vertex_refuses)
     if found:
         raise InvalidProject(found)
 
@@ -262,10 +262,9 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     """What one job of this backend may hold, as its configuration and the service's own limits have it."""
     service = registry.on(cloud_of(backend)).service
     inline = service.max_inline_bytes
-    most = min(backend.max_bytes_per_job, service.max_input_bytes)
-    if submit == "inline":
-        most = min(most, int(inline * _INLINE_SHARE))
-    return BackendLimits(min(backend.max_rows_per_job, service.max_rows or backend.max_rows_per_job), most, inline)
+    largest = int(inline * _INLINE_SHARE) if submit == "inline" else service.max_input_bytes
+    rows = min(backend.max_rows_per_job, service.max_rows or backend.max_rows_per_job)
+    return BackendLimits(rows, min(backend.max_bytes_per_job, largest), inline, largest)
 
 
 def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
@@ -21,6 +21,7 @@ from batchform.rows.request import merge
 from batchform.spec.model import Limits
 from batchform.spec.realm import cloud_of, realm_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.service_limits import ServiceLimits
 from batchform.spec.wording import money
 
 _AUTO_INLINE_ROWS = 100
@@ -78,7 +79,7 @@ def draft_spec(
     whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
     warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
-    notes = [*rows.notes, *whole.notes, *warnings]
+    notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
     if found.unreadable:
@@ -126,6 +127,18 @@ def draft_spec(
         emptied=removed > 0 and rows.rows == 0,
     )
     return Draft(plan, figures, spec.limits)
+
+
+def _too_much_at_once(shards: Iterable[Shard], spec: ResolvedSpec, service: ServiceLimits) -> Iterator[str]:
+    """Whether inputs of the jobs that may be at work at once are more than the service keeps."""
+    most, jobs = service.max_storage_bytes, spec.backend.max_jobs_in_flight
+    uploaded = sorted((s.bytes for s in shards if s.mode == "file"), reverse=True)
+    at_once = sum(uploaded[:jobs])
+    if most is not None and at_once > most:
+        yield (
+            f"inputs of {min(jobs, len(uploaded))} jobs at once have {at_once:,} bytes, and the service keeps {most:,} "
+            "(max_jobs_in_flight paces the jobs)"
+        )
 
 
 def _at_least(cost: Range, shards: Iterable[Shard]) -> Range:

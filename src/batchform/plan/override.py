@@ -6,6 +6,7 @@ models:
 prices:
   gemini-4-argon: {batch_input: 1.0, batch_output: 5.0, cached: 0.1}
 service: {max_jobs: 200}
+vertex: {max_rows: 300000}
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from batchform.spec.wording import suggestion
 from batchform.spec.yaml_source import Document, NodePath, parse_yaml, read_text
 
 S = TypeVar("S", bound=msgspec.Struct)
-_SECTIONS = ("dated", "models", "prices", "service")
+_SECTIONS = ("dated", "models", "prices", "service", "vertex")
 
 
 def lay_over(registry: Registry, path: Path, shown: str) -> Registry:
@@ -32,12 +33,12 @@ def lay_over(registry: Registry, path: Path, shown: str) -> Registry:
     file = _OverrideFile(_read(path, shown))
     models = {**registry.models, **file.models(registry.models)}
     prices = {**registry.prices, **file.prices()}
-    service = file.laid("service", registry.service)
+    service, vertex = file.laid("service", registry.service), file.laid("vertex", registry.vertex)
     dated = file.dated()
     if file.complaints:
         raise InvalidProject(file.complaints)
     words = f"{registry.prices_dated}, {path.name}" + (f" of {dated}" if dated else "")
-    return replace(registry, models=models, prices=prices, service=service, prices_dated=words)
+    return replace(registry, models=models, prices=prices, service=service, vertex=vertex, prices_dated=words)
 
 
 class _OverrideFile:

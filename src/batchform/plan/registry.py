@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from batchform.errors import Diagnostic, Place
+from batchform.spec.service_limits import DATA, ServiceLimits, VertexLimits, VertexRefusals
 
-DATA: Final = Path(__file__).resolve().parent.parent / "data"
 _SOON: Final = dt.timedelta(days=30)
 
 
@@ -81,30 +80,6 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     note: str = ""
 
 
-class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of the batch service itself. max_rows: None where none is stated; max_inline_bytes: 0 where no request
-    goes inline."""
-
-    max_jobs: int
-    max_input_bytes: int
-    max_inline_bytes: int
-    job_expires_hours: int
-    input_kept_hours: int
-    results_kept_days: int
-    max_rows: int | None = None
-    sources: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class VertexLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of Vertex AI where they are others. job_expires_hours: the longest wait and run together."""
-
-    max_rows: int
-    max_input_bytes: int
-    max_inline_bytes: int
-    job_expires_hours: int
-    sources: dict[str, str] = msgspec.field(default_factory=dict)
-
-
 class _Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: str
     dated: str
@@ -117,6 +92,7 @@ class _Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sources: dict[str, _Source]
     service: ServiceLimits
     vertex: VertexLimits
+    vertex_refuses: VertexRefusals
     models: dict[str, dict[str, Any]]
 
 
@@ -148,13 +124,15 @@ class Finding(Struct, frozen=True):
 class Registry(Struct, frozen=True):
     """The data files, with the user's file laid over them.
 
-    service, vertex: limits of the Gemini API and of Vertex AI; prices_dated: day of the price table, for people.
+    service, vertex: limits of the Gemini API and of Vertex AI; vertex_refuses: what the latter does not take at all;
+    prices_dated: day of the price table, for people.
     """
 
     models: Mapping[str, ModelInfo]
     prices: Mapping[str, tuple[PriceEntry, ...]]
     service: ServiceLimits
     vertex: VertexLimits
+    vertex_refuses: VertexRefusals
     prices_dated: str
 
     @classmethod
@@ -167,6 +145,7 @@ class Registry(Struct, frozen=True):
             prices=prices.prices,
             service=models.service,
             vertex=models.vertex,
+            vertex_refuses=models.vertex_refuses,
             prices_dated=prices.dated,
         )
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
+from batchform.errors import SourceError
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
 
@@ -115,6 +116,8 @@ class ShardCutter:
     def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
         """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
         size = len(request) + _LINE_OVERHEAD
+        if size > self._limits.largest:
+            self._refuse(key, size)
         if self._rows and (
             self._rows >= self._limits.max_rows_per_job or self._bytes + size > self._limits.max_bytes_per_job
         ):
@@ -132,6 +135,19 @@ class ShardCutter:
             self._sizes.append(len(request))
         if len(self._hashes) >= _FLUSH_ROWS:
             self._flush()
+
+    def _refuse(self, key: str, size: int) -> NoReturn:
+        """A request that the service would take in no job, not even alone."""
+        most = self._limits.largest
+        inline = self._spec.spec.submit == "inline"
+        what = "a create call with its requests inline" if inline else "the input of one job"
+        raise SourceError(
+            f"row {key}: its request has {size:,} bytes, and {what} holds {most:,}",
+            place=self._spec.at("submit" if inline else "prompt"),
+            hint="Use `submit: file`."
+            if inline
+            else "Give media by `file_uri` in place of their bytes, or cut the text.",
+        )
 
     def _flush(self) -> None:
         for key_hash, fingerprint in zip(self._hashes, self._request_fps, strict=True):

@@ -14,27 +14,26 @@ from batchform.errors import Diagnostic
 from batchform.rows.request import merge
 from batchform.spec.backends import EmulatorBackend, VertexBackend
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.service_limits import VertexRefusals
 
-MAX_DEPTH: Final = 15
 _COLUMN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,299}")
 _SCHEMAS: Final = ("responseSchema", "responseJsonSchema")
 _NO_COLUMNS: Final = ("$defs", "$schema", "$ref")
-_IMAGE_SIZE: Final = "1K"
 _AROUND: Final = 3
 """Levels of a line above what a request's own parts hold: the line, the request, the part."""
 
 Path = tuple[str, ...]
 
 
-def check_vertex(spec: ResolvedSpec) -> list[Diagnostic]:
+def check_vertex(spec: ResolvedSpec, refuses: VertexRefusals) -> list[Diagnostic]:
     """Complaints about a spec whose backend is Vertex AI, each with its place in the spec."""
     request = merge(spec.request_base, spec.request_overlay)
     assert isinstance(spec.backend, (VertexBackend, EmulatorBackend))
-    problems = [*_features(request)]
+    problems = [*_features(request, refuses)]
     if spec.spec.submit == "inline":
         problems.append((("submit",), "Vertex AI takes no inline requests", "Use `submit: file`, or leave it out."))
     if spec.backend.via == "storage":
-        problems += _importer(request)
+        problems += _importer(request, refuses.max_nesting)
     return [
         Diagnostic("vertex-refuses", message, spec.at(_field(spec, path)), hint=hint)
         for path, message, hint in problems
@@ -45,7 +44,7 @@ Problem = tuple[Path, str, str]
 """Path within the request, message, hint."""
 
 
-def _features(request: Mapping[str, Any]) -> Iterator[Problem]:
+def _features(request: Mapping[str, Any], refuses: VertexRefusals) -> Iterator[Problem]:
     """Features of the API that batches of Vertex AI do not have."""
     if "cachedContent" in request:
         hint = "Leave it out: repeated beginnings are cached by themselves there, at the price of cached input."
@@ -53,16 +52,17 @@ def _features(request: Mapping[str, Any]) -> Iterator[Problem]:
     config = request.get("generationConfig")
     image = config.get("imageConfig") if isinstance(config, Mapping) else None
     size = image.get("imageSize") if isinstance(image, Mapping) else None
-    if size is not None and str(size).upper() != _IMAGE_SIZE:
+    if size is not None and str(size).upper() not in refuses.image_sizes:
+        made = " or ".join(refuses.image_sizes)
         hint = f"Leave `image_size` out, or use the Gemini API for {size} images."
-        yield ("generationConfig", "imageConfig", "imageSize"), "batches of Vertex AI make 1K images only", hint
+        yield ("generationConfig", "imageConfig", "imageSize"), f"batches of Vertex AI make {made} images only", hint
     for tool in _list(request.get("tools")):
         if isinstance(tool, Mapping) and "retrieval" in tool:
             hint = "Put what is to be known into the prompt."
             yield ("tools",), "batches of Vertex AI have no retrieval (RAG)", hint
 
 
-def _importer(request: Mapping[str, Any]) -> Iterator[Problem]:
+def _importer(request: Mapping[str, Any], deepest: int) -> Iterator[Problem]:
     """What a load into columns cannot take."""
     seen: dict[Path, tuple[str, Path]] = {}
     for path, value in _walk(request, ()):
@@ -77,8 +77,8 @@ def _importer(request: Mapping[str, Any]) -> Iterator[Problem]:
         elif name[:1] != "[" and not _COLUMN.fullmatch(name):
             hint = "Begin with a letter or _, then letters, digits and _ only."
             yield path, f"`{_shown(path)}` is no name that the importer of Vertex AI takes", hint
-        if sum(p != "[]" for p in columns) + _AROUND > MAX_DEPTH and isinstance(value, Mapping):
-            yield path, f"`{_shown(path)}` is nested too deep: the importer takes {MAX_DEPTH} levels", "Flatten it."
+        if sum(p != "[]" for p in columns) + _AROUND > deepest and isinstance(value, Mapping):
+            yield path, f"`{_shown(path)}` is nested too deep: the importer takes {deepest} levels", "Flatten it."
         if isinstance(value, Mapping):
             yield from _same_but_for_case(path, value)
         kind = _kind(value)

@@ -47,7 +47,7 @@ def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None
 def lint_project(document: Document, config: Project, root: Path) -> list[Diagnostic]:
     """Complaints about the project's own paths and texts."""
     folders = [root / p for p in config.allow_paths]
-    found = [*_empty_texts(document), *lint_backends(document, config), *databases(document)]
+    found = [*_empty_texts(document), *lint_backends(document, config, root), *databases(document)]
     problem = _path_problem(config.ledger, root, folders)
     if problem:
         found.append(_path_diagnostic(document, ("ledger",), problem))

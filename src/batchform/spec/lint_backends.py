@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from batchform.errors import Diagnostic
 from batchform.spec.backends import EmulatorBackend, VertexBackend
 from batchform.spec.model import Project
 from batchform.spec.realm import realm_of
+from batchform.spec.service_limits import laid_over
 from batchform.spec.yaml_source import Document, NodePath
 
-VERTEX_ROWS: Final = 200_000
-VERTEX_BYTES: Final = 1_000_000_000
 _LEAST_SETTLE: Final = 120.0
 _LEAST_SETTLE_EMULATOR: Final = 1.0
 _NEEDED: Final = {"storage": ("staging", "gs://bucket/prefix"), "bigquery": ("dataset", "my_dataset")}
 _OF_VERTEX: Final = ("project", "location", "staging", "via", "dataset")
 
 
-def lint_backends(document: Document, config: Project) -> Iterator[Diagnostic]:
-    """Complaints about all backends of a project."""
+def lint_backends(document: Document, config: Project, root: Path) -> Iterator[Diagnostic]:
+    """Complaints about all backends of a project. root: its folder."""
     yield from _settle(document, config)
+    yield from _above_the_service(document, config, root)
     for name, backend in (config.backends or {}).items():
         at = ("backends", name)
         if isinstance(backend, VertexBackend):
@@ -44,10 +45,28 @@ def _vertex(document: Document, backend: VertexBackend, at: NodePath) -> Iterato
         hint = "A key acts as itself: keep one of them."
         message = "`api_key_env` and `impersonate` exclude each other"
         yield document.diagnostic("conflicting-fields", message, (*at, "impersonate"), on_key=True, hint=hint)
-    for field, most, unit in (("max_rows_per_job", VERTEX_ROWS, "rows"), ("max_bytes_per_job", VERTEX_BYTES, "bytes")):
-        if getattr(backend, field) > most:
-            message = f"`{field}` is above the {most:,} {unit} that a job of Vertex AI takes"
-            yield document.diagnostic("wrong-value", message, (*at, field), hint=f"Write {most} or less.")
+
+
+def _above_the_service(document: Document, config: Project, root: Path) -> Iterator[Diagnostic]:
+    """Settings that the service would refuse."""
+    limits = laid_over(root, config.prices)
+    for name, backend in (config.backends or {}).items():
+        if isinstance(backend, EmulatorBackend):
+            continue
+        service, whose = (
+            (limits.vertex, "Vertex AI") if isinstance(backend, VertexBackend) else (limits.service, "the Gemini API")
+        )
+        for field, most, what in (
+            ("max_rows_per_job", service.max_rows, "rows that a job of {} takes"),
+            ("max_bytes_per_job", service.max_input_bytes, "bytes that a job of {} takes"),
+            ("max_jobs_in_flight", service.max_jobs, "jobs that {} runs at once"),
+        ):
+            if most is not None and getattr(backend, field) > most:
+                message = f"`{field}` is above the {most:,} {what.format(whose)}"
+                hint = (
+                    f"Write {most} or less. If the service takes more by now, say so in the file that `prices:` names."
+                )
+                yield document.diagnostic("wrong-value", message, ("backends", name, field), hint=hint)
 
 
 def _settle(document: Document, config: Project) -> Iterator[Diagnostic]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from batchform.errors import BatchformError
 from batchform.ledger.records import JobRecord
-from batchform.plan.registry import ServiceLimits
 from batchform.run.settle import settles_at
+from batchform.spec.service_limits import ServiceLimits
 from batchform.spec.wording import counted
 from batchform.view.text import duration
 from batchform.view.values import parse_time

@@ -13,8 +13,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from batchform.ledger.records import JobRecord
-from batchform.plan.registry import ServiceLimits
 from batchform.run.budget import BudgetLine
+from batchform.spec.service_limits import ServiceLimits
 
 
 class JobLine(Struct, frozen=True):
