@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,6 +150,22 @@ class Effects:
             return self._around("network", effect, lambda: real(transport, request))
 
         httpx2.HTTPTransport.handle_request = handle  # type: ignore[method-assign]
+        if "requests" in sys.modules:  # the clients of Cloud Storage and BigQuery speak through it
+            self._install_requests()
+
+    def _install_requests(self) -> None:
+        from urllib.parse import urlsplit
+
+        from requests.adapters import HTTPAdapter
+
+        real = HTTPAdapter.send
+
+        @functools.wraps(real)
+        def send(adapter: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            effect = f"{request.method} {urlsplit(request.url).path}"
+            return self._around("network", effect, lambda: real(adapter, request, *args, **kwargs))
+
+        HTTPAdapter.send = send  # type: ignore[method-assign]
 
     def _install_duckdb(self) -> None:
         """In a file of ours every statement that writes; elsewhere only COPY, which writes a file."""

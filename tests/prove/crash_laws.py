@@ -9,7 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from crash_scenarios import Scenario
+from crash_cloud import ANSWERS, BUCKET
+from crash_scenarios import TABLE, Scenario
 from crash_world import World
 
 PLAN, LEDGER, JOBS = ("plan", "--json"), ("ledger", "list", "--json"), ("jobs", "list", "--json")
@@ -42,6 +43,7 @@ def facts(world: World, scenario: Scenario) -> Facts:
     _holds(Counter(j["name"] for j in remote) == known, "jobs at the service are not those of the ledger", known)
     _holds(not any(j["open"] for j in listed.json), "a job is not settled", listed.json)
     _holds(not world.inputs(), "uploaded inputs are left", world.inputs())
+    _holds(not world.strays(), "results of no job are left", world.strays())
     return Facts(world.bill(), len(remote), _delivered(world, scenario), actions)
 
 
@@ -59,19 +61,43 @@ def compare(found: Facts, expected: Facts, *, regroups: bool) -> None:
 
 def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:
     """Raise AssertionError when files pile up. A killed writer's one file in .tmp/ stays for a day."""
-    ledger = world.project / ".batchform"
-    strange = {p.name for p in ledger.iterdir()} - _LEDGER_FILES
+    ledger, cloud = world.project / ".batchform", scenario.cloud
+    strange = {p.name for p in ledger.iterdir()} - ({"cache"} if cloud.ledger else _LEDGER_FILES)
     _holds(not strange, "left in the ledger", strange)
-    _holds(len(list((ledger / ".tmp").iterdir())) <= kills, "piling up in .tmp", kills)
+    if cloud.ledger:
+        names = {name.split("/")[1] for name in world.service.objects("ledger/")}
+        _holds(names <= _LEDGER_FILES, "left in the ledger", names - _LEDGER_FILES)
+        parts = [p.name for p in (ledger / "cache").iterdir() if p.name.startswith(".")]
+        _holds(len(parts) <= kills, "piling up in the cache", parts)
+    else:
+        _holds(len(list((ledger / ".tmp").iterdir())) <= kills, "piling up in .tmp", kills)
     left = [p.name for p in (world.folder / "tmp").iterdir()]
     _holds(not left, "left in the temporary folder", left)
     results = world.project / "results"
     known = {"results/triage.jsonl", scenario.destination.rstrip("/")}
-    odd = {p.relative_to(world.project).as_posix() for p in results.iterdir()} - known
+    odd = {p.relative_to(world.project).as_posix() for p in results.glob("*")} - known
     _holds(not odd, "left beside the destination", odd)
+    _beside_cloud_destination(world, scenario, kills)
+
+
+def _beside_cloud_destination(world: World, scenario: Scenario, kills: int) -> None:
+    """A table that a killed delivery staged its rows in stays for a day."""
+    if not scenario.cloud.vertex:
+        return
+    at = scenario.destination
+    known = [at.removeprefix(f"gs://{BUCKET}/")] if at.startswith("gs://") else []
+    objects = [name for name in world.service.objects("out/") if not name.startswith(tuple(known))]
+    _holds(not objects, "left beside the destination", objects)
+    tables = set(world.service.tables(ANSWERS)) - ({TABLE} if at == TABLE else set())
+    staged = {name for name in tables if name.startswith("_batchform_staging_")}
+    _holds(tables == staged and len(staged) <= kills, "left beside the destination", tables)
 
 
 def _delivered(world: World, scenario: Scenario) -> Any:
+    if scenario.destination == TABLE:
+        return world.service.rows(ANSWERS, TABLE, ("id", "answer", "out"))
+    if scenario.destination.startswith("gs://"):
+        return _in_the_bucket(world, scenario.destination.removeprefix(f"gs://{BUCKET}/"))
     path = world.project / scenario.destination
     if path.suffix == ".sqlite":
         with closing(sqlite3.connect(path)) as db:
@@ -83,6 +109,14 @@ def _delivered(world: World, scenario: Scenario) -> Any:
         _holds(len(parts) == len(list(path.iterdir())), "odd files in the folder of parts", list(path.iterdir()))
         return sorted(json.loads(line)["answer"] for p in parts for line in p.read_text(encoding="utf-8").splitlines())
     return path.read_bytes()
+
+
+def _in_the_bucket(world: World, name: str) -> Any:
+    if not name.endswith("/"):
+        return world.service.read(name)
+    parts = [world.service.read(part) for part in world.service.objects(name) if part.endswith(".jsonl")]
+    _holds(len(parts) == len(world.service.objects(name)), "odd files in the folder of parts", name)
+    return sorted(json.loads(line)["answer"] for part in parts for line in part.splitlines())
 
 
 def _holds(condition: bool, law: str, shown: Any) -> None:

@@ -1,6 +1,6 @@
 """The crash matrix: each command is killed at each of its effects, and what follows must make it as if it had not been.
 
-    python tests/prove/crash_matrix.py [--every N] [--all] [--only TEXT] [--lanes N]
+    python tests/prove/crash_matrix.py [--every N] [--all] [--only TEXT]… [--lanes N]
 
 One process per lane is a fork server (crash_world). Each point: the prepared world, the command killed there, what a
 user would run then, and the laws. Prints a line per scenario and the counts of all; exits with 1 when a law was broken.
@@ -68,10 +68,9 @@ class Matrix:
         self._world = World(folder / "world")
         self._every, self._all = every, all_points
         self._parent = os.getppid()
+        self._warm: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._world.reset()
-        warm_up_client(self._world)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +78,11 @@ class Matrix:
 
     def run(self, scenario: Scenario) -> Tally:
         start, tally = time.monotonic(), Tally(scenario.name)
+        self._world.cloud = scenario.cloud
+        if scenario.cloud.name not in self._warm:
+            self._warm.add(scenario.cloud.name)
+            self._world.reset()
+            warm_up_client(self._world)
         try:
             expected, points = self._undisturbed(scenario)
         except AssertionError as error:
@@ -86,7 +90,7 @@ class Matrix:
             return tally
         chosen = points if self._all else distinct(points)
         tally.points, tally.states = len(points), len(distinct(points))
-        for variant, point in enumerate(chosen[:: self._every]):
+        for variant, point in enumerate(chosen[self._every // 2 :: self._every]):
             if os.getppid() != self._parent:
                 raise KeyboardInterrupt  # nobody waits for the outcome any more
             try:
@@ -156,11 +160,11 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 # --- lanes -----------------------------------------------------------------------------------------------------------
 
 
-def run_lanes(lanes: int, *, every: int, only: str, all_points: bool, folder: Path) -> list[Tally]:
+def run_lanes(lanes: int, *, every: int, only: Sequence[str], all_points: bool, folder: Path) -> list[Tally]:
     """The scenarios, shared out among lanes: processes of their own."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends its lanes, and they their emulators
     warm_up()
-    chosen = [s for s in SCENARIOS if only in s.name]
+    chosen = [s for s in SCENARIOS if s.name in only] or [s for s in SCENARIOS if any(o in s.name for o in only)]
     children = [_lane(chosen[n::lanes], folder / str(n), every=every, all_points=all_points) for n in range(lanes)]
     try:
         codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
@@ -204,12 +208,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="kill at each n-th point only")
     parser.add_argument("--all", action="store_true", help="at all points, not once for each state they can leave")
-    parser.add_argument("--only", default="", help="scenarios whose name holds this text")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="the scenario of this name, or those whose name holds this text; may be repeated",
+    )
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="processes at work side by side")
     given = parser.parse_args()
     folder = work_folder()
     try:
-        tallies = run_lanes(given.lanes, every=given.every, only=given.only, all_points=given.all, folder=folder)
+        tallies = run_lanes(
+            given.lanes, every=given.every, only=given.only or [""], all_points=given.all, folder=folder
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     counts = {name: sum(getattr(t, name) for t in tallies) for name in ("points", "states", "killed", "twice")}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from crash_cloud import ALL_IN_A_BUCKET, ANSWERS, BUCKET, GEMINI, PROJECT, STORAGE, TABLES, Cloud
 from crash_effects import Point
 from crash_world import SETTLE, Command, World
 
 APPLY: Final[Command] = ("apply", "--yes")
 SYNC: Final[Command] = ("sync", "--wait")
 _TABLES: Final = ("sqlite", "duckdb")
+TABLE: Final = "answers"
+"""The destination of those that deliver to BigQuery: a table of the dataset for that."""
 
 
 @dataclass(frozen=True)
 class Scenario:
     """prepare: makes the project and its history; rest: commands that follow `command` in an undisturbed run; again:
     what a user does after a kill, in this order, until it says that all is done; focus: which points belong to it;
-    regroups: rows that failed may be sent again in other groups than undisturbed, and so in more or fewer jobs."""
+    regroups: rows that failed may be sent again in other groups than undisturbed, and so in more or fewer jobs;
+    cloud: whose API it is, and where its ledger lies."""
 
     name: str
     prepare: Callable[[World], None]
@@ -28,6 +32,7 @@ class Scenario:
     destination: str = "results/triage.jsonl"
     focus: Callable[[list[Point]], list[Point]] = field(default=lambda points: points)
     regroups: bool = False
+    cloud: Cloud = GEMINI
 
 
 # --- projects --------------------------------------------------------------------------------------------------------
@@ -41,8 +46,9 @@ def project(world: World, *, rows_per_job: int = 2, **backend: Any) -> None:
         {
             "version": 1,
             "project": "crash",
-            "backends": {"local": {**local, **backend}},
+            "backends": {"local": {**local, **world.cloud.backend, **backend}},
             "defaults": {"backend": "local"},
+            **({"ledger": world.cloud.ledger} if world.cloud.ledger else {}),
         },
     )
     spec(world)
@@ -67,11 +73,10 @@ def spec(world: World, **changes: Any) -> None:
 
 def destination(kind: str, path: str, **changes: Any) -> dict[str, Any]:
     """Columns without times and job names, so that two runs deliver the same bytes."""
-    table = {"table": "triage"} if kind in _TABLES else {}
-    return {
-        "type": kind, "path": path, **table, "columns": {"id": "id", "answer": "text", "out": "output_tokens"},
-        **changes,
-    }  # fmt: skip
+    to = {"path": path, **({"table": "triage"} if kind in _TABLES else {})}
+    if kind == "bigquery":
+        to = {"table": f"{PROJECT}.{ANSWERS}.{path}"}
+    return {"type": kind, **to, "columns": {"id": "id", "answer": "text", "out": "output_tokens"}, **changes}
 
 
 def rows(world: World, titles: dict[str, str]) -> None:
@@ -214,7 +219,7 @@ _KINDS: Final = {
     "duckdb": "results/answers.duckdb",
 }
 
-SCENARIOS: Final = (
+_GEMINI: Final = (
     Scenario("first apply, input as a file", _first),
     Scenario("first apply, rows inline", lambda world: _first(world, submit="inline")),
     Scenario("plan --out", _first, command=_SAVE, rest=(_SEND_SAVED,), again=(_SAVE,)),
@@ -246,3 +251,30 @@ SCENARIOS: Final = (
         focus=_from_delivery,
     ),
 )
+
+
+def _there(cloud: Cloud, scenario: Scenario, **changes: Any) -> Scenario:
+    return replace(scenario, name=f"{cloud.name}: {scenario.name}", cloud=cloud, **changes)
+
+
+_SENDING: Final = (
+    "first apply, input as a file", "plan --out", "apply of a saved plan", "apply --detach", "sync --wait after it",
+    "second round, with failures", "sync with retries", "apply after a rerun", "prune", "answers read anew",
+)  # fmt: skip
+"""Those that ask the service for something. The others of the Gemini API deliver to files, or are the ledger's own."""
+_OWN: Final = ("rerun", "ledger compact")
+_OUT: Final = {"jsonl": f"gs://{BUCKET}/out/triage.jsonl", "parts": f"gs://{BUCKET}/out/parts/", "bigquery": TABLE}
+
+_VERTEX: Final = (
+    *(_there(cloud, s) for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET) for s in _GEMINI if s.name in _SENDING),
+    *(_there(ALL_IN_A_BUCKET, s) for s in _GEMINI if s.name in _OWN),
+    Scenario(f"{ALL_IN_A_BUCKET.name}: automatic compaction", _crowded, cloud=ALL_IN_A_BUCKET),
+    *(
+        _there(STORAGE, Scenario(f"{when} delivery, {kind} there", prepare(kind.replace("parts", "jsonl"), path)),
+               destination=path)
+        for when, prepare in (("first", _redirected), ("next", _delivered_to))
+        for kind, path in _OUT.items()
+    ),
+)  # fmt: skip
+
+SCENARIOS: Final = (*_GEMINI, *_VERTEX)

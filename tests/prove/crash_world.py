@@ -18,7 +18,6 @@ import socket
 import struct
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -26,16 +25,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import yaml
+from crash_cloud import ANSWERS, BUCKET, GEMINI, LOCATION, PROJECT, Cloud, Service
 from crash_effects import Effects, Point, read_trace
+
+if TYPE_CHECKING:
+    from batchform.ports import Backend
 
 SETTLE: Final = 60.0
 _START: Final = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 _TICK: Final = 0.001
 _LONGEST: Final = 120  # seconds; a command that takes longer hangs
-_ENVIRONMENT: Final = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "BATCHFORM_ENV")
+_ENVIRONMENT: Final = (
+    "GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "BATCHFORM_ENV", "BIGQUERY_STORAGE_EMULATOR_HOST",
+    "GOOGLE_CLOUD_PROJECT",
+)  # fmt: skip
 
 Command = tuple[str, ...]
 
@@ -46,8 +52,12 @@ def warm_up() -> None:
     import httpx2  # noqa: F401
     import jinja2  # noqa: F401
     import jsonschema_rs  # noqa: F401
+    import pyarrow  # noqa: F401
+    import requests  # noqa: F401
     import rich.console  # noqa: F401
+    import sqlglot  # noqa: F401
     from google import genai  # noqa: F401
+    from google.cloud import bigquery, storage  # noqa: F401
     from google.genai import batches, files, types  # noqa: F401
 
     import batchform
@@ -58,17 +68,26 @@ def warm_up() -> None:
 
 
 def warm_up_client(world: World) -> None:
-    """Use Google's client once, with all calls of a run: it builds its models at their first use. Starts no thread."""
+    """Use Google's clients once, with all calls of a run: they build their models at their first use. Starts no
+    thread."""
     from batchform.adapters.gemini import GeminiBackend
-    from batchform.spec.model import EmulatorBackend
+    from batchform.adapters.vertex import VertexBackend
+    from batchform.spec.model import EmulatorBackend, GoogleCloud
 
-    world.write("warm.jsonl", '{"key":"k","request":{"contents":[{"parts":[{"text":"x"}]}]}}\n')
+    config = EmulatorBackend.model_validate({"type": "emulator", "url": world.url, **world.cloud.backend})
+    backend: Backend
+    if world.cloud.vertex:
+        backend = VertexBackend(config, cloud=GoogleCloud(), env={}, realm="emulator")
+    else:
+        backend = GeminiBackend(config, env={}, realm="emulator")
+    parts = [{"text": "x"}]
+    line = {"key": "k", "request": {"contents": [{"role": "user", "parts": parts}]}}
+    world.write("warm.jsonl", json.dumps(line) + "\n")
     model, path = "gemini-3.5-flash-lite", world.project / "warm.jsonl"
-    backend = GeminiBackend(EmulatorBackend(type="emulator", url=world.url), env={}, realm="emulator")
     backend.check_model(model)
-    for mode in ("file", "inline"):
-        staged = backend.stage(path, digest="sha256:" + "0" * 64, tag="warm", mode=mode)
-        job = backend.create(model=model, tag="warm", staged=staged)
+    for mode in ("file",) if world.cloud.vertex else ("file", "inline"):
+        staged = backend.stage(path, digest="sha256:" + "0" * 64, tag=f"bf-warm-{mode}", mode=mode)
+        job = backend.create(model=model, tag=f"bf-warm-{mode}", staged=staged)
         backend.download(backend.get(job), world.folder / "warm.out")
         if staged.name is not None:
             backend.delete_input(staged.name)
@@ -134,6 +153,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.cloud: Cloud = GEMINI
         self._emulator = 0
         # Bound and never listened on: keeps the port for this world's emulators, one after the other.
         self._reserved = socket.socket()
@@ -189,7 +209,7 @@ class World:
         self._emulator = os.fork()
         if self._emulator == 0:
             os.close(ready)
-            _emulate(self.folder, self.port, tell)
+            _emulate(self.folder, self.port, tell, self.cloud)
         os.close(tell)
         if os.read(ready, 1) != b"y":
             raise RuntimeError("the emulator did not start")
@@ -202,30 +222,26 @@ class World:
             os.waitpid(self._emulator, 0)
             self._emulator = 0
 
+    @property
+    def service(self) -> Service:
+        """What the emulator holds, asked over HTTP."""
+        return Service(self.url, self.cloud)
+
     def bill(self) -> Counter[str]:
         """Digests of the requests that were charged for, and how often."""
-        lines = self._get("/emulator/bill").splitlines()
-        return Counter(json.loads(line)["digest"] for line in lines)
+        return Counter(charge["digest"] for charge in self.service.bill())
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs of this project at the service."""
-        found, token = [], ""
-        while True:
-            page = json.loads(self._get(f"/v1beta/batches?pageSize=100&pageToken={token}"))
-            found += page.get("operations", [])
-            token = page.get("nextPageToken", "")
-            if not token:
-                return found
+        return self.service.jobs()
 
     def inputs(self) -> list[str]:
-        """Names of the uploaded inputs that the service still holds."""
-        files = json.loads(self._get("/v1beta/files?pageSize=100")).get("files", [])
-        return [f["name"] for f in files if f.get("source") != "GENERATED"]
+        """Names of the staged inputs that the service still holds."""
+        return self.service.inputs()
 
-    def _get(self, path: str) -> str:
-        request = urllib.request.Request(self.url + path, headers={"x-goog-api-key": "emulator"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return str(answer.read().decode())
+    def strays(self) -> list[str]:
+        """Names of results that belong to no job."""
+        return self.service.strays()
 
     # --- commands --------------------------------------------------------------------------------------------------
 
@@ -325,6 +341,8 @@ class World:
         for name in _ENVIRONMENT:
             os.environ.pop(name, None)
         os.environ["TMPDIR"] = str(self.folder / "tmp")
+        if self.cloud.vertex:
+            os.environ["STORAGE_EMULATOR_HOST"] = os.environ["BIGQUERY_EMULATOR_HOST"] = self.url
         tempfile.tempdir = None
         for number, name in ((1, "out"), (2, "err")):
             fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -339,13 +357,16 @@ class World:
         Effects(self.folder / "trace", kill_at=kill_at, root=self.folder, state=state).install()
 
 
-def _emulate(folder: Path, port: int, tell: int) -> NoReturn:
+def _emulate(folder: Path, port: int, tell: int, cloud: Cloud) -> NoReturn:
     """Be the emulator until killed, or until nobody is left to do that."""
     from batchform.emulator import EmulatorServer
 
     lane = os.getppid()
     try:
-        EmulatorServer(folder / "emulator", job_seconds=0, clock=SharedClock(folder / "clock"), port=port).start()
+        server = EmulatorServer(folder / "emulator", job_seconds=0, clock=SharedClock(folder / "clock"), port=port)
+        server.start()
+        if cloud.vertex:
+            server.provide(LOCATION, bucket=BUCKET, dataset=f"{PROJECT}.{ANSWERS}")
         os.write(tell, b"y")
         os.close(tell)
         while os.getppid() == lane:

@@ -46,7 +46,7 @@ FETCHED: Final = (4, 9)
 class Base:
     """A run that faults happen to. before: commands that led up to it, undisturbed; faults: of the run itself, so that
     it has the calls that are wanted; calls: globs of those, `most` of each: what follows is the same again; shards: of
-    the project; cloud: whose API it speaks."""
+    the project; cloud: whose API it speaks (fault_world.World.reset)."""
 
     name: str
     calls: tuple[str, ...]
@@ -104,15 +104,29 @@ def _lost(when: str, **also: Any) -> Fault:
 _SENDING: Final = ("models.get", "files.get", "files.upload.*", "batches.create")
 _SMALL_PAGES: Final[Fault] = {"call": "batches.list", "times": "all", "do": {"type": "small_pages", "size": 1}}
 
+
+def _on_vertex(where: str, cloud: str, *, puts: tuple[str, ...], fetches: tuple[str, ...]) -> tuple[Base, ...]:
+    """The runs on Vertex AI. puts, fetches: the calls for inputs, and for results."""
+    sending = ("vertex.models.count_tokens", "vertex.batches.create", *puts)
+    lost = {"call": "vertex.batches.create", "nth": 2, "do": {"type": "drop", "when": "after"}}
+    return (
+        Base(f"apply {where}", sending, cloud=cloud),
+        Base(f"sync {where}", ("vertex.batches.get", *fetches), before=(DETACH,), command=SYNC, cloud=cloud),
+        Base(f"a create not answered {where}", ("vertex.batches.list",), cloud=cloud, faults=(lost,)),
+    )
+
+
 VERTEX: Final = (
-    Base("apply on Vertex", ("vertex.models.count_tokens", "vertex.batches.create"), cloud="vertex"),
-    Base("sync on Vertex", ("vertex.batches.get",), before=(DETACH,), command=SYNC, cloud="vertex"),
-    Base(
-        "a create not answered on Vertex", ("vertex.batches.list",), cloud="vertex",
-        faults=({"call": "vertex.batches.create", "nth": 2, "do": {"type": "drop", "when": "after"}},),
+    *_on_vertex(
+        "on Vertex", "vertex", puts=("storage.buckets.*", "storage.uploads.*", "storage.objects.insert"),
+        fetches=("storage.objects.list", "storage.objects.download", "storage.objects.delete"),
+    ),
+    *_on_vertex(
+        "on Vertex by tables", "tables", puts=("bigquery.datasets.*", "bigquery.jobs.*", "bigquery.tables.get"),
+        fetches=("bigquery.tables.*", "bigquery.tabledata.*"),
     ),
 )  # fmt: skip
-"""Runs on Vertex AI. Cloud Storage has faults of its own in its adapter's tests: its client waits in real time."""
+CLOUDS: Final = ("vertex", "tables")
 
 BASES: Final = (
     Base("apply of files", _SENDING),
@@ -142,7 +156,7 @@ def singles(base: Base, counts: Counter[str], *, full: bool = False) -> Iterator
         for samples in by_type.values():
             for sample, nth in _spread(samples, min(calls, base.most), full=full):
                 yield _single(base, sample, nth)
-                if sample.do["type"] in SPOILS and base.cloud != "vertex":
+                if sample.do["type"] in SPOILS and base.cloud not in CLOUDS:
                     yield _single(base, sample, nth, times=FETCHED[sample.do["type"] == "torn"])
 
 

@@ -17,14 +17,19 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import pytest
 import yaml
 from crash_world import Command, Ran, SharedClock
+from google_patience import patience_in
 from msgspec.structs import replace
 
 from batchform.adapters.gemini_http import RawReader
+from batchform.adapters.vertex_tables import result_line
+from batchform.adapters.vertex_wire import table_name
 from batchform.cli import run, wiring
 from batchform.emulator import EmulatorServer
 from batchform.emulator.storage.objects import ObjectStore
+from batchform.emulator.warehouse.tables import TableRef, Tables
 
 SETTLE: Final = 900.0
 JOB_SECONDS: Final = 30.0
@@ -32,13 +37,17 @@ POLL: Final = 20.0
 SHARDS: Final = 3
 ROWS: Final = 6
 BUCKET: Final = "fault-batches"
+DATASET: Final = "fault_batches"
+PLACE: Final = f"emulated-project.{DATASET}"
 _KEPT: Final = (
     "fault_schedule",
     "offset",
     "vertex_stamp",
     "last_generation",
 )  # tables of the emulator's state that a reset leaves alone
-_BYTES: Final = ("uploads", "files", "jobs", "objects")  # its folders
+_BYTES: Final = ("uploads", "files", "jobs", "objects", "warehouse/data", "warehouse/uploads")  # its folders
+_EMULATOR: Final = "emulator.sqlite"
+_CATALOG: Final = "warehouse/catalog.sqlite"
 _ENVIRONMENT: Final = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "BATCHFORM_ENV")
 
 
@@ -70,11 +79,15 @@ class World:
         return self.folder / "project"
 
     def reset(self, *, submit: str = "file", shards: int = SHARDS, cloud: str = "gemini", **backend: Any) -> None:
-        """A new project, a service that knows nothing, and the first day again."""
+        """A new project, a service that knows nothing, and the first day again. cloud: gemini; vertex, with inputs in
+        Cloud Storage; or tables: Vertex AI with inputs in BigQuery."""
         self._empty_service()
         if cloud == "vertex":
             self.server.provide("us-central1", bucket=BUCKET)
             backend |= {"cloud": "vertex", "staging": f"gs://{BUCKET}/staging"}
+        if cloud == "tables":
+            self.server.provide("us-central1", dataset=PLACE)
+            backend |= {"cloud": "vertex", "via": "bigquery", "dataset": DATASET}
         self.clock.seconds = 0.0
         for folder in (self.project, self.folder / "tmp"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,22 +105,25 @@ class World:
     def _empty_service(self) -> None:
         """Empty the service's tables and folders, under its feet."""
         self.server.set_faults(())
-        with self._tables() as db:
-            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            for table in tables:
-                if table not in _KEPT and not table.startswith("sqlite_"):
-                    db.execute(f"DELETE FROM {table}")
-        for path in (p for part in _BYTES for p in (self._state / part).iterdir()):
+        for name in self._databases():
+            with self._tables(name) as db:
+                tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+                for table in tables:
+                    if table not in _KEPT and not table.startswith("sqlite_"):
+                        db.execute(f"DELETE FROM {table}")
+        for path in (p for part in self._folders() for p in (self._state / part).iterdir()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def store(self, template: Path) -> None:
         """Keep a copy of the world as it is now."""
         shutil.rmtree(template, ignore_errors=True)
         shutil.copytree(self.project, template / "project")
-        for part in _BYTES:
+        for part in self._folders():
             shutil.copytree(self._state / part, template / part)
-        with self._tables() as db, contextlib.closing(sqlite3.connect(template / "tables")) as kept:
-            db.backup(kept)
+        for name in self._databases():
+            kept = template / f"kept-{Path(name).name}"
+            with self._tables(name) as db, contextlib.closing(sqlite3.connect(kept)) as copy:
+                db.backup(copy)
         (template / "seconds").write_text(str(self.clock.seconds))
 
     def restore(self, template: Path) -> None:
@@ -115,12 +131,16 @@ class World:
         self.reset()
         shutil.rmtree(self.project)
         shutil.copytree(template / "project", self.project)
-        for part in _BYTES:
+        for part in (p for p in self._folders() if (template / p).exists()):
             shutil.copytree(template / part, self._state / part, dirs_exist_ok=True)
         with self._tables() as db:
             (version,) = db.execute("SELECT version FROM fault_schedule").fetchone()
-            with contextlib.closing(sqlite3.connect(template / "tables")) as kept:
-                kept.backup(db)
+        for name in self._databases():
+            kept = template / f"kept-{Path(name).name}"
+            if kept.exists():
+                with self._tables(name) as db, contextlib.closing(sqlite3.connect(kept)) as copy:
+                    copy.backup(db)
+        with self._tables() as db:
             db.execute("UPDATE fault_schedule SET version = ?", (version + 1,))  # the server remembers what it read
         self.server.set_faults(())
         self.clock.seconds = float((template / "seconds").read_text())
@@ -129,10 +149,17 @@ class World:
     def _state(self) -> Path:
         return self.folder / "emulator"
 
+    def _databases(self) -> list[str]:
+        """Where its tables are; BigQuery's only from when it was first asked."""
+        return [name for name in (_EMULATOR, _CATALOG) if (self._state / name).exists()]
+
+    def _folders(self) -> list[str]:
+        return [part for part in _BYTES if (self._state / part).exists()]
+
     @contextlib.contextmanager
-    def _tables(self) -> Iterator[sqlite3.Connection]:
+    def _tables(self, name: str = _EMULATOR) -> Iterator[sqlite3.Connection]:
         """The service's tables, to be changed."""
-        with contextlib.closing(sqlite3.connect(self._state / "emulator.sqlite")) as db, db:
+        with contextlib.closing(sqlite3.connect(self._state / name)) as db, db:
             yield db
 
     def pass_time(self, seconds: float) -> None:
@@ -165,20 +192,37 @@ class World:
         rows = self.query("SELECT * FROM files WHERE source = 'UPLOADED'")
         kept = [row["id"] for row in rows if row["expires_at"] > self.clock.now().timestamp()]
         objects = self.query("SELECT name FROM objects WHERE deleted_at IS NULL AND name LIKE 'staging/inputs/%'")
-        return kept + [row["name"] for row in objects]
+        tables = [name for name in self._table_names() if name.startswith("bf_in_")]
+        return kept + [row["name"] for row in objects] + tables
+
+    def strays(self) -> list[str]:
+        """Results that belong to no job."""
+        objects = self.query("SELECT name FROM objects WHERE deleted_at IS NULL AND name LIKE 'staging/results/%'")
+        found = [row["name"].split("/")[2] for row in objects]
+        found += [name for name in self._table_names() if name.startswith("bf_out_")]
+        tags = {job["display_name"] for job in self.jobs()}
+        return [name for name in found if name not in tags | {table_name("bf_out", tag) for tag in tags}]
+
+    def _table_names(self) -> list[str]:
+        there = _CATALOG in self._databases()
+        return [row["id"] for row in self.query("SELECT id FROM tables", _CATALOG)] if there else []
 
     def results(self, tag: str) -> bytes:
-        """What the jobs of a tag have written into the bucket."""
-        store = ObjectStore(self.server._store)
+        """What the jobs of a tag have written into the bucket or into a table, as lines."""
+        store, table = ObjectStore(self.server._store), table_name("bf_out", tag)
         found = b""
+        if table in self._table_names():
+            for row in Tables(self.server._store).rows(TableRef.parse(f"{PLACE}.{table}")):
+                found += result_line(row)
+            return found
         for info in store.list(BUCKET, prefix=f"staging/results/{tag}/"):
             with store.open_read(BUCKET, info.name) as lines:
                 found += lines.read()
         return found
 
-    def query(self, sql: str) -> list[sqlite3.Row]:
+    def query(self, sql: str, name: str = _EMULATOR) -> list[sqlite3.Row]:
         """Rows of the service's tables."""
-        with self._tables() as db:
+        with self._tables(name) as db:
             db.row_factory = sqlite3.Row
             return db.execute(sql).fetchall()
 
@@ -219,21 +263,20 @@ def _spec(submit: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _virtual(clock: SharedClock) -> Iterator[None]:
     """Every command of this process lives in the virtual time, and no dice are thrown."""
-    kept = wiring.SystemClock, wiring.Session.run_context, RawReader.__init__
 
     def run_context(self: wiring.Session, *args: Any) -> Any:
-        return replace(kept[1](self, *args), rng=Random(7))
+        return replace(real_context(self, *args), rng=Random(7))
 
     def init(self: RawReader, *args: Any, **kwargs: Any) -> None:
-        kept[2](self, *args, **{"rng": Random(7), **kwargs})
+        real_init(self, *args, **{"rng": Random(7), **kwargs})
 
-    wiring.SystemClock = lambda: clock  # type: ignore[assignment,misc]
-    wiring.Session.run_context = run_context  # type: ignore[method-assign]
-    RawReader.__init__ = init  # type: ignore[method-assign]
-    try:
+    real_context, real_init = wiring.Session.run_context, RawReader.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "SystemClock", lambda: clock)
+        patch.setattr(wiring.Session, "run_context", run_context)
+        patch.setattr(RawReader, "__init__", init)
+        patience_in(patch, lambda: clock.seconds, clock.sleep)
         yield
-    finally:
-        wiring.SystemClock, wiring.Session.run_context, RawReader.__init__ = kept  # type: ignore[misc,method-assign]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,38 @@ from crash_matrix import distinct
 from crash_scenarios import SCENARIOS
 
 
-@pytest.mark.timeout(600)  # it takes a dozen seconds of a machine that has nothing else to do
-def test_a_killed_apply_comes_to_the_same_end() -> None:
-    """In a process of its own, since the matrix is a fork server and must have no threads."""
+def run(*scenarios: str, every: int) -> dict[str, int]:
+    """The counts of scenarios, killed at each n-th state. In a process of its own, since the matrix is a fork server
+    and must have no threads."""
     program = Path(__file__).with_name("crash_matrix.py")
-    options = ["--only", "first apply, input as a file", "--every", "32", "--lanes", "1"]
+    options = [f"--only={name}" for name in scenarios] + [f"--every={every}", "--lanes=1"]
     done = subprocess.run([sys.executable, str(program), *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    assert counts["scenarios"] == 1 and counts["failures"] == 0
+    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    assert counts["scenarios"] == len(scenarios) and counts["failures"] == 0
+    return counts
+
+
+@pytest.mark.timeout(600)  # it takes a dozen seconds of a machine that has nothing else to do
+def test_a_killed_apply_comes_to_the_same_end() -> None:
+    counts = run("first apply, input as a file", every=22)
     assert counts["points"] >= 600 and counts["states"] >= 80, "effects are no longer seen"
     assert counts["killed"] >= 3 and counts["twice"] >= 1
+
+
+@pytest.mark.timeout(600)
+def test_so_does_one_on_vertex() -> None:
+    """With inputs in BigQuery; and with inputs, results and the ledger in Cloud Storage."""
+    counts = run("Vertex by tables: apply --detach", "Vertex, ledger in a bucket: apply --detach", every=60)
+    assert counts["states"] >= 120 and counts["killed"] == 2, "effects are no longer seen"
 
 
 def test_the_matrix_has_all_kinds_of_commands() -> None:
     names = [s.name for s in SCENARIOS]
     assert len(set(names)) == len(names) >= 25
     assert {s.command[0] for s in SCENARIOS} == {"plan", "apply", "sync", "rerun", "ledger"}
+    clouds = Counter(s.cloud.name for s in SCENARIOS)
+    assert min(clouds.values()) >= 10 and len(clouds) == 4, clouds
 
 
 def test_one_point_for_each_state() -> None:
