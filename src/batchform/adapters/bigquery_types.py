@@ -178,22 +178,28 @@ def from_rest(rows: Sequence[dict[str, Any]], fields: Sequence[SchemaField], sch
 
     arrays = []
     for index, field in enumerate(fields):
-        cells = [row["f"][index]["v"] for row in rows]
-        arrays.append(pa.array([_from_cell(c, field) for c in cells], schema.field(index).type))
+        cells, read = [row["f"][index]["v"] for row in rows], _reader(field)
+        arrays.append(pa.array(map(read, cells) if read else cells, schema.field(index).type, size=len(cells)))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _from_cell(cell: Any, field: SchemaField) -> Any:
+def _reader(field: SchemaField) -> Callable[[Any], Any] | None:
+    """What makes a cell of REST a value; None where it is one already."""
     if repeated(field):
-        single = _single(field)
-        return [_from_cell(item["v"], single) for item in cell or ()]
-    if cell is None:
-        return None
+        one = _reader(_single(field))
+        return lambda cell: [one(item["v"]) if one else item["v"] for item in cell or ()]
     kind = kind_of(field)
     if kind in _RECORDS:
-        return {f.name: _from_cell(c["v"], f) for f, c in zip(field.fields, cell["f"], strict=True)}
-    parse: Callable[[str], Any] | None = _PARSERS.get(kind)
-    return parse(cell) if parse else cell
+        inner = [(f.name, _reader(f)) for f in field.fields]
+
+        def record(cell: Any) -> Any:
+            if cell is None:
+                return None
+            return {n: read(c["v"]) if read else c["v"] for (n, read), c in zip(inner, cell["f"], strict=True)}
+
+        return record
+    parse = _PARSERS.get(kind)
+    return None if parse is None else lambda cell: None if cell is None else parse(cell)
 
 
 def _timestamp(cell: str) -> dt.datetime:
