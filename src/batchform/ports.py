@@ -198,11 +198,15 @@ class BackendLimits(Struct, frozen=True):
 
 
 class Staged(Struct, frozen=True):
-    """An input ready to be named in a create call. `name` is None for inline input (then `path` has the lines)."""
+    """An input ready to be named in a create call. `name` is None for inline input (then `path` has the lines).
+
+    more: names of further files of the same input.
+    """
 
     path: Path
     name: str | None
     expires_at: datetime | None = None
+    more: tuple[str, ...] = ()
 
 
 TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
@@ -251,6 +255,15 @@ class Backend(Protocol):
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
         """Make a shard ready for `create`. mode "file": upload it under a name derived from its digest (repeatable: the
         same digest is uploaded once); mode "inline": nothing to upload."""
+        ...
+
+    def stage_results(self, job: RemoteJob, *, results: Path, lines: Path) -> Staged | None:
+        """What an ended job has written, as the input of a job that goes on with it: the service runs the rows without
+        an answer and hands on the others. Nothing is uploaded. None where the service has no such thing, or where what
+        is there now is not what was collected, with the requests of the rows to be run.
+
+        results: the job's result lines as `download` wrote them; lines: a shard of the rows without an answer.
+        """
         ...
 
     def at(self, place: str) -> Backend:

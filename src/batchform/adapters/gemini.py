@@ -152,6 +152,10 @@ class GeminiBackend(GenaiBackend):
     def at(self, place: str) -> GeminiBackend:  # noqa: ARG002  (its jobs have no place)
         return self
 
+    def stage_results(self, job: RemoteJob, *, results: Path, lines: Path) -> Staged | None:  # noqa: ARG002
+        """None: the Gemini API does not go on with a job."""
+        return None
+
     def create(
         self,
         *,

@@ -191,6 +191,12 @@ class VertexBackend(GenaiBackend):
         staging = self._tables if self._config.via == "bigquery" else self._objects
         return Staged(path=path, name=staging.put(path, digest=digest, tag=tag))
 
+    def stage_results(self, job: RemoteJob, *, results: Path, lines: Path) -> Staged | None:
+        if job.results is None or job.results.startswith(wire.BQ) != (self._config.via == "bigquery"):
+            return None
+        names = self._staging(job.results).still_there(job, results=results, lines=lines)
+        return Staged(path=lines, name=names[0], more=names[1:]) if names else None
+
     def create(
         self,
         *,
@@ -203,13 +209,13 @@ class VertexBackend(GenaiBackend):
         assert staged.name is not None
         own = wire.labels(getattr(self._config, "labels", {}), labels or {})
         dest = self._target(staged.name, tag)
-        source = self._source(staged.name)
+        source = self._source(staged.name, *staged.more)
         return self._create(model, source, tag=tag, before=before, body={"labels": own}, dest=dest)
 
-    def _source(self, name: str) -> Any:
+    def _source(self, name: str, *more: str) -> Any:
         if name.startswith(wire.BQ):
             return {"format": "bigquery", "bigquery_uri": name}
-        return {"format": "jsonl", "gcs_uri": [name]}
+        return {"format": "jsonl", "gcs_uri": [name, *more]}
 
     def _target(self, name: str, tag: str) -> dict[str, str]:
         """Results go where inputs are, to a place of the job's own."""

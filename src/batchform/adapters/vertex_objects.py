@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ from batchform.spec.remote import Address, address
 if TYPE_CHECKING:
     from batchform.adapters.storage.client import Stat, StorageClient
 
+_PIECE: Final = 1 << 20
 _NAMES: Final = 9
 _PARTIAL: Final = ("FAILED", "CANCELLED", "EXPIRED")
 
@@ -109,6 +111,17 @@ class ObjectStaging:
             raise NotFound(f"There is no predictions*.jsonl below {folder}, where job {job.name} has its results.")
         return written
 
+    def still_there(self, job: RemoteJob, *, results: Path, lines: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """Names of a job's result files, in order, if they still are what was collected, byte for byte; else none.
+
+        They hold the requests, too, so that the shard's lines need no look.
+        """
+        assert job.results is not None
+        with staging_errors(f"Looking at the results of {job.name}"):
+            self._check_place()
+            found = list(self._files(address(job.results.rstrip("/") + "/")))
+        return tuple(str(f.at) for f in found) if _hold(found, results) else ()
+
     def _files(self, folder: Address) -> Iterator[Stat]:
         for found in self._client.list(folder):
             name = found.at.name.rpartition("/")[2]
@@ -133,3 +146,18 @@ class ObjectStaging:
     def delete(self, name: str) -> None:
         with staging_errors(f"Deleting input {name}"):
             self._client.delete(address(name))
+
+
+def _hold(files: Iterable[Stat], content: Path) -> bool:
+    """Whether these objects, one after the other, hold the bytes of a file, by their sizes and checksums."""
+    import google_crc32c
+
+    with content.open("rb") as source:
+        for found in files:
+            total, left = google_crc32c.Checksum(), found.size
+            while left and (piece := source.read(min(left, _PIECE))):
+                total.update(piece)
+                left -= len(piece)
+            if left or found.encoding or base64.b64encode(total.digest()).decode() != found.crc32c:
+                return False
+        return not source.read(1)

@@ -146,6 +146,25 @@ class TableStaging:
         with _errors(f"Downloading the results of {job.name}"), to.open("wb") as out:
             return sum(out.write(result_line(row)) for row in self._read(job.results.removeprefix(BQ)))
 
+    def still_there(self, job: RemoteJob, *, results: Path, lines: Path) -> tuple[str, ...]:
+        """The name of a job's result table, if it still holds what was collected, and the shard's requests; else none.
+
+        The table is read once more: a table has no checksum. Its rows come in any order.
+        """
+        assert job.results is not None
+        asked, found, count = _asked(lines), 0, 0
+        with _errors(f"Looking at the results of {job.name}"):
+            self._check_place()
+            for row in self._read(job.results.removeprefix(BQ)):
+                found, count = found + _sum_of(result_line(row)), count + 1
+                wanted = asked.pop(str(row.get("key")), None)
+                if wanted is not None and wanted != _request_digest(row.get("request")):
+                    return ()
+        with results.open("rb") as kept:
+            for line in kept:
+                found, count = found - _sum_of(line), count - 1
+        return () if asked or found or count else (job.results,)
+
     def _read(self, name: str) -> Iterator[Mapping[str, Any]]:
         table = self._client.get_table(name, retry=self._bigquery.retry)
         wanted = [field for field in table.schema if field.name in _COLUMNS]
@@ -174,6 +193,22 @@ def result_line(row: Mapping[str, Any]) -> bytes:
     if row.get("processed_time") is not None:
         line["processed_time"] = str(row["processed_time"])
     return msgspec.json.encode(line) + b"\n"
+
+
+def _sum_of(line: bytes) -> int:
+    """What a line adds to a sum that lines in any order share."""
+    return int(canon.digest(line).rpartition(":")[2], 16)
+
+
+def _request_digest(value: Any) -> str:
+    return canon.digest_of("request", _json(value))
+
+
+def _asked(lines: Path) -> dict[str, str]:
+    """Key → digest of the request, of a shard."""
+    with lines.open("rb") as source:
+        decoded = map(msgspec.json.decode, source)
+        return {row["key"]: canon.digest_of("request", row["request"]) for row in decoded}
 
 
 def _json(value: Any) -> Any:

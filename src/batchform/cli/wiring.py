@@ -209,7 +209,7 @@ class Session:
 
     def settings(self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply") -> Settings:
         from batchform.plan.build import Settings
-        from batchform.run.inputs import earlier_request
+        from batchform.plan.sent import earlier_request
 
         return Settings(
             registry=self.registry,

@@ -143,6 +143,14 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
     key_columns: tuple[tuple[str, str], ...] = ()  # name and DuckDB type, in key order; empty for an expression key
     plan_digest: str = ""
     place: str = ""  # project and location of the job, where the service has such
+    resumes: str = (
+        ""  # tag of the job whose results are its input: it runs those without an answer, hands on the others
+    )
+    results: int = 0  # of a job that resumes: results that it starts with, answered or not
+
+    def may_hold(self, total: int) -> bool:
+        """Whether its job may show so many requests. Whether one that resumes counts what it hands on is not known."""
+        return total in (self.requests, self.results or self.requests)
 
 
 class Submitted(Event, frozen=True, kw_only=True, tag=True):

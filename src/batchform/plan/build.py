@@ -22,7 +22,7 @@ from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.draft import Before, Draft, Outcome, draft_spec
-from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
+from batchform.plan.model import ZERO, Action, Plan, Shard, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, diff_recorded, reading, recorded
@@ -35,7 +35,7 @@ from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
 from batchform.spec.model import Backend
-from batchform.spec.realm import cloud_of, realm_of
+from batchform.spec.realm import cloud_of, realm_of, resumes
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def plan_digest(plan: Plan) -> str:
             "realm": s.realm,
             "model": s.model,
             "actions": {a.value: n for a, n in s.actions.items()},
-            "shards": [[shard.digest, shard.tag, shard.rows, shard.mode] for shard in s.shards],
+            "shards": [_sent(shard) for shard in s.shards],
             "verdicts": [_judged(v) for v in s.verdicts],
         }
         for s in plan.specs
@@ -163,6 +163,12 @@ def plan_digest(plan: Plan) -> str:
             "verdicts": [_judged(v) for v in plan.verdicts],
         },
     )
+
+
+def _sent(shard: Shard) -> list[str | int]:
+    """What decides what one job runs."""
+    resumed = [shard.resumes.tag, shard.resumes.job] if shard.resumes else []
+    return [shard.digest, shard.tag, shard.rows, shard.mode, *resumed]
 
 
 def _judged(verdict: Verdict) -> list[str | bool]:
@@ -183,7 +189,16 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         control = ledger.control()
         free = FreeRows(own / "free.parquet")
         rendered, shards, fp_columns = render_candidates(
-            con, spec, rows, past, found, control, settings, folder=own if save.shards else None, free=free
+            con,
+            spec,
+            rows,
+            past,
+            found,
+            control,
+            settings,
+            folder=own if save.shards else None,
+            free=free,
+            ledger=ledger,
         )
         if save.shards:
             _carry_answers(con, past, shards, folder)
@@ -232,16 +247,19 @@ def render_candidates(
     *,
     folder: Path | None,
     free: FreeRows,
+    ledger: Ledger | None = None,
 ) -> tuple[Rendered, list[DraftShard], str]:
     """Run the second level of the diff. Returns what it came to, the shards, and the columns that fingerprints cover.
 
-    folder: where shards are written; None only counts them.
+    folder: where shards are written; None only counts them; ledger: where jobs are looked up that can be resumed, None
+    to render all rows.
     """
-    realm = realm_of(spec.backend)
-    renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=PAYING[settings.purpose])
+    realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
+    limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
+    renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying)
     cutter = ShardCutter(
         spec,
-        limits=backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry),
+        limits=limits,
         folder=folder,
         relative=f"specs/{spec.name}/",
         realm=realm,
@@ -250,8 +268,16 @@ def render_candidates(
         mark=ledger_mark(control.lineage),
         at=settings.now,
     )
+    going_on = None
+    if ledger is not None and resumes(spec.backend):
+        from batchform.plan.resume import GoingOn  # only where it is asked for
+
+        going_on = GoingOn(con, spec, ledger, limits)
+        going_on.choose(found, past, paying=paying, fp_columns=renderer.fp_columns)
     try:
         rendered = renderer.run(found, cutter)
+        if going_on is not None:
+            going_on.cut(renderer, cutter)
     finally:
         cutter.abandon()
         free.close()

@@ -101,6 +101,7 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
             exhausted[why] = exhausted.get(why, 0) + count
     if any(counts.get(c) for c in RENDERED):
         _materialise_candidates(con, classed, recorded)
+        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN resumes VARCHAR")
     if counts.get(REPARSE):
         _materialise_reread(con, spec, classed)
     if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):

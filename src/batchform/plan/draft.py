@@ -79,7 +79,7 @@ def draft_spec(
     whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
     warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
-    notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings]
+    notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings, *rendered.notes]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
     if found.unreadable:
@@ -174,7 +174,7 @@ def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest
     return Shard(
         index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
         input_tokens=estimate.tokens.input, usd=estimate.cost, mode="inline" if inline else "file",
-        path=shard.path, rows_path=shard.rows_path,
+        path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes,
     )  # fmt: skip
 
 

@@ -82,8 +82,20 @@ class Range(Struct, frozen=True):
 ZERO = Range(0.0, 0.0, 0.0)
 
 
+class Resumed(Struct, frozen=True):
+    """A job that was cut short and that another one goes on with. tag, job: its names here and at the service;
+    results: how many it wrote, answers and rows without one together."""
+
+    tag: str
+    job: str
+    results: int
+
+
 class Shard(Struct, frozen=True):
-    """One job to be created. path: the JSONL relative to the bundle, rows_path: its row states (Parquet), likewise."""
+    """One job to be created. path: the JSONL relative to the bundle, rows_path: its row states (Parquet), likewise.
+
+    resumes: the job that it goes on with. Its lines are then uploaded only if that turns out to be impossible.
+    """
 
     index: int
     tag: str
@@ -96,6 +108,7 @@ class Shard(Struct, frozen=True):
     mode: str  # "file" or "inline"
     path: str
     rows_path: str
+    resumes: Resumed | None = None
 
 
 class Tokens(Struct, frozen=True):

@@ -66,6 +66,7 @@ class Rendered(Struct):
     longest: Preview | None = None
     chosen: Preview | None = None
     waiting: int = 0  # rows that another row's request will answer
+    notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
 
     def count(self, action: Action, reason: Reason | None) -> None:
         self.actions[action] = self.actions.get(action, 0) + 1
@@ -126,7 +127,7 @@ class CandidateRenderer:
         """JOIN and ORDER BY that pick candidates from the wide rows, in row order; all rows if none is recorded."""
         if self._recorded.relation is None:
             return "", ""
-        return f"JOIN {CANDIDATES} c ON w.bf_key_hash = c.key_hash", " ORDER BY c.ordinal"
+        return f"JOIN {CANDIDATES} c ON w.bf_key_hash = c.key_hash AND c.resumes IS NULL", " ORDER BY c.ordinal"
 
     def _run_first(self, cutter: ShardCutter) -> None:
         """Nothing is recorded: every row is new. The hot path of a first plan."""
@@ -224,6 +225,20 @@ class CandidateRenderer:
             self._hold(LEFT_TO_APPLY)
             return
         attempt = 1 if state["class"] == first.REQUESTED else attempts + 1
+        self.take(key, key_hex, row_fp, request, fp, state, attempt, cutter)
+
+    def take(
+        self,
+        key: str,
+        key_hex: str,
+        row_fp: str,
+        request: bytes,
+        fp: bytes,
+        state: dict[str, Any],
+        attempt: int,
+        cutter: ShardCutter,
+    ) -> None:
+        """One row that is to be sent: counted, added to the shard at hand, considered for the preview."""
         reason = _reason(state)
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
 from batchform.errors import SourceError
+from batchform.plan.model import Resumed
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
 
@@ -53,6 +54,7 @@ class DraftShard(Struct, frozen=True):
     bytes: int
     path: str
     rows_path: str
+    resumes: Resumed | None = None
 
     @property
     def request_bytes(self) -> int:
@@ -175,8 +177,11 @@ class ShardCutter:
     def _name(self, suffix: str) -> str:
         return f"shard-{len(self.shards):04d}.{suffix}"
 
-    def close_shard(self) -> None:
-        """End the shard at hand, if it has rows: its file is complete and its rows carry its tag."""
+    def close_shard(self, *, resumes: Resumed | None = None) -> None:
+        """End the shard at hand, if it has rows: its file is complete and its rows carry its tag.
+
+        resumes: the job that it goes on with.
+        """
         if not self._rows:
             return
         self._flush()
@@ -191,7 +196,7 @@ class ShardCutter:
                 self._relative + self._name("rows.parquet"),
             )
             self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
-        self.shards.append(DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path))
+        self.shards.append(DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path, resumes))
         self.total_bytes += self._bytes
         self._begin()
 

@@ -23,18 +23,26 @@ _ROW_GROUP: Final = 8192
 
 
 class Answers(Struct, frozen=True):
-    """An answers Parquet and what was odd about the lines it was made from."""
+    """An answers Parquet and what was odd about the lines it was made from.
+
+    run_again: a Parquet of readings that are no answers of this job, but were charged all the same.
+    """
 
     path: Path
     parse_digest: str
     anomalies: Mapping[str, int]
+    run_again: Path | None = None
 
     def usage(self, con: DuckDBPyConnection, rates: Rates | None) -> tuple[int, int, float]:
         """Prompt tokens, output tokens with thoughts, US dollars: of all answers, failed ones too, since they bill."""
+        counts = "prompt_tokens, output_tokens, thought_tokens, cached_tokens"
+        charged = f"SELECT {counts} FROM {_parquet(self.path)}"
+        if self.run_again is not None:
+            charged += f" UNION ALL SELECT {counts} FROM {_parquet(self.run_again)}"
         found = con.execute(
             "SELECT coalesce(sum(prompt_tokens), 0), "
             "coalesce(sum(coalesce(output_tokens, 0) + coalesce(thought_tokens, 0)), 0), "
-            f"coalesce(sum({usage_cost_sql(rates, 'a')}), 0) FROM {_parquet(self.path)} a"
+            f"coalesce(sum({usage_cost_sql(rates, 'a')}), 0) FROM ({charged}) a"
         ).fetchone()
         return (int(found[0]), int(found[1]), float(found[2])) if found else (0, 0, 0.0)
 

@@ -69,7 +69,7 @@ def _refuse_another(record: JobRecord, remote: RemoteJob) -> None:
             hint="Nothing was recorded.",
         )
     total = remote.counts.get("total", intent.requests)
-    if total != intent.requests:
+    if not intent.may_hold(total):
         raise UsageError(
             f"{remote.name} holds {total} requests, and {record.tag} has {intent.requests}",
             hint="Nothing was recorded.",

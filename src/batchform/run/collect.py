@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.canon import digest
 from batchform.errors import BatchformError, NotFound
@@ -20,12 +21,13 @@ from batchform.ledger.records import Collected, JobRecord, answers_name, archive
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.price import usage_cost_sql
+from batchform.plan.sent import sent_lines
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
 from batchform.run.context import RESULTS_NOT_FOUND, RunContext, commit_decided, described, missing_for_long, state_seen
 from batchform.run.fetch import fetch
-from batchform.run.inputs import sent_lines, sent_requests
+from batchform.run.inputs import sent_requests
 from batchform.run.row_states import WAITING, sent_again, write_states
 
 if TYPE_CHECKING:
@@ -50,6 +52,14 @@ class Finished(Struct, frozen=True):
     record: JobRecord
     remote: RemoteJob | None
     gone: str = ""
+
+
+class _Read(Struct, frozen=True):
+    """Raw results, and a Parquet of what they say."""
+
+    archived: Path
+    readings: Path
+    parsed: Parsed
 
 
 class _Rest(Struct, frozen=True):
@@ -77,16 +87,15 @@ def collect(ctx: RunContext, finished: Finished) -> Collected | None:
             # Its state stays RESULTS_NOT_FOUND in the ledger: whatever the service calls its end, it may have cost.
             finished = Finished(record, None, f"The results of job {record.job} are gone: {error}")
             rest = _rest(finished)
-        readings: Path | None = None
-        parsed = None
+        read = None
         if archived is not None:
             readings = scratch / "readings.parquet"
             state = finished.remote.state if finished.remote else record.state
-            parsed = _parse(ctx, record, archived, readings, state=state)
-        collected = _record(ctx, finished, rest, readings, parsed, scratch)
+            read = _Read(archived, readings, _parse(ctx, record, archived, readings, state=state))
+        collected = _record(ctx, finished, rest, read, scratch)
     if collected is not None:
         ctx.progress.collected(ctx.ledger.control().jobs[record.tag], collected)
-        _tell(ctx, record, collected, parsed)
+        _tell(ctx, record, collected, read.parsed if read else None)
     return collected
 
 
@@ -163,8 +172,7 @@ def _record(
     ctx: RunContext,
     finished: Finished,
     rest: _Rest,
-    readings: Path | None,
-    parsed: Parsed | None,
+    read: _Read | None,
     scratch: Path,
 ) -> Collected | None:
     """Join with the newest ledger and commit on top of it; again if it moved in between."""
@@ -175,7 +183,7 @@ def _record(
         if now is None or now.status == "collected":
             return None
         with closing(ctx.connect()) as con:
-            answers = _join(ctx, con, record, readings, parsed, scratch)
+            answers = _join(ctx, con, record, read, scratch)
             rows = _row_states(ctx, con, finished, answers, rest, scratch / "rows.parquet")
             return _event(ctx, con, finished, answers, rows), [rows]
 
@@ -193,26 +201,34 @@ def _join(
     ctx: RunContext,
     con: DuckDBPyConnection,
     record: JobRecord,
-    readings: Path | None,
-    parsed: Parsed | None,
+    read: _Read | None,
     scratch: Path,
 ) -> Answers | None:
-    if readings is None or parsed is None:
+    if read is None:
         return None
+    readings, parsed = read.readings, read.parsed
     spec, tag = record.intent.spec, record.tag
     _, parse_digest = spec_parser(ctx, spec)
+    requests, apart = _carried(ctx, con, record, scratch), None
+    if record.intent.resumes:
+        from batchform.run.resume import set_apart
+
+        apart = set_apart(ctx, con, record, read.archived, readings, requests)
+        readings = apart.own
     answers = write_answers(
         con,
         readings,
         scratch / "answers.parquet",
         tag=tag,
         parse_digest=parse_digest,
-        requests=_carried(ctx, con, record, scratch),
+        requests=requests,
         known=ctx.ledger.rows_relation(con, spec),
         moved=sent_again(con, ctx.ledger, spec, tag),
         parsed=parsed,
     )
     ctx.ledger.put_blob(answers_name(tag, parse_digest), answers.path)
+    if apart is not None:
+        answers = replace(answers, anomalies={**answers.anomalies, **apart.anomalies}, run_again=apart.again)
     return answers
 
 
@@ -319,6 +335,9 @@ def _tell(ctx: RunContext, record: JobRecord, collected: Collected, parsed: Pars
         "unknown_key": "lines belong to no row of this spec",
         "unreadable": "lines are not JSON",
         "moved": "rows were sent again since; their answers of this job are archived",
+        "run_again": "rows that had an answer before it was resumed came back with another one: the service ran them "
+        "again, which counts as spent; their first answers stay, and no job of this backend is resumed any more",
+        "not_handed_on": "answers that were there before it was resumed are not among its results; they stay archived",
     }
     for name, count in collected.anomalies.items():
         shown = f" ({', '.join(parsed.examples)})" if name == "unknown_key" and parsed and parsed.examples else ""

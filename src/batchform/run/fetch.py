@@ -42,10 +42,11 @@ def fetch(ctx: RunContext, record: JobRecord, remote: RemoteJob, to: Path) -> No
 
 def _wanted(record: JobRecord, remote: RemoteJob) -> int:
     """How many results there should be at least. A job that did not succeed says itself how far it came."""
+    whole = record.intent.results or record.intent.requests  # a resumed job hands on what was there
     if remote.state == "SUCCEEDED":
-        return record.intent.requests
+        return whole
     done = remote.counts.get("succeeded", 0) + remote.counts.get("failed", 0)
-    return min(record.intent.requests, done)
+    return min(whole, done)
 
 
 def _results_in(path: Path) -> int:

@@ -98,7 +98,7 @@ def _may_be(ctx: RunContext, record: JobRecord, job: RemoteJob) -> bool:
         return False
     if job.model and job.model != intent.model.removeprefix("models/"):
         return False
-    if job.counts.get("total", intent.requests) != intent.requests:
+    if not intent.may_hold(job.counts.get("total", intent.requests)):
         return False
     return job.created_at is None or could_be_of(ctx, intent, job.created_at, skew=_SKEW)
 

@@ -337,8 +337,8 @@ def clean_up(ctx: RunContext) -> None:
     gone: list[InputDeleted] = []
     for record in jobs:
         name, backend = record.intent.input_name, record.intent.backend
-        if name is None or name in in_use or record.input_deleted or record.open:
-            continue
+        if name is None or name in in_use or record.input_deleted or record.open or record.intent.resumes:
+            continue  # the input of a job that was resumed is what an earlier one wrote: nothing of ours to delete
         try:
             there = ctx.backend_of(record.intent)
             if not ctx.settings(backend).cleanup or there.fingerprint != record.intent.fingerprint:

@@ -12,12 +12,14 @@ from batchform.ledger.store import RowsFile
 from batchform.ledger.stored import answers_problem, is_whole, reading_archive
 from batchform.plan.diff import asked_since
 from batchform.plan.price import usage_cost_sql
+from batchform.plan.sent import sent_lines
 from batchform.rows.sql import literal
 from batchform.run.answers import write_answers
 from batchform.run.collect import CUT_SHORT, answered_values
 from batchform.run.context import RunContext, commit_decided
-from batchform.run.inputs import sent_lines, sent_requests
+from batchform.run.inputs import sent_requests
 from batchform.run.parse import parse_file, parser_for
+from batchform.run.resume import only_own
 from batchform.run.row_states import sent_again, write_states
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import counted
@@ -134,10 +136,13 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
             archive, readings, parser=parser_for(spec.output_format, spec.output_schema),
             sent=lambda: sent_lines(ctx.ledger, tag), cut_short=_state(ctx, tag) in CUT_SHORT,
         )  # fmt: skip
-    known = ctx.ledger.rows_relation(con, spec.name)
+    known, record = ctx.ledger.rows_relation(con, spec.name), ctx.ledger.control().jobs.get(tag)
+    requests = _requests(ctx, known, tag, folder)
+    if record is not None and record.intent.resumes:
+        readings = only_own(con, readings, requests)
     write_answers(
-        con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=_requests(ctx, known, tag, folder),
-        known=known, moved=sent_again(con, ctx.ledger, spec.name, tag), parsed=parsed,
+        con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=requests, known=known,
+        moved=sent_again(con, ctx.ledger, spec.name, tag), parsed=parsed,
     )  # fmt: skip
     ctx.ledger.put_blob(name, to)
     readings.unlink()

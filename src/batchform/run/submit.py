@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchform.canon import digest_of, short
 from batchform.errors import BackendError, NotCreated, OutcomeUnknown
@@ -27,6 +28,7 @@ from batchform.run.context import PASSING, RunContext, call_again, commit_decide
 from batchform.run.inputs import archive_input
 from batchform.run.marks import mark_shards
 from batchform.run.recover import record_created, recover
+from batchform.run.resume import old_results
 from batchform.run.row_states import queue_rows, refuse_changed
 from batchform.run.settle import not_submitted, window_for_create
 from batchform.run.track import Tracker
@@ -165,9 +167,12 @@ class Submitter:
         if not self._within_budget(work):
             return True
         backend = ctx.backend(work.plan.backend)
-        staged = self._stage(backend, shard)
+        staged = old_results(ctx, backend, work.plan, shard, self._bundle / shard.path)
+        if staged is None:
+            work = Work(work.plan, replace(shard, resumes=None))
+            staged = self._stage(backend, shard)
         archive_input(ctx.ledger, shard.tag, self._bundle / shard.path, ctx.work_dir)
-        ctx.progress.staged(work.plan.name, shard)
+        ctx.progress.staged(work.plan.name, work.shard)
         record = self._intend(work, backend, staged)
         if record is None:
             return False
@@ -249,6 +254,8 @@ class Submitter:
             key_columns=work.plan.key_columns,
             plan_digest=self._plan.digest,
             place=backend.place,
+            resumes=shard.resumes.tag if shard.resumes else "",
+            results=shard.resumes.results if shard.resumes else 0,
         )
 
     def _labels(self, work: Work) -> dict[str, str]:

@@ -21,6 +21,7 @@ Location = Annotated[str, StringConstraints(pattern=LOCATION)]
 Staging = Annotated[str, StringConstraints(pattern=STAGING)]
 Dataset = Annotated[str, StringConstraints(pattern=DATASET)]
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
+Resume = Literal["auto", "never"]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]
 
 
@@ -56,6 +57,7 @@ class EmulatorBackend(_BackendBase):
     staging: Staging = Field("gs://batchform-staging", description="vertex: where inputs and results lie.")
     via: Literal["storage", "bigquery"] = Field("storage", description="vertex: what carries inputs and results.")
     dataset: Dataset = Field("batchform_staging", description="vertex: dataset of the tables, with `via: bigquery`.")
+    resume: Resume = Field("never", description="vertex: whether a job that was cut short is gone on with.")
     settle: Duration = Field(
         10.0, description="How long a submission of unknown outcome waits before it is sent again."
     )
@@ -91,6 +93,10 @@ class VertexBackend(_BackendBase):
     dataset: Dataset | None = Field(
         None, description="Dataset for tables of inputs and results: `dataset` or `project.dataset`, of the location "
         "of the jobs. Needed with `via: bigquery`."
+    )  # fmt: skip
+    resume: Resume = Field(
+        "never", description="Whether a new job may go on with what one that was cut short has written: `auto`, where "
+        "that moves fewer bytes, or `never`; see docs/google-cloud.md."
     )  # fmt: skip
     credentials: str | None = Field(
         None, description="A credentials file outside of the project; default that of `google_cloud`."

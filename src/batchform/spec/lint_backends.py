@@ -16,7 +16,7 @@ from batchform.spec.yaml_source import Document, NodePath
 _LEAST_SETTLE: Final = 120.0
 _LEAST_SETTLE_EMULATOR: Final = 1.0
 _NEEDED: Final = {"storage": ("staging", "gs://bucket/prefix"), "bigquery": ("dataset", "my_dataset")}
-_OF_VERTEX: Final = ("project", "location", "staging", "via", "dataset")
+_OF_VERTEX: Final = ("project", "location", "staging", "via", "dataset", "resume")
 
 
 def lint_backends(document: Document, config: Project, root: Path) -> Iterator[Diagnostic]:

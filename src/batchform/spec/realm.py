@@ -38,6 +38,11 @@ def cloud_of(backend: Backend) -> str:
     return "vertex" if isinstance(backend, VertexBackend) else "gemini"
 
 
+def resumes(backend: Backend) -> bool:
+    """Whether a job there may go on with what one that was cut short has written."""
+    return cloud_of(backend) == "vertex" and getattr(backend, "resume", "never") == "auto"
+
+
 def realm_of(backend: Backend) -> str:
     """`google` or `emulator`. A loopback endpoint is taken for an emulator unless `realm: google` says otherwise."""
     if isinstance(backend, EmulatorBackend):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from batchform.plan.model import FORMAT_VERSION, Action, Budget, Plan, Range, Sample, Shard, SpecPlan, Verdict
+from batchform.plan.model import FORMAT_VERSION, Action, Budget, Plan, Range, Resumed, Sample, Shard, SpecPlan, Verdict
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -81,7 +81,12 @@ def _shard(shard: Shard) -> dict[str, Any]:
         "mode": shard.mode,
         "input_tokens": shard.input_tokens,
         "cost_usd": _range(shard.usd),
+        "resumes": _resumed(shard.resumes) if shard.resumes else None,
     }
+
+
+def _resumed(resumed: Resumed) -> dict[str, Any]:
+    return {"tag": resumed.tag, "job": resumed.job, "results": resumed.results}
 
 
 def _sample(sample: Sample) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from batchform.canon import short
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import money
 from batchform.view.requests import prompt_lines, request_diff
-from batchform.view.summary import ORDER, action_totals, cost_range, jobs_words, label, quiet_line, sum_line, whys
+from batchform.view.summary import (
+    ORDER,
+    action_totals,
+    cost_range,
+    jobs_words,
+    label,
+    quiet_line,
+    resumed_lines,
+    sum_line,
+    whys,
+)
 from batchform.view.text import clipped, count, safe, size, tokens
 
 MAX_CHARS: Final = 60_000
@@ -135,6 +145,7 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
     points = [f"because: {plain(other)}"] if other else []
     if spec.rows_to_send:
         points += _figures(spec, plan)
+        points += [plain(text) for text in resumed_lines(spec)]
     points += [_judged(v) for v in spec.verdicts]
     points += [plain(text) for text in (spec.previous, *spec.notes) if text]
     lines += ["", *(f"- {point}" for point in points)]

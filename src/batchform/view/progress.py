@@ -30,6 +30,10 @@ class _Spoken(ABC):
         self._say(safe(message))
 
     def staged(self, spec: str, shard: Shard) -> None:
+        if shard.resumes:
+            of = f"{count(shard.rows)} of {counted(shard.resumes.results, 'row')}"
+            self._say(f"{spec}: going on with {safe(shard.resumes.tag)} as {safe(shard.tag)}, {of}")
+            return
         self._say(f"{spec}: staged {safe(shard.tag)}, {counted(shard.rows, 'row')}, {size(shard.bytes)}")
 
     def submitted(self, record: JobRecord, how: str) -> None:

@@ -113,6 +113,15 @@ def jobs_words(spec: SpecPlan) -> str:
     return f"in {counted(len(spec.shards), 'job')}" + (f", {' and '.join(modes)}" if modes else "")
 
 
+def resumed_lines(spec: SpecPlan) -> list[str]:
+    """What is gone on with, a sentence for each job: `resume job bf-…: 400 of 1,000 rows`."""
+    return [
+        f"resume job {s.resumes.tag}: {count(s.rows)} of {counted(s.resumes.results, 'row')}, nothing to upload"
+        for s in spec.shards
+        if s.resumes
+    ]
+
+
 def _rows_are(number: int, what: str) -> str:
     return f"1 row is {what}." if number == 1 else f"{count(number)} rows are {what}."
 

@@ -13,7 +13,7 @@ from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
-from batchform.view.summary import ORDER, cost_range, jobs_words, label, quiet_line, sum_line, whys
+from batchform.view.summary import ORDER, cost_range, jobs_words, label, quiet_line, resumed_lines, sum_line, whys
 from batchform.view.text import clipped, count, safe, size, tokens
 
 _STYLES: Final = {
@@ -89,6 +89,7 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
     if spec.rows_to_send:
         yield Text()
         yield _figures(spec, plan)
+        yield from (line((safe(text), "dim"), indent=2) for text in resumed_lines(spec))
     if spec.previous:
         yield line((safe(spec.previous), "dim"), indent=2)
     if spec.verdicts:
