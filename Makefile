@@ -56,10 +56,10 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-dev  ## the tests
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 explore: $(VENV)/.installed-dev  ## the tests of laws, on examples that chance draws anew
-	@$(BIN)/python -m pytest -n auto --hypothesis-profile=explore -m hypothesis $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=explore -m hypothesis $(ARGS)
 
 test-foreign: test-foreign-storage test-foreign-bigquery  ## second opinions on the emulator: servers and clients of others (network)
 

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from destination_kit import Place
 
+from fork_kit import Forks
 from postgres_kit import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes of their own, with what deliveries import."""
+    with Forks(
+        "destination_kit", "sqlalchemy.dialects.sqlite", "batchform.adapters.destinations.sqlalchemy_table"
+    ) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

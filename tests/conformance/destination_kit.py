@@ -9,7 +9,8 @@ import resource
 import signal
 import sqlite3
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ TABLES = ["sqlite", "duckdb"]
 SQL = ["sql", "postgres"]  # through SQLAlchemy: a SQLite file, and a schema of a real server
 ON_DISK = [*FILES, *TABLES, "sql"]
 KINDS = [*ON_DISK, "postgres"]
+TYPES = {"key": "VARCHAR", "n": "BIGINT", "doc": "JSON", "note": "VARCHAR", "score": "DOUBLE", "ok": "BOOLEAN"}
 Row = tuple[Any, ...]
 ROWS: list[Row] = [("a|b", 1, '{"x":[1,null]}', None, 0.5, True), ("c", 2, None, "", -1.0, False)]
 
@@ -74,10 +76,9 @@ class Place:
     ) -> Delivered:
         with closing(self.connect()) as con:
             for view, some in (("everything", rows), ("news", rows if changed is None else changed)):
-                types = "key VARCHAR, n BIGINT, doc JSON, note VARCHAR, score DOUBLE, ok BOOLEAN"
-                con.execute(f"CREATE TEMP TABLE t_{view} ({types})")
-                if some:
-                    con.executemany(f"INSERT INTO t_{view} VALUES (?, ?, ?, ?, ?, ?)", some)
+                columns_of = [[row[i] for row in some] for i in range(len(TYPES))]
+                values = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in TYPES.items())
+                con.execute(f"CREATE TEMP TABLE t_{view} AS SELECT {values}", columns_of)
                 at = "TIMESTAMPTZ '2026-11-21 13:30:00.25+01' AS at"
                 chosen = columns or f"*, {at}"
                 con.execute(f"CREATE TEMP VIEW {view} AS SELECT {chosen} FROM t_{view} ORDER BY key")
@@ -154,25 +155,31 @@ def _on_server(place: Place, *statements: str) -> list[Row]:
     return found
 
 
-def _child() -> None:
-    """What the subprocesses of this file do: deliver under a small file size limit, or only check."""
-    place = Place(Path(sys.argv[1]), sys.argv[2])
+# --- in processes of their own -----------------------------------------------------------------------------------
+
+
+def deliver_within_64_kb(root: str, kind: str) -> None:
+    """Deliver the rows of stdin where no file may be larger, as if the disk were full."""
+    rows = [tuple(r) for r in json.load(sys.stdin)]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
+    with _told_if_refused():
+        Place(Path(root), kind).deliver(rows)
+
+
+def check_as_ordinary_user(root: str, kind: str) -> None:
+    destination = Place(Path(root), kind).destination()
+    with _told_if_refused():
+        if kind in SQL:
+            destination.check()  # imports what the ordinary user may not read
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        destination.check()
+
+
+@contextmanager
+def _told_if_refused() -> Iterator[None]:
     try:
-        if sys.argv[3:] == ["check"]:
-            destination = place.destination()
-            if place.kind in SQL:
-                destination.check()  # imports what the ordinary user may not read
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            destination.check()
-        else:
-            rows = [tuple(r) for r in json.load(sys.stdin)]
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
-            place.deliver(rows)
+        yield
     except DestinationError as error:
         print("refused" if "cannot be written" in error.render() else error.render())  # noqa: T201
-
-
-if __name__ == "__main__":
-    _child()

@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -20,8 +18,7 @@ from destination_kit import FILES, KINDS, ON_DISK, ROWS, SQL, TABLES, Place, exe
 from batchform.adapters.destinations.staging import SUFFIX
 from batchform.errors import DestinationError
 from batchform.ports import Delivery, Destination
-
-KIT = str(Path(__file__).with_name("destination_kit.py"))
+from fork_kit import Forks
 
 
 @pytest.fixture(params=KINDS)
@@ -209,15 +206,13 @@ def test_a_link_that_leads_out_is_refused(by_path: Place, tmp_path_factory: pyte
 
 @pytest.mark.parametrize("note", ["random", "repeated"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_full_disk_leaves_the_old_content(disk: Place, note: str, first: bool) -> None:
+def test_a_full_disk_leaves_the_old_content(disk: Place, forks: Forks, note: str, first: bool) -> None:
     """In a process of its own, which may not write files of more than 64 KB. Repeated text compresses well: the disk is
     then full only when the table itself is written."""
     if not first:
         disk.deliver([row("a")])
     rows = [(f"k{n}", n, "{}", os.urandom(400).hex() if note == "random" else "x" * 800, 0.0, True) for n in range(500)]
-    done = subprocess.run(
-        [sys.executable, KIT, str(disk.root), disk.kind], input=json.dumps(rows), text=True, capture_output=True
-    )
+    done = forks.run("destination_kit:deliver_within_64_kb", str(disk.root), disk.kind, stdin=json.dumps(rows))
     if disk.kind == "parquet" and note == "repeated":
         assert done.stdout == ""  # it fits
         return
@@ -229,14 +224,14 @@ def test_a_full_disk_leaves_the_old_content(disk: Place, note: str, first: bool)
     assert set(disk.leftovers()) <= set(log)
 
 
-def test_an_unwritable_folder_is_refused_before_anything_is_written() -> None:
+def test_an_unwritable_folder_is_refused_before_anything_is_written(forks: Forks) -> None:
     """In a process of an ordinary user, since root may write everywhere."""
     for kind in ON_DISK:
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
             root.chmod(0o755)
             (root / "out").mkdir(mode=0o555)
-            done = subprocess.run([sys.executable, KIT, name, kind, "check"], text=True, capture_output=True)
+            done = forks.run("destination_kit:check_as_ordinary_user", name, kind)
             assert (done.stdout.strip(), done.stderr) == ("refused", ""), kind
             assert list((root / "out").iterdir()) == []
 
