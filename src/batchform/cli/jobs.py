@@ -94,18 +94,17 @@ def cancel_job(common: Common, tag: str) -> None:
 @common
 def delete_job(common: Common, tag: str) -> None:
     """Delete a settled job at the service. What the ledger archived stays."""
+    from batchform.cli.running import make_progress_for
     from batchform.cli.wiring import open_session
-    from batchform.errors import UsageError
     from batchform.ledger.records import JobDeleted
+    from batchform.run.by_hand import refuse_to_delete
 
     with open_session(common) as session:
         record = _submitted(session, common, tag)
-        if record.open:
-            raise UsageError(
-                f"{tag} is not settled: deleting it could lose answers that are paid for",
-                hint=f"Run `batchform sync` first, or `batchform jobs cancel {tag}` and then sync.",
-            )
-        _backend(session, record).delete(record.job or "")
+        backend = _backend(session, record)
+        with make_progress_for(common) as progress:
+            refuse_to_delete(session.run_context(progress), record)
+        backend.delete(record.job or "")
         session.ledger.commit([JobDeleted(at=session.clock.now().isoformat(), by=session.who, tag=record.tag)])
         if not common.quiet:
             click.echo(f"{tag}: deleted at the service.")

@@ -152,12 +152,15 @@ class CandidateRenderer:
         self.out.reasons[Reason.NEW_KEY] = count
         self.out.request_bytes = size
 
+    def _state_sql(self) -> str:
+        """The columns of _STATE, of each candidate."""
+        if self._recorded.relation is None:
+            return ", ".join(["'new'", *["NULL"] * (len(_STATE) - 1)])
+        return ", ".join(f"c.{name}" for name in _STATE)
+
     def _stream(self) -> Iterator[tuple[Any, ...]]:
         shared = "NULL AS shared"
-        if self._recorded.relation is None:
-            state = ", ".join(["'new'", *["NULL"] * (len(_STATE) - 1)])
-        else:
-            state = ", ".join(f"c.{name}" for name in _STATE)
+        state = self._state_sql()
         joins, order = self._candidates()
         if self._spec.spec.idempotency.reuse_identical:
             shared = "s.shared"
@@ -172,36 +175,39 @@ class CandidateRenderer:
         request = self._render(key, row[4 + len(_STATE) :])
         fp = self._fingerprint(request)
         owed = _owed(fp, state)
-        if state["class"] == first.PENDING and state["request_fp"] != fp:
-            state["class"] = first.CHANGED
-        if not owed and self._free(key, key_hex, row_fp, fp, state, shared):
+        _judge_pending(fp, state)
+        if not owed and self._free(key, key_hex, row_fp, fp, state):
+            return
+        if shared is not None and not _own_answer_owed(fp, state):
+            self._by_another(key, key_hex, row_fp, fp, state, shared)
             return
         self._pay(key, key_hex, row_fp, request, fp, state, cutter)
 
-    def _free(self, key: str, key_hex: str, row_fp: str, fp: bytes, state: dict[str, Any], shared: str | None) -> bool:
-        """Whether the request needs no sending: it is answered, or another row's request is this one."""
+    def _free(self, key: str, key_hex: str, row_fp: str, fp: bytes, state: dict[str, Any]) -> bool:
+        """Whether the request needs no sending, since this row has an answer to it."""
         if state["answer_fp"] == fp:
             self.out.count(Action.KEEP, None)
             self._free_rows.add(key, key_hex, row_fp, fp)
             return True
         past = _of_request(fp, state["past"])
-        if past is not None:
-            self.out.count(Action.REUSE, _reason(state))
-            self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
-            return True
-        if shared is None:
+        if past is None:
             return False
+        self.out.count(Action.REUSE, _reason(state))
+        self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
+        return True
+
+    def _by_another(self, key: str, key_hex: str, row_fp: str, fp: bytes, state: dict[str, Any], shared: str) -> None:
+        """A row whose request is another's, too: it gets that one's answer, waits for it, or is refused like it."""
         kind, _, rest = shared.partition(" ")
         if kind == "refused":
             self._hold(f"an identical request failed: {rest}")
-            return True
+            return
         self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, _reason(state))
         if kind == "answered":
             tag, source_hex, parse = rest.split(" ")
             self._free_rows.add(key, key_hex, row_fp, fp, (tag, source_hex, parse))
         else:
             self.out.waiting += 1
-        return True
 
     def _hold(self, why: str) -> None:
         self.out.count(Action.HELD, None)
@@ -285,33 +291,43 @@ class CandidateRenderer:
         """
         import pyarrow as pa
 
-        self._con.execute("CREATE OR REPLACE TEMP TABLE bf_prints (ordinal BIGINT, key_hash UUID, request_fp BLOB)")
         done = 0
         joins, order = self._candidates()
         prints: list[Any] = []
-        for batch in stream(self._con, self._select("", joins) + order):
-            fps = [self._fingerprint(self._render(row[0], row[3:])) for row in batch]
+        for batch in stream(self._con, self._select(f", {self._state_sql()}", joins) + order):
+            fps = [self._fingerprint(self._render(row[0], row[3 + len(_STATE) :])) for row in batch]
+            sent, owed = zip(*(self._turn(fp, row) for fp, row in zip(fps, batch, strict=True)), strict=True)
             prints.append(
                 pa.record_batch(
                     {
                         "ordinal": pa.array(range(done, done + len(batch)), pa.int64()),
-                        "key": pa.array([row[1] for row in batch]),
+                        "key_hash": pa.array([row[1] for row in batch]),
                         "request_fp": pa.array(fps, pa.binary()),
+                        "sent": pa.array(sent, pa.bool_()),
+                        "owed": pa.array(owed, pa.bool_()),
                     }
                 )
             )
             done += len(batch)
         self._con.register("bf_prints_arrow", pa.Table.from_batches(prints))
-        self._con.execute("INSERT INTO bf_prints SELECT ordinal, CAST(key AS UUID), request_fp FROM bf_prints_arrow")
+        typed = "SELECT * REPLACE (CAST(key_hash AS UUID) AS key_hash) FROM bf_prints_arrow"
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE bf_prints AS {typed}")
         self._con.unregister("bf_prints_arrow")
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
+
+    def _turn(self, fp: bytes, row: tuple[Any, ...]) -> tuple[bool, bool]:
+        """Whether this plan may send a row, and whether the row is owed an answer."""
+        state = dict(zip(_STATE, row[3 : 3 + len(_STATE)], strict=True))
+        owed = _owed(fp, state)
+        _judge_pending(fp, state)
+        return state["class"] in self._paying, owed
 
     def _shared_sql(self) -> str:
         """(key_hash, shared): "answered TAG KEYHASH PARSE", "refused CLASS", "in_flight" or "planned"; first wins."""
         kinds = [
             (
                 "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
-                "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY ordinal) > 1"
+                "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY sent DESC, owed DESC, ordinal) > 1"
             )
         ]
         if self._recorded.relation is not None:
@@ -323,7 +339,7 @@ class CandidateRenderer:
             kinds.append(
                 "SELECT p.key_hash, 1, 'refused ' || f.failure FROM bf_prints p JOIN (SELECT request_fp, failure FROM "
                 f"{self._recorded.relation} WHERE status = 'failed' AND (failure NOT IN ({retryable}) "
-                f"OR attempt >= {self._spec.retry.max_attempts})) f ON p.request_fp = f.request_fp"
+                f"OR attempt >= {self._spec.retry.max_attempts})) f ON p.request_fp = f.request_fp AND NOT p.owed"
             )
         if self._recorded.archived is not None:
             kinds.append(
@@ -350,12 +366,24 @@ def _owed(fp: bytes, state: dict[str, Any]) -> bool:
     last time, or was to be sent again for such a reason and found no room."""
     if state["class"] == first.REQUESTED:
         return True
-    owed = bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
+    owed = _own_answer_owed(fp, state)
     if state["class"] == first.PENDING:
         return owed
     # What a job that was given up on answered since saves a row that failed in its second job.
     failed = state["status"] == "failed" and state["request_fp"] == fp
     return failed and (owed or _of_request(fp, state["past"]) is None)
+
+
+def _own_answer_owed(fp: bytes, state: dict[str, Any]) -> bool:
+    """Whether it is owed an answer of its own, which no answer to an identical request is: a person asked for this row,
+    or will not have the answer that it has."""
+    return state["class"] == first.REQUESTED or bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
+
+
+def _judge_pending(fp: bytes, state: dict[str, Any]) -> None:
+    """A queued row that would send another request by now is a changed one."""
+    if state["class"] == first.PENDING and state["request_fp"] != fp:
+        state["class"] = first.CHANGED
 
 
 def _changed(state: dict[str, Any]) -> tuple[str, ...]:

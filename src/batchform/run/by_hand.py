@@ -12,6 +12,7 @@ from batchform.run.context import RunContext, described
 from batchform.run.lookup import look_through
 from batchform.run.recover import adopt
 from batchform.run.settle import not_submitted, submitted
+from batchform.run.track import given_up, lives
 
 
 def adopt_by_hand(ctx: RunContext, tag: str, job: str, *, look: str = "must_see") -> None:
@@ -116,6 +117,28 @@ def check_abandon(ctx: RunContext, tag: str) -> JobRecord:
         return record
     what = "`batchform sync` collects it" if remote.terminal else f"batchform jobs cancel {tag}"
     raise UsageError(f"job {record.job} of {tag} is there, in state {remote.state}", hint=f"It is not lost: {what}.")
+
+
+def refuse_to_delete(ctx: RunContext, record: JobRecord) -> None:
+    """Refuse to delete a job that may still bring answers: one that is open, or was given up on without results and is
+    there after all. Raises UsageError, or BackendError when the service cannot say."""
+    if record.open:
+        raise UsageError(
+            f"{record.tag} is not settled: deleting it could lose answers that are paid for",
+            hint=f"Run `batchform sync` first, or `batchform jobs cancel {record.tag}` and then sync.",
+        )
+    if not given_up(ctx, record):
+        return
+    try:
+        remote = ctx.backend_of(record.intent).get(record.job or "")
+    except NotFound:
+        return
+    if lives(ctx, record):
+        raise UsageError(
+            f"{record.tag} was given up on, and is there after all, in state {remote.state}: deleting it would lose "
+            "answers that are paid for",
+            hint="Run `batchform sync`: it takes the job up again.",
+        )
 
 
 def _backend_or_none(ctx: RunContext, record: JobRecord) -> Backend | None:

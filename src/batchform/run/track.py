@@ -147,7 +147,7 @@ def look_again(ctx: RunContext) -> list[str]:
     """
     found = []
     for record in list(ctx.ledger.control().jobs.values()):
-        if _given_up(ctx, record) and _lives(ctx, record) and reopened(ctx, record):
+        if given_up(ctx, record) and lives(ctx, record) and reopened(ctx, record):
             ctx.progress.note(
                 f"Job {record.job} of {described(record.intent)} was given up on, and is there after all."
             )
@@ -155,14 +155,15 @@ def look_again(ctx: RunContext) -> list[str]:
     return found
 
 
-def _given_up(ctx: RunContext, record: JobRecord) -> bool:
+def given_up(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether a job was given up on without results, and not so long ago that nobody asks for it any more."""
     collected = record.collected
     if record.status != "collected" or collected is None or collected.archive is not None or not record.job:
         return False
     return ctx.clock.now() < parse_stamp(collected.at) + STILL_LOOKED_FOR
 
 
-def _lives(ctx: RunContext, record: JobRecord) -> bool:
+def lives(ctx: RunContext, record: JobRecord) -> bool:
     """Whether asking for the job again brings something: it is at work, or its results can be fetched now."""
     assert record.job is not None
     try:
