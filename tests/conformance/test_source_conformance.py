@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,11 +12,17 @@ from typing import Any
 import duckdb
 import pytest
 from duckdb import DuckDBPyConnection
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
 from pydantic import SecretStr, TypeAdapter
 
-from batchform.adapters.sources import connect, make_source, make_sql_source
+from batchform.adapters.bigquery_client import Access
+from batchform.adapters.sources import connect, make_bigquery_source, make_source, make_sql_source
+from batchform.emulator import EmulatorServer
 from batchform.errors import SourceError
 from batchform.ports import Relation, Source
+from batchform.spec.bigquery import BigQuerySource
+from batchform.spec.model import GoogleCloud
 from batchform.spec.model import Source as SourceSpec
 from batchform.spec.model_sql import Database, SqlSource
 from postgres_kit import PostgresServer
@@ -58,13 +65,13 @@ def _files(root: Path) -> None:
         (root / f"k{number}.txt").write_text(f"text {number}")
 
 
-def _on_postgres(root: Path) -> None:
-    """The table is in a database of the server; nothing is written into the project."""
+def _on_a_server(root: Path) -> None:
+    """The table is in a database of a server; nothing is written into the project."""
 
 
-TABLES = ("sqlite", "duckdb", "sql", "postgres")
-FILELESS = ("postgres",)
-"""Kinds whose rows are in no file of the project."""
+FILELESS = {"postgres": "postgres_table", "bigquery-rest": "bigquery_hosts", "bigquery-storage": "bigquery_hosts"}
+"""Kinds whose rows are in no file of the project, and the fixture that says where they are."""
+TABLES = ("sqlite", "duckdb", "sql", *FILELESS)
 
 SPECS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "csv": (_csv, {"type": "csv", "path": "t*.csv"}),
@@ -74,7 +81,9 @@ SPECS: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "sqlite": (_sqlite, {"type": "sqlite", "path": "t.sqlite", "table": "t"}),
     "duckdb": (_duckdb, {"type": "duckdb", "path": "t.duckdb", "table": "t"}),
     "sql": (_sqlite, {"type": "sql", "database": "t", "table": "t"}),
-    "postgres": (_on_postgres, {"type": "sql", "database": "t", "table": "t"}),
+    "postgres": (_on_a_server, {"type": "sql", "database": "t", "table": "t"}),
+    "bigquery-rest": (_on_a_server, {"type": "bigquery", "table": "acme.rows.t", "read": "rest"}),
+    "bigquery-storage": (_on_a_server, {"type": "bigquery", "table": "acme.rows.t", "read": "storage"}),
     "files": (_files, {"type": "files", "path": "k*.txt"}),
 }
 
@@ -95,13 +104,28 @@ def postgres_table(postgres: PostgresServer) -> Iterator[str]:
         yield postgres.url(name)
 
 
+@pytest.fixture(scope="session")
+def bigquery_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Environment of a BigQuery with the rows of all other kinds, as JSON."""
+    with EmulatorServer(tmp_path_factory.mktemp("emulator")) as server:
+        options = {"api_endpoint": server.url}
+        with closing(bigquery.Client("acme", AnonymousCredentials(), client_options=options)) as client:
+            client.create_dataset("rows")
+            client.query(
+                "CREATE TABLE rows.t AS SELECT CONCAT('k', CAST(i AS STRING)) AS name, "
+                "CONCAT('text ', CAST(i AS STRING)) AS body FROM UNNEST(GENERATE_ARRAY(0, 19)) AS i"
+            ).result()
+        hosts = {"BIGQUERY_EMULATOR_HOST": server.url, "BIGQUERY_STORAGE_EMULATOR_HOST": server.bigquery_storage()}
+        yield json.dumps(hosts)
+
+
 @pytest.fixture
 def root(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     SPECS[kind][0](folder)
     if kind in FILELESS:
-        (folder / "url").write_text(request.getfixturevalue("postgres_table"))
+        (folder / "url").write_text(request.getfixturevalue(FILELESS[kind]))
     return folder
 
 
@@ -113,8 +137,11 @@ def con(tmp_path: Path, root: Path) -> Iterator[DuckDBPyConnection]:
 
 def _source(kind: str, root: Path, **changed: Any) -> Source:
     spec = _SPEC.validate_python({**SPECS[kind][1], **changed})
+    url = root / "url"
+    if isinstance(spec, BigQuerySource):
+        access = Access(GoogleCloud(project="acme"), json.loads(url.read_text()) if url.exists() else {})
+        return make_bigquery_source(spec, access=access, order=("name",), needed=None, cache=None)
     if isinstance(spec, SqlSource):
-        url = root / "url"
         database = Database(url=SecretStr(url.read_text() if url.exists() else "sqlite:///t.sqlite"))
         return make_sql_source(spec, root=root, databases={"t": database})
     return make_source(spec, root=root, allow=())
@@ -183,7 +210,7 @@ def test_where_keeps_the_rows_and_their_places(kind: str, root: Path, con: DuckD
 
 def test_a_query_replaces_the_rows(kind: str, root: Path, con: DuckDBPyConnection) -> None:
     table = {"table": None} if kind in TABLES else {}
-    of = "t" if table else "source"
+    of = {"bigquery": "acme.rows.t"}.get(SPECS[kind][1]["type"], "t") if table else "source"
     source = _source(kind, root, query=f"SELECT count(*) AS n, max(name) AS last FROM {of}", **table)
     relation = source.open(con)
     assert list(relation.columns) == ["n", "last"]

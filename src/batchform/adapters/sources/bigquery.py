@@ -21,6 +21,7 @@ from batchform.adapters.bigquery_client import (
     closed,
     human_bytes,
     quoted,
+    reason_of,
     table_name,
     telling,
     vendor_errors,
@@ -38,9 +39,11 @@ from batchform.spec.bigquery import BigQuerySource
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-    from google.cloud.bigquery import Client, QueryJob, SchemaField
+    from google.cloud.bigquery import Client, QueryJob, QueryJobConfig, SchemaField
 
 _ONE: Final = "Write what the rows are made of as one SELECT; WITH may come before it."
+_OF_SQL: Final = ("invalidQuery", "invalid", "notFound")
+"""Reasons of BigQuery's for which a statement that it was given is at fault, where its table is there."""
 _FORMAT: Final = 1  # of what the cache keeps
 _MOST_TABLES: Final = 50  # BigQuery names no more than these of a query
 
@@ -252,14 +255,7 @@ class BigQueryRows:
         from google.cloud.bigquery import QueryJobConfig
 
         config = QueryJobConfig(dry_run=True, use_query_cache=False)
-        job = client.query(
-            statement,
-            job_config=config,
-            location=location,
-            retry=self._access.retry,
-            timeout=CALL_SECONDS,
-            job_retry=None,
-        )
+        job = self._query(client, statement, config, location)
         kind = job.statement_type
         if kind not in (None, "SELECT"):
             raise SourceError(f"{self._what} may only read: it must be one SELECT, not {kind}.", hint=_ONE)
@@ -271,14 +267,22 @@ class BigQueryRows:
         config = QueryJobConfig(labels={"batchform": "source"}, job_timeout_ms=int(self._spec.timeout * 1000))
         if self._spec.max_bytes_billed is not None:
             config.maximum_bytes_billed = self._spec.max_bytes_billed
-        return client.query(
-            statement,
-            job_config=config,
-            location=location,
-            retry=self._access.retry,
-            timeout=CALL_SECONDS,
-            job_retry=None,
-        )
+        return self._query(client, statement, config, location)
+
+    def _query(self, client: Client, statement: str, config: QueryJobConfig, location: str | None) -> QueryJob:
+        """Begin a query. What is wrong in the SQL is wrong in `source.where` where that is all that a user wrote."""
+        from google.api_core.exceptions import BadRequest, NotFound
+
+        retry = self._access.retry
+        try:
+            return client.query(
+                statement, job_config=config, location=location, retry=retry, timeout=CALL_SECONDS, job_retry=None
+            )
+        except (BadRequest, NotFound) as error:
+            if self._spec.where is None or reason_of(error) not in _OF_SQL:
+                raise
+            with telling(SourceError, "source.where"):
+                raise
 
     # --- what it is called
 
