@@ -57,11 +57,13 @@ class _Line(Struct):
 
 class Output(Struct, frozen=True):
     """A result line as the service would go on with it. key: the row's key hash, None if it is no key of ours, or no
-    result line; response: its JSON if the row counts as answered, else nothing; size: bytes of the line."""
+    result line; response: its JSON if the row counts as answered, else nothing; size: bytes of the line;
+    line: its number, from 1."""
 
     key: bytes | None
     response: bytes
     size: int
+    line: int
 
 
 def outputs(path: Path) -> Iterator[Output]:
@@ -71,7 +73,7 @@ def outputs(path: Path) -> Iterator[Output]:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         with gzip.GzipFile(fileobj=raw) if packed else raw as lines:
-            for line in lines:
+            for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 try:
@@ -79,7 +81,7 @@ def outputs(path: Path) -> Iterator[Output]:
                 except (ValueError, RecursionError):
                     found = _Line()
                 response = b"" if found.status else bytes(found.response).strip()
-                yield Output(_key_hash(found.key), b"" if response in _EMPTY else response, len(line))
+                yield Output(_key_hash(found.key), b"" if response in _EMPTY else response, len(line), number)
 
 
 def _key_hash(key: Any) -> bytes | None:
@@ -200,7 +202,7 @@ def _judge(
     """The job to be resumed, its rows without an answer in the temp table _UNRUN; or why it is not."""
     if not ledger.has_blob(archive_name(record.tag)):
         return "its results are archived no longer"
-    read = _read(ledger.blob(archive_name(record.tag)))
+    read = read_results(ledger.blob(archive_name(record.tag)))
     if isinstance(read, str):
         return read
     unrun, results, handed_on, size = read
@@ -225,9 +227,9 @@ def _judge(
     return Resumed(tag=record.tag, job=record.job or "", results=results)
 
 
-def _read(path: Path) -> tuple[list[bytes], int, int, int] | str:
+def read_results(path: Path) -> tuple[list[bytes], int, int, int] | str:
     """(rows without an answer, results, bytes of the others, bytes of all); or why nothing can go on with it."""
-    unrun: list[bytes] = []
+    unrun: set[bytes] = set()
     answered: set[bytes] = set()
     results = handed_on = size = 0
     try:
@@ -239,12 +241,12 @@ def _read(path: Path) -> tuple[list[bytes], int, int, int] | str:
                 answered.add(output.key)
                 handed_on += output.size
             else:
-                unrun.append(output.key)
+                unrun.add(output.key)
     except (OSError, EOFError, zlib.error):
         return "its archived results cannot be read"
     if len(unrun) + len(answered) < results or not answered.isdisjoint(unrun):
         return "some of its rows have several results"
-    return unrun, results, handed_on, size
+    return list(unrun), results, handed_on, size
 
 
 def _register(con: DuckDBPyConnection, keys: Sequence[bytes]) -> None:

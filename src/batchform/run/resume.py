@@ -91,31 +91,33 @@ def set_apart(
 
     raw: its results; requests: FROM-able key_hash of what it had to run. May be done again.
     """
-    import pyarrow as pa
-
     before = _answers_before(ctx, record)
     if before is None:
         return Apart(only_own(con, readings, requests), None, {})
-    came: dict[bytes, bool] = {}  # key hash → whether each of its lines is the answer that was there
+    lines: list[int] = []  # of rows that were answered before
+    other: list[int] = []  # those of them that are not the answer that was there
+    came: set[bytes] = set()
+    changed: set[bytes] = set()
     for output in outputs(raw):
-        if output.key is not None and (known := before.get(output.key)) is not None:
-            same = bool(output.response) and _digest(output.response) == known
-            came[output.key] = same and came.get(output.key, True)
-    schema = pa.schema([("key", pa.string()), ("same", pa.bool_())])
-    con.register("bf_came", pa.table({"key": [k.hex() for k in came], "same": list(came.values())}, schema=schema))
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE bf_handed_on AS SELECT h.* FROM "
-        f"(SELECT CAST(key AS UUID) AS key_hash, same FROM bf_came) h ANTI JOIN {requests} q ON h.key_hash = q.key_hash"
-    )
-    con.unregister("bf_came")
-    lines = f"read_parquet({literal(str(readings))}) a"
-    own = _copy(con, f"{lines} ANTI JOIN bf_handed_on h ON a.key_hash = h.key_hash", readings.with_suffix(".own"))
-    again = _copy(
-        con, f"{lines} JOIN bf_handed_on h ON a.key_hash = h.key_hash AND NOT h.same", readings.with_suffix(".again")
-    )
-    con.execute("DROP TABLE bf_handed_on")
-    otherwise = sum(not same for same in came.values())
-    return Apart(own, again if otherwise else None, {RUN_AGAIN: otherwise, NOT_HANDED_ON: len(before) - len(came)})
+        if output.key is None or (known := before.get(output.key)) is None:
+            continue
+        lines.append(output.line)
+        came.add(output.key)
+        if not output.response or _digest(output.response) != known:
+            other.append(output.line)
+            changed.add(output.key)
+    own = _of_lines(con, readings, lines, how="ANTI", to=readings.with_suffix(".own"))
+    again = _of_lines(con, readings, other, how="SEMI", to=readings.with_suffix(".again")) if other else None
+    return Apart(own, again, {RUN_AGAIN: len(changed), NOT_HANDED_ON: len(before) - len(came)})
+
+
+def _of_lines(con: DuckDBPyConnection, readings: Path, lines: list[int], *, how: str, to: Path) -> Path:
+    import pyarrow as pa
+
+    con.register("bf_lines", pa.table({"line": pa.array(lines, pa.int64())}))
+    _copy(con, f"read_parquet({literal(str(readings))}) a {how} JOIN bf_lines l ON a.line = l.line", to)
+    con.unregister("bf_lines")
+    return to
 
 
 def only_own(con: DuckDBPyConnection, readings: Path, requests: str) -> Path:
