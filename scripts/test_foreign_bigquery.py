@@ -176,7 +176,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:
 def outcomes(report: Path, rest: str, grpc: str, buckets: str) -> tuple[set[str], set[str]]:
     """Names of the tests that failed, and of those that passed."""
     foreign = {"BATCHFORM_FOREIGN_BIGQUERY": f"{rest} {grpc} {buckets}"}
-    command = [sys.executable, "-m", "pytest", "-q", "--timeout=60", "--tb=line", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout=300", "--tb=line", f"--junitxml={report}"]
     subprocess.run(
         [*command, *(str(TESTS / name) for name in FILES)], cwd=ROOT, env={**os.environ, **foreign}, check=False
     )

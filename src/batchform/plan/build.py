@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.canon import digest_of
-from batchform.errors import DestinationError, InvalidProject, SourceError
+from batchform.errors import DestinationError, Diagnostic, InvalidProject, SourceError
 from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
@@ -121,14 +121,18 @@ def build_plan(
 
 
 def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> None:
-    """Refuse models that are unknown, shut down, or take no batches. Raises InvalidProject with all of them."""
-    found = []
+    """Refuse models that are unknown, shut down, or take no batches, and requests that the service takes not. Raises
+    InvalidProject with all of them."""
+    from batchform.plan.features import check_features, check_inline
+
+    found: list[Diagnostic] = []
     for spec in specs:
         config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
         there = registry.on(cloud_of(spec.backend))
         findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
         findings += there.check_config(spec.model, config)
         found += [finding.at(spec.at("model")) for finding in findings if finding.severity == "error"]
+        found += [*check_features(spec), *check_inline(spec, getattr(there.model(spec.model), "kind", "text"))]
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 

@@ -168,6 +168,7 @@ def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest
     inline = spec.spec.submit == "inline" or (
         spec.spec.submit == "auto"
         and cloud_of(spec.backend) != "vertex"
+        and (estimator.info is None or estimator.info.kind != "image")
         and shard.rows <= _AUTO_INLINE_ROWS
         and shard.bytes <= _AUTO_INLINE_BYTES
     )
