@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from delivery_kit import FixedClock, World, said
 
+from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import DestinationError, LedgerCorrupt
-from batchform.ledger.store import RowsFile
+from batchform.ledger.store import Ledger, RowsFile
 from batchform.ports import Delivered, Delivery
 from batchform.run.deliver import deliver_spec
 from batchform.run.row_states import write_states
@@ -425,6 +428,65 @@ def test_killed_amid_a_full_delivery_of_parts(world: World) -> None:
     die(world, remapped)
     world.deliver(remapped)
     assert part_rows(world) == [("1", "STOP"), ("2", "STOP")]
+
+
+# --- two deliveries at once -------------------------------------------------------------------------------------------
+
+
+class OverlappedDestination:
+    """Writes between two moments of another delivery."""
+
+    def __init__(self, inner: Any, *, before: Callable[[], object], after: Callable[[], object]) -> None:
+        self.inner, self.before, self.after = inner, before, after
+
+    def exists(self, parts: tuple[str, ...] = ()) -> bool:
+        return bool(self.inner.exists(parts))
+
+    def check(self, columns: tuple[str, ...] | None = None) -> None:
+        self.inner.check(columns)
+
+    def deliver(self, con: duckdb.DuckDBPyConnection, delivery: Delivery) -> Delivered:
+        self.before()
+        written: Delivered = self.inner.deliver(con, delivery)
+        self.after()
+        return written
+
+
+@pytest.mark.parametrize("kind", ["file", "parts"])
+def test_a_slow_delivery_does_not_take_back_what_a_later_one_wrote(world: World, kind: str) -> None:
+    spec = world.spec(JSONL if kind == "file" else PARTS)
+    world.answer({"1": said("a")})
+    world.deliver(spec)
+    world.answer({"2": said("b")})
+    began, wrote = threading.Event(), threading.Event()
+
+    def deliver(ledger: Ledger, before: Callable[[], object], after: Callable[[], object]) -> None:
+        there = OverlappedDestination(world.destination(spec), before=before, after=after)
+        deliver_spec(
+            ledger, spec, there, connect=world.connect, clock=FixedClock(), who="ann@desk", scratch=world.scratch,
+        )  # fmt: skip
+
+    def hold() -> None:
+        began.set()
+        assert wrote.wait(30)
+
+    other = Ledger.open(LocalBlobs(world.root / ".batchform"), clock=FixedClock(), who="bob@desk")
+    slow = threading.Thread(target=deliver, args=(other, hold, lambda: None))
+    slow.start()
+    assert began.wait(30)
+    world.answer({"3": said("c")})
+
+    def let_the_slow_one_end() -> None:
+        wrote.set()
+        slow.join(30)
+
+    deliver(world.ledger, lambda: None, let_the_slow_one_end)
+    assert world.deliver(spec) is None
+    found = (
+        part_rows(world) if kind == "parts"
+        else [(r["id"], r["text"]) for r in lines(world.root / "results/triage.jsonl")]
+    )  # fmt: skip
+    assert [key for key, _ in found] == ["1", "2", "3"]
 
 
 # --- databases, size -------------------------------------------------------------------------------------------------

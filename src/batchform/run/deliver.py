@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.canon import short
-from batchform.errors import DestinationError
+from batchform.errors import DestinationError, LedgerMoved
 from batchform.ledger.records import ControlView, DeliveredTo
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
@@ -43,6 +43,7 @@ SORTED_BY_DUCKDB = 20_000
 
 _OUTPUT = "bf_output"
 _SAMPLED = 8_192
+_DELIVERIES = 5
 _Ordered = tuple[str, str, str]
 """Items of a SELECT, what it is FROM (with `bf_serial`), and an ORDER BY if that is in no order."""
 
@@ -91,29 +92,70 @@ def deliver_spec(
 
     connect: a fresh connection that may read the ledger and `scratch` and write the destination's folder; scratch: an
     existing folder for short-lived files. Raises DestinationError, with the destination as it was.
+
+    When another runner recorded a delivery meanwhile, nobody knows whose content came last: it is written anew, whole.
     """
-    ledger.refresh()
-    control = ledger.control()
-    last = control.deliveries.get(spec.name)
-    digest = destination_digest(spec)
-    with closing(connect()) as con, TemporaryDirectory(prefix="deliver-", dir=scratch) as folder:
-        rows = ledger.rows_relation(con, spec.name)
-        exists = destination.exists(last.parts if last else ())
-        need = needs_delivery(con, rows, last, digest=digest, exists=exists)
-        if not need.any:
+    anew = False
+    for _ in range(_DELIVERIES):
+        ledger.refresh()
+        last = ledger.control().deliveries.get(spec.name)
+        with closing(connect()) as con, TemporaryDirectory(prefix="deliver-", dir=scratch) as folder:
+            written = _write(ledger, spec, destination, con, Path(folder), source_rows, anew=anew)
+        if written is None:
             return None
-        check_destination(control, spec, destination)
-        joined = join_answers(
-            con, ledger, control, rows, expected=need.rows, folder=Path(folder), provenance=_shows_provenance(spec)
-        )
-        key = key_types(con, spec.key_columns, _recorded_types(control, spec), joined.rows)
-        context = Context(spec.name, key, _source(con, spec, source_rows), Path(folder))
-        if last is not None and last.key_columns != key:
-            need = replace(need, changed=need.rows, full=True)
-        delivered = destination.deliver(con, _delivery(con, spec, context, control, need, joined))
-    event = DeliveredTo(
-        at=timestamp(clock.now()),
-        by=who,
+        delivered, event = written
+        if _recorded(ledger, replace(event, at=timestamp(clock.now()), by=who), last):
+            return delivered
+        anew = True
+    raise LedgerMoved(
+        f"{spec.spec.destination.place} was delivered by another runner, {_DELIVERIES} times while it was written.",
+        hint="Run `batchform sync`: it delivers what is new.",
+    )
+
+
+def _recorded(ledger: Ledger, event: DeliveredTo, last: DeliveredTo | None) -> bool:
+    """Record a delivery, unless another one was recorded since `last` was the last."""
+    while True:
+        ledger.refresh()
+        now = ledger.control().deliveries.get(event.spec)
+        if (now and replace(now, serial=0)) != (last and replace(last, serial=0)):  # compaction numbers events
+            return False
+        try:
+            ledger.commit([event], expect=ledger.serial)
+        except LedgerMoved:
+            continue
+        return True
+
+
+def _write(
+    ledger: Ledger,
+    spec: ResolvedSpec,
+    destination: Destination,
+    con: DuckDBPyConnection,
+    folder: Path,
+    source_rows: SourceRows | None,
+    *,
+    anew: bool,
+) -> tuple[Delivered, DeliveredTo] | None:
+    """Write what a destination lacks, or all of it (`anew`). None when it lacks nothing."""
+    control = ledger.control()
+    last, digest = control.deliveries.get(spec.name), destination_digest(spec)
+    rows = ledger.rows_relation(con, spec.name)
+    exists = destination.exists(last.parts if last else ())
+    need = needs_delivery(con, rows, last, digest=digest, exists=exists)
+    if not need.any and not anew:
+        return None
+    check_destination(control, spec, destination)
+    joined = join_answers(
+        con, ledger, control, rows, expected=need.rows, folder=folder, provenance=_shows_provenance(spec)
+    )
+    key = key_types(con, spec.key_columns, _recorded_types(control, spec), joined.rows)
+    context = Context(spec.name, key, _source(con, spec, source_rows), folder)
+    if anew or (last is not None and last.key_columns != key):
+        need = replace(need, changed=need.rows, full=True)
+    delivered = destination.deliver(con, _delivery(con, spec, context, control, need, joined))
+    return delivered, DeliveredTo(
+        at="",
         spec=spec.name,
         destination_digest=digest,
         through=control.serial,
@@ -122,8 +164,6 @@ def deliver_spec(
         parts=delivered.parts,
         key_columns=key,
     )
-    ledger.commit([event])
-    return delivered
 
 
 def answers_table(
