@@ -143,7 +143,12 @@ class Destination(Protocol):
 
 @runtime_checkable
 class Blobs(Protocol):
-    """Named immutable objects plus one swappable head. Names are relative, with `/`."""
+    """Named immutable objects plus one swappable head. Names are relative, with `/`.
+
+    spacing: seconds that must be between two swaps of the head, 0 where they may come as fast as one likes.
+    """
+
+    spacing: float
 
     def read(self, name: str) -> bytes:
         """The bytes of an object. Raises FileNotFoundError."""

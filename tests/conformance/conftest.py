@@ -1,4 +1,4 @@
-"""Places in a real PostgreSQL: one database for all tests, a schema for each."""
+"""Places that several suites run in: for a ledger, and in a real PostgreSQL, a schema for each test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from destination_kit import Place
 
+from batchform.adapters.local_blobs import LocalBlobs
+from batchform.ports import Blobs
 from fork_kit import Forks
 from postgres_kit import PostgresServer
 
@@ -43,3 +45,16 @@ def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
         return Place(tmp_path, kind, schema=schema, url=server.url(database))
 
     return make
+
+
+@pytest.fixture(params=["local", "storage"])
+def make_blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Blobs]]:
+    """Each call opens the same, at first empty, place once more, as another process would."""
+    if request.param == "local":
+        yield lambda: LocalBlobs(tmp_path / "ledger")
+        return
+    from bucket_kit import Bucket, Opened
+
+    bucket: Bucket = request.getfixturevalue("bucket")
+    with Opened() as opened:
+        yield lambda: opened.blobs(bucket.uri("deep/ledger"), tmp_path / "cache" / secrets.token_hex(4))

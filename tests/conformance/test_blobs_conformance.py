@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import LedgerMoved
 from batchform.ports import Blobs
 
 MakeBlobs = Callable[[], Blobs]
-
-
-@pytest.fixture(params=["local", "storage"])
-def make_blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeBlobs]:
-    """Each call opens the same, at first empty, place once more, as another process would."""
-    if request.param == "local":
-        yield lambda: LocalBlobs(tmp_path / "ledger")
-        return
-    from bucket_kit import Bucket, Opened
-
-    bucket: Bucket = request.getfixturevalue("bucket")
-    with Opened() as opened:
-        yield lambda: opened.blobs(bucket.uri("deep/ledger"), tmp_path / "cache" / secrets.token_hex(4))
 
 
 @pytest.fixture

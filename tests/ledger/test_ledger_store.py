@@ -95,8 +95,8 @@ def test_threads_share_one_ledger(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ledger.serial == 12
-    assert len(ledger.control().jobs) == 12
+    assert ledger.serial <= 12, "those that wait at the same time are one commit"
+    assert sorted(ledger.control().jobs) == sorted(f"t{n}" for n in range(12))
 
 
 def test_a_failed_write_records_nothing(tmp_path: Path) -> None:

@@ -287,12 +287,19 @@ class Log:
         return "\n".join(text for kind, text in self.lines if kind == "note")
 
 
+class Spaced(LocalBlobs):
+    """A place that takes one head a second, as a bucket does: commits that wait are joined."""
+
+    spacing = 1.0
+
+
 class World:
     """An emulator behind a proxy, a ledger in a folder, and runs over both, each like a new process."""
 
     def __init__(self, root: Path, stack: ExitStack, *, job_seconds: float, settings: Mapping[str, Any]) -> None:
         self.root = root
         self.ledger_at = root / "ledger"
+        self.spaced = False
         self.clock = HandClock()
         self.log = Log()
         self.emulator = stack.enter_context(
@@ -316,7 +323,8 @@ class World:
             environment="",
             specs=specs or (make_spec(),),
         )
-        ledger = Ledger.open(LocalBlobs(self.ledger_at), clock=self.clock, who="ann@desk")
+        blobs = (Spaced if self.spaced else LocalBlobs)(self.ledger_at)
+        ledger = Ledger.open(blobs, clock=self.clock, who="ann@desk")
         return RunContext(
             project=project, ledger=ledger, backends=backends, connect=self._connect, rates=lambda _: RATES,
             deliver=self._deliver, clock=self.clock, who="ann@desk", work_dir=work, progress=self.log, rng=Random(7),

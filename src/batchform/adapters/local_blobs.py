@@ -32,6 +32,8 @@ class LocalBlobs:
     all of it or nothing. All writers hold a lock on `.lock` while they rename, so nothing is overwritten unseen.
     """
 
+    spacing = 0.0
+
     def __init__(self, root: Path, *, described: str = "", lock_timeout: float = 30.0) -> None:
         """described: the place as the user wrote it; lock_timeout: seconds to wait for another writer's rename."""
         self.root = root

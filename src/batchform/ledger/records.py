@@ -165,8 +165,8 @@ class Submitted(Event, frozen=True, kw_only=True, tag=True):
 class NotSubmitted(Event, frozen=True, kw_only=True, tag=True):
     """Taken for no job: its rows, committed as pending with this event, may be sent again.
 
-    how: "refused" (the service said no), "too_late" (create was not called), "unlisted" (not in the list when the
-    settle window had passed) or "manual"; after the last two a job may still turn up.
+    how: "refused" (the service said no), "too_late" or "stopped" (create was not called), "unlisted" (not in the list
+    when the settle window had passed) or "manual"; after the last two a job may still turn up.
     """
 
     tag: str

@@ -7,17 +7,20 @@ decides on what the ledger says passes the serial it looked at as `expect`, and 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from batchform.canon import digest, short
-from batchform.errors import BatchformError, LedgerCorrupt
+from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
 from batchform.ledger import segments as seg
 from batchform.ledger.fold import fold
+from batchform.ledger.group import MOST, Member, Pending, together
 from batchform.ledger.log import Log
 from batchform.ledger.records import AnyEvent, ControlView, Head, Segment
 from batchform.ledger.relation import Part, create_rows_view
@@ -45,7 +48,9 @@ class Ledger:
         self.blobs = blobs
         self.log = Log(blobs, clock=clock, who=who)
         self._events: dict[str, tuple[tuple[int, AnyEvent], ...]] = {}
-        self._control: ControlView | None = None
+        self._control: tuple[tuple[str, int, int], ControlView] | None = None
+        self._waiting: deque[Member] = deque()
+        self._pending: Pending | None = None
 
     @classmethod
     def open(cls, blobs: Blobs, *, clock: Clock, who: str) -> Ledger:
@@ -88,13 +93,16 @@ class Ledger:
     def control(self) -> ControlView:
         """The fold of all control events. Shared and cached by serial: do not change it."""
         with self.log.lock:
-            if self._control is None or self._control.serial != self.serial or self._control.lineage != self.lineage:
+            pending = self._pending.events if self._pending else []
+            wanted = (self.lineage, self.serial, len(pending))
+            if self._control is None or self._control[0] != wanted:
                 known, self._events = self._events, {}
                 for segment in self.event_segments():
                     self._events[segment.name] = known.get(segment.name) or self.log.events_of(segment)
-                numbered = (pair for pairs in self._events.values() for pair in pairs)
-                self._control = fold(numbered, lineage=self.lineage, serial=self.serial)
-            return self._control
+                recorded = (pair for pairs in self._events.values() for pair in pairs)
+                numbered = chain(recorded, ((self.serial + 1, event) for event in pending))
+                self._control = wanted, fold(numbered, lineage=self.lineage, serial=self.serial)
+            return self._control[1]
 
     def event_segments(self) -> list[Segment]:
         """Live segments of control events, in order of commit."""
@@ -118,6 +126,7 @@ class Ledger:
 
         with self.log.lock:
             parts, name = self.row_parts(spec), f"bf_ledger_{spec}_{self.serial}"
+            name += f"_{len(parts)}" if self._pending else ""
         try:
             return create_rows_view(con, name, parts)
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
@@ -126,7 +135,11 @@ class Ledger:
     def row_parts(self, spec: str) -> list[Part]:
         """The live segments of a spec's rows as local files, in order of commit."""
         with self.log.lock:
-            return [Part(self.log.path_of(s), s.serial, base=s.base) for s in self.row_segments(spec)]
+            pending = [f for f in self._pending.files if f.spec == spec] if self._pending else []
+            return [
+                *(Part(self.log.path_of(s), s.serial, base=s.base) for s in self.row_segments(spec)),
+                *(Part(f.path, self.serial + 1) for f in pending),
+            ]
 
     def damaged_rows(self, spec: str, error: Exception) -> LedgerCorrupt:
         """What to raise for what DuckDB or Arrow say of a row segment."""
@@ -154,18 +167,39 @@ class Ledger:
         """
         files = [f for f in rows if f.rows]
         seg.check_rows(files)
+        member = Member(events, files, expect)
+        self._waiting.append(member)
         with self.log.lock:
-            self.log.catch_up()
-            self.log.check_at(expect)
-            if self.head is None:
-                self.log.create()
-                self.log.check_at(expect)
-            if not events and not files:
-                assert self.head is not None
-                return self.head
-            token = secrets.token_hex(6)
-            drafts = self._write(token, events, files)
-            return self.log.publish(token, drafts, lambda head: _appended(head, drafts), expect=expect)
+            if not member.settled:
+                self._commit_waiting()
+        if member.error is not None:
+            raise member.error
+        assert member.head is not None
+        return member.head
+
+    @property
+    def joins(self) -> int:
+        """How many commits had better be one: 1 where they may come as fast as one likes."""
+        return MOST if self.blobs.spacing else 1
+
+    @contextmanager
+    def joined(self, scratch: Path) -> Iterator[Pending]:
+        """Decisions that are laid on top of each other and recorded in one step when the block ends, or not at all.
+
+        Within the block, whoever reads this ledger sees what was added as if it were recorded, under the next serial;
+        other threads wait. scratch: an existing folder for files of its own. Raises at the end as `commit` does:
+        LedgerMoved when the ledger is no longer the one that the first decision rests on. After an exception in the
+        block nothing is recorded.
+        """
+        with self.log.lock:
+            base, self._pending = self.serial, Pending()
+            pending = self._pending
+            try:
+                yield pending
+            finally:
+                self._pending = None
+            if pending.events or pending.files:
+                self.commit(pending.events, pending.joined_files(scratch), expect=base)
 
     # --- blobs beside the segments -------------------------------------------------------------------------------
 
@@ -223,6 +257,39 @@ class Ledger:
         return lease(self.blobs, self.log.clock, who=self.log.who, ttl=ttl)
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _commit_waiting(self) -> None:
+        """Commit what waits, this thread's own and that of others, each as if it came alone. Holds the lock."""
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        while waiting:
+            chosen, waiting = together(waiting)
+            try:
+                head = self._commit(chosen)
+            except LedgerMoved as error:
+                chosen[0].error = error
+                waiting = [*chosen[1:], *waiting]  # they rest on nothing; alone they may be laid on the newer ledger
+            except BaseException as error:  # noqa: BLE001  (raised by `commit`, in each thread)
+                for member in chosen:
+                    member.error = error
+            else:
+                for member in chosen:
+                    member.head = head
+
+    def _commit(self, members: Sequence[Member]) -> Head:
+        """Several commits as one. Only the first may rest on what the ledger says."""
+        expect = members[0].expect
+        self.log.catch_up()
+        self.log.check_at(expect)
+        if self.head is None:
+            self.log.create()
+            self.log.check_at(expect)
+        events, files = [e for m in members for e in m.events], [f for m in members for f in m.files]
+        if not events and not files:
+            assert self.head is not None
+            return self.head
+        token = secrets.token_hex(6)
+        drafts = self._write(token, events, files)
+        return self.log.publish(token, drafts, lambda head: _appended(head, drafts), expect=expect)
 
     def _write(self, token: str, events: Sequence[AnyEvent], files: Sequence[RowsFile]) -> list[Segment]:
         """The segments of a commit, durable and not yet named by any head."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.canon import digest
-from batchform.errors import BatchformError, NotFound
-from batchform.ledger.records import Collected, JobRecord, answers_name, archive_name
+from batchform.errors import BackendError, BatchformError, NotFound
+from batchform.ledger.records import AnyEvent, Collected, JobRecord, answers_name, archive_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.price import usage_cost_sql
@@ -25,7 +26,14 @@ from batchform.plan.sent import sent_lines
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import Answers, write_answers
-from batchform.run.context import RESULTS_NOT_FOUND, RunContext, commit_decided, described, missing_for_long, state_seen
+from batchform.run.context import (
+    RESULTS_NOT_FOUND,
+    RunContext,
+    commit_together,
+    described,
+    missing_for_long,
+    state_seen,
+)
 from batchform.run.fetch import fetch
 from batchform.run.inputs import sent_requests
 from batchform.run.row_states import WAITING, sent_again, write_states
@@ -69,34 +77,77 @@ class _Rest(Struct, frozen=True):
     message: str
 
 
+class _Ready(Struct, frozen=True):
+    """Results that are archived and read, on their way into the ledger. scratch: a folder of their own."""
+
+    finished: Finished
+    rest: _Rest
+    read: _Read | None
+    scratch: Path
+
+
 def collect(ctx: RunContext, finished: Finished) -> Collected | None:
     """Archive, parse and record a finished job. None if another runner was faster, or if its results are not found and
     it is too early to believe that they are gone.
 
     Raises BackendError when the results cannot be fetched now; nothing is recorded then.
     """
+
+    def failed(_: Finished, error: BackendError) -> None:
+        raise error
+
+    return collect_together(ctx, [finished], failed=failed).get(finished.record.tag)
+
+
+def collect_together(
+    ctx: RunContext, several: Sequence[Finished], *, failed: Callable[[Finished, BackendError], None]
+) -> dict[str, Collected]:
+    """Archive and parse finished jobs, and record them in one commit. Returns those that this runner recorded, by tag.
+
+    failed: told of each job whose results cannot be fetched now; nothing is recorded of it.
+    """
+    recorded: dict[str, Collected] = {}
+    with ExitStack() as folders:
+        ready: list[_Ready] = []
+        for finished in several:
+            try:
+                found = _prepare(ctx, finished, folders.enter_context(scratch_folder(ctx, finished.record.tag)))
+                ready += [found] if found else []
+            except BackendError as error:
+                failed(finished, error)
+        ctx.ledger.refresh()
+        commit_together(
+            ctx,
+            [partial(_record, ctx, one, recorded) for one in ready],
+            what=f"the results of {', '.join(r.finished.record.tag for r in ready)}; they are archived",
+            hint="Run `batchform sync`: it goes on from the archive.",
+        )
+    for one in (r for r in ready if r.finished.record.tag in recorded):
+        record = one.finished.record
+        ctx.progress.collected(ctx.ledger.control().jobs[record.tag], recorded[record.tag])
+        _tell(ctx, record, recorded[record.tag], one.read.parsed if one.read else None)
+    return recorded
+
+
+def _prepare(ctx: RunContext, finished: Finished, scratch: Path) -> _Ready | None:
+    """Archive and read a job's results. None if they are not found, and it is too early to call them gone."""
     record, rest = finished.record, _rest(finished)
-    with scratch_folder(ctx, record.tag) as scratch:
-        try:
-            archived = archive(ctx, finished, scratch)
-        except NotFound as error:
-            if not missing_for_long(ctx, record, RESULTS_NOT_FOUND, str(error)):
-                ctx.progress.note(f"The results of {record.tag} were not found; they are looked for again: {error}")
-                return None
-            archived = None
-            # Its state stays RESULTS_NOT_FOUND in the ledger: whatever the service calls its end, it may have cost.
-            finished = Finished(record, None, f"The results of job {record.job} are gone: {error}")
-            rest = _rest(finished)
-        read = None
-        if archived is not None:
-            readings = scratch / "readings.parquet"
-            state = finished.remote.state if finished.remote else record.state
-            read = _Read(archived, readings, _parse(ctx, record, archived, readings, state=state))
-        collected = _record(ctx, finished, rest, read, scratch)
-    if collected is not None:
-        ctx.progress.collected(ctx.ledger.control().jobs[record.tag], collected)
-        _tell(ctx, record, collected, read.parsed if read else None)
-    return collected
+    try:
+        archived = archive(ctx, finished, scratch)
+    except NotFound as error:
+        if not missing_for_long(ctx, record, RESULTS_NOT_FOUND, str(error)):
+            ctx.progress.note(f"The results of {record.tag} were not found; they are looked for again: {error}")
+            return None
+        archived = None
+        # Its state stays RESULTS_NOT_FOUND in the ledger: whatever the service calls its end, it may have cost.
+        finished = Finished(record, None, f"The results of job {record.job} are gone: {error}")
+        rest = _rest(finished)
+    read = None
+    if archived is not None:
+        readings = scratch / "readings.parquet"
+        state = finished.remote.state if finished.remote else record.state
+        read = _Read(archived, readings, _parse(ctx, record, archived, readings, state=state))
+    return _Ready(finished, rest, read, scratch)
 
 
 # --- archive ---------------------------------------------------------------------------------------------------
@@ -169,32 +220,20 @@ def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path, *, sta
 
 
 def _record(
-    ctx: RunContext,
-    finished: Finished,
-    rest: _Rest,
-    read: _Read | None,
-    scratch: Path,
-) -> Collected | None:
-    """Join with the newest ledger and commit on top of it; again if it moved in between."""
-    record = finished.record
-
-    def decide() -> tuple[Collected, list[RowsFile]] | None:
-        now = ctx.ledger.control().jobs.get(record.tag)
-        if now is None or now.status == "collected":
-            return None
-        with closing(ctx.connect()) as con:
-            answers = _join(ctx, con, record, read, scratch)
-            rows = _row_states(ctx, con, finished, answers, rest, scratch / "rows.parquet")
-            return _event(ctx, con, finished, answers, rows), [rows]
-
-    ctx.ledger.refresh()
-    return commit_decided(
-        ctx,
-        decide,
-        what=f"the results of {record.tag}; they are archived",
-        hint="Run `batchform sync`: it goes on from the archive.",
-        before=state_seen(ctx, record, finished.remote) if finished.remote else [],
-    )
+    ctx: RunContext, ready: _Ready, recorded: dict[str, Collected]
+) -> tuple[list[AnyEvent], list[RowsFile]] | None:
+    """Join with the ledger as it is. The event is put into `recorded`."""
+    finished, tag = ready.finished, ready.finished.record.tag
+    now = ctx.ledger.control().jobs.get(tag)
+    if now is None or now.status == "collected":
+        recorded.pop(tag, None)
+        return None
+    with closing(ctx.connect()) as con:
+        answers = _join(ctx, con, finished.record, ready.read, ready.scratch)
+        rows = _row_states(ctx, con, finished, answers, ready.rest, ready.scratch / "rows.parquet")
+        recorded[tag] = _event(ctx, con, finished, answers, rows)
+    seen = state_seen(ctx, finished.record, finished.remote) if finished.remote else []
+    return [*seen, recorded[tag]], [rows]
 
 
 def _join(

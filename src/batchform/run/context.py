@@ -174,31 +174,61 @@ def call_again(
     return call()
 
 
+Decide = Callable[[], tuple[Sequence[AnyEvent], Sequence[RowsFile]] | None]
+"""What is to be recorded, by the ledger as it is now; None if there is nothing, or no longer."""
+
+
 def commit_decided(
     ctx: RunContext,
     decide: Callable[[], tuple[_Event, Sequence[RowsFile]] | None],
     *,
     what: str,
     hint: str,
-    before: Sequence[AnyEvent] = (),
 ) -> _Event | None:
     """Commit what `decide` makes of the ledger on top of that very ledger; it decides again when another was faster.
 
-    before: events that are recorded with it, in front. Returns the event; None if there was nothing to record, or is no
-    longer. Raises LedgerMoved, saying `what` was not recorded, if others are faster every time.
+    Returns the event; None if there was nothing to record, or is no longer. Raises LedgerMoved, saying `what` was not
+    recorded, if others are faster every time.
     """
-    for _ in range(_COMMIT_ATTEMPTS):
+    decided: tuple[_Event, Sequence[RowsFile]] | None = None
+
+    def one() -> tuple[Sequence[AnyEvent], Sequence[RowsFile]] | None:
+        nonlocal decided
         decided = decide()
-        if decided is None:
-            return None
-        event, rows = decided
+        return None if decided is None else ((decided[0],), decided[1])
+
+    commit_together(ctx, [one], what=what, hint=hint)
+    return None if decided is None else decided[0]
+
+
+def commit_together(ctx: RunContext, decisions: Sequence[Decide], *, what: str, hint: str) -> list[bool]:
+    """Commit several decisions as one, each made on the ledger with those before it, as if they came one by one.
+
+    When another writer was faster, all are made again. Two that change the same row are committed one after the other.
+    Returns which had something to record. Raises LedgerMoved, saying `what` was not recorded, if others are faster
+    every time, and what a decision raises; nothing of its commit is recorded then.
+    """
+    made: list[bool] = []
+    attempts = 0
+    while len(made) < len(decisions):
+        fresh: list[bool] = []
         try:
-            ctx.ledger.commit([*before, event], rows, expect=ctx.ledger.serial)
+            with ctx.ledger.joined(ctx.work_dir) as pending:
+                for decide in decisions[len(made) :]:
+                    decided = decide()
+                    if decided is not None and pending.holds_rows_of(decided[1], ctx.connect):
+                        break  # it is decided on again when those before it are recorded
+                    if decided is not None:
+                        pending.add(*decided)
+                    fresh.append(decided is not None)
         except LedgerMoved:
+            attempts += 1
+            if attempts == _COMMIT_ATTEMPTS:
+                raise LedgerMoved(f"{ctx.ledger.place} is too busy to record {what}.", hint=hint) from None
             ctx.ledger.refresh()
         else:
-            return event
-    raise LedgerMoved(f"{ctx.ledger.place} is too busy to record {what}.", hint=hint)
+            made += fresh
+    return made
 
 
 NOT_FOUND: Final = "NOT_FOUND"

@@ -28,7 +28,7 @@ from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
 from batchform.rows.sql import literal
 from batchform.run.budget import Refused, check_budgets, not_sent
-from batchform.run.collect import collect
+from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.freed import give_back
 from batchform.run.rebuild import deliver_mended, rebuild_answers
@@ -280,20 +280,20 @@ def _rows_in(path: Path) -> int:
 
 def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
     """Look at the open jobs and collect those that ended. A collection that fails now is tried again later."""
-    for finished in tracker.round():
-        record = finished.record
-        try:
-            collected = collect(ctx, finished)
-        except BackendError as error:
-            ctx.progress.note(f"Collecting {record.tag} failed; it is tried again: {error}")
-            if finished.remote and (seen := state_seen(ctx, record, finished.remote)):
-                ctx.ledger.commit(seen)  # from here on `status` knows how long its results are kept
-            continue
-        if collected is None:
-            continue
-        outcome.collected.append(record.tag)
-        outcome.rows.setdefault(record.intent.spec, Counter()).update(collected.rows)
-        outcome.usd += collected.usd
+
+    def failed(finished: Finished, error: BackendError) -> None:
+        ctx.progress.note(f"Collecting {finished.record.tag} failed; it is tried again: {error}")
+        if finished.remote and (seen := state_seen(ctx, finished.record, finished.remote)):
+            ctx.ledger.commit(seen)  # from here on `status` knows how long its results are kept
+
+    ended = tracker.round()
+    for first in range(0, len(ended), ctx.ledger.joins):
+        several = ended[first : first + ctx.ledger.joins]
+        collected = collect_together(ctx, several, failed=failed)
+        for record in (f.record for f in several if f.record.tag in collected):
+            outcome.collected.append(record.tag)
+            outcome.rows.setdefault(record.intent.spec, Counter()).update(collected[record.tag].rows)
+            outcome.usd += collected[record.tag].usd
         give_back()
     outcome.unseen |= tracker.unseen
 

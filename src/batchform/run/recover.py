@@ -17,7 +17,7 @@ from batchform.run.context import STILL_LOOKED_FOR, RunContext, call_again, desc
 from batchform.run.lookup import Listing, look_through, why_not_absent
 from batchform.run.marks import is_ours
 from batchform.run.row_states import waiting_rows
-from batchform.run.settle import is_settled, not_submitted, submitted, surely_none
+from batchform.run.settle import is_settled, not_submitted, submitted, submitted_together, surely_none
 
 
 class Recovered(Struct, frozen=True):
@@ -122,9 +122,19 @@ def adopt(
     return True
 
 
-def record_created(ctx: RunContext, backend: Backend, record: JobRecord, job: str) -> None:
-    """Record a job that was just created. If the call took so long that another runner gave the intent up or found
-    another job of it, this one is late, or a double."""
+def record_created(ctx: RunContext, several: Sequence[tuple[Backend, JobRecord, str]]) -> None:
+    """Record jobs that were just created for intents, in one commit."""
+    recorded = submitted_together(ctx, [(record, job) for _, record, job in several])
+    for (backend, record, job), done in zip(several, recorded, strict=True):
+        if done:
+            ctx.progress.submitted(ctx.ledger.control().jobs[record.tag], "created")
+        else:
+            _record_late(ctx, backend, record, job)
+
+
+def _record_late(ctx: RunContext, backend: Backend, record: JobRecord, job: str) -> None:
+    """Record a job whose creation took so long that another runner gave its intent up or found another job of it: it
+    is late, or a double."""
     intent = record.intent
     made = RemoteJob(
         name=job, tag=record.tag, state="PENDING", created_at=parse_stamp(intent.at), input_name=intent.input_name

@@ -7,7 +7,7 @@ window is absence from the list believed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,11 +15,12 @@ from typing import Final
 
 from batchform.ledger.records import AnyEvent, Intent, JobRecord, NotSubmitted, Submitted
 from batchform.ledger.store import RowsFile
-from batchform.run.context import RunContext, commit_decided, parse_stamp
+from batchform.run.context import RunContext, commit_decided, commit_together, parse_stamp
 from batchform.run.inputs import sent_requests
 from batchform.run.row_states import give_back, wait_again
 
 _CREATE_SHARE: Final = 0.3
+_LOOKED_FOR: Final = "Run `batchform sync`: it looks for the job and settles this."
 
 
 def window_for_create(ctx: RunContext, backend: str) -> timedelta:
@@ -47,7 +48,7 @@ def is_settled(ctx: RunContext, record: JobRecord) -> bool:
 
 def surely_none(record: JobRecord) -> bool:
     """Whether it is known that no job came of an intent: the service said no, or was never asked."""
-    return record.status == "not_submitted" and record.how in ("refused", "too_late")
+    return record.status == "not_submitted" and record.how in ("refused", "too_late", "stopped")
 
 
 def submitted(ctx: RunContext, record: JobRecord, job: str, *, how: str) -> bool:
@@ -57,6 +58,22 @@ def submitted(ctx: RunContext, record: JobRecord, job: str, *, how: str) -> bool
     if record.status != "not_submitted":
         return _commit(ctx, record, event, None)
     return _taken_up(ctx, record, event, charge=1)  # it was not charged for, since it was given back
+
+
+def submitted_together(ctx: RunContext, several: Sequence[tuple[JobRecord, str]]) -> list[bool]:
+    """`submitted` of jobs that were just created for their intents, in one commit."""
+
+    def decide(record: JobRecord, job: str) -> tuple[list[AnyEvent], list[RowsFile]] | None:
+        if not _as_it_was(ctx, record):
+            return None
+        return [Submitted(at=ctx.now(), by=ctx.who, tag=record.tag, job=job, how="created")], []
+
+    return commit_together(
+        ctx,
+        [partial(decide, record, job) for record, job in several],
+        what=f"what became of {', '.join(record.tag for record, _ in several)}",
+        hint=_LOOKED_FOR,
+    )
 
 
 def reopened(ctx: RunContext, record: JobRecord) -> bool:
@@ -85,13 +102,18 @@ def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str, how: str) 
     return _commit(ctx, record, event, give_back)
 
 
+def _as_it_was(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether nobody settled an intent otherwise meanwhile."""
+    now = ctx.ledger.control().jobs.get(record.tag)
+    return now is not None and now.status == record.status and now.intent == record.intent
+
+
 def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Callable[..., RowsFile] | None) -> bool:
     """Commit an event with row states made from the very ledger that it goes on top of."""
     to = ctx.work_dir / f"{record.tag}.settled.parquet"
 
     def decide() -> tuple[AnyEvent, list[RowsFile]] | None:
-        now = ctx.ledger.control().jobs.get(record.tag)
-        if now is None or now.status != record.status or now.intent != record.intent:
+        if not _as_it_was(ctx, record):
             return None
         if make_rows is None:
             return event, []
@@ -103,7 +125,7 @@ def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Call
             ctx,
             decide,
             what=f"what became of {record.tag}",
-            hint="Run `batchform sync`: it looks for the job and settles this.",
+            hint=_LOOKED_FOR,
         )
     finally:
         to.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from datetime import datetime, timedelta
+from contextlib import closing, suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,18 +18,19 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from batchform.canon import digest_of, short
-from batchform.errors import BackendError, NotCreated, OutcomeUnknown
+from batchform.errors import BackendError, BatchformError, NotCreated, OutcomeUnknown
 from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
 from batchform.run.budget import Refused, refusal
-from batchform.run.context import PASSING, RunContext, call_again, commit_decided, open_intents, parse_stamp
+from batchform.run.context import PASSING, RunContext, call_again, commit_together, open_intents, parse_stamp
 from batchform.run.inputs import archive_input
 from batchform.run.marks import mark_shards
 from batchform.run.recover import record_created, recover
 from batchform.run.resume import old_results
+from batchform.run.room import Room, sentence
 from batchform.run.row_states import queue_rows, refuse_changed
 from batchform.run.settle import not_submitted, window_for_create
 from batchform.run.track import Tracker
@@ -36,9 +38,6 @@ from batchform.spec.wording import counted
 
 _LOOKUPS: Final = 3
 _LATE_STARTS: Final = 5
-_QUOTA_WAITS: Final = 8
-_QUOTA_FIRST_WAIT: Final = 30.0
-_QUOTA_LONGEST_WAIT: Final = 900.0
 _UPLOAD_AGAIN: Final = PASSING | {404, 410}
 """404 and 410: the service has forgotten how far an upload had got."""
 
@@ -48,6 +47,14 @@ class Work(Struct, frozen=True):
 
     plan: SpecPlan
     shard: Shard
+
+
+class _Intended(Struct, frozen=True):
+    """A shard whose input is staged and whose intent is recorded: its job may be created."""
+
+    work: Work
+    staged: Staged
+    record: JobRecord
 
 
 class Submission(Struct):
@@ -73,9 +80,9 @@ class Submitter:
         self._tracker = Tracker(ctx)
         self._as_planned = {w.shard.tag: plan.serial for w in self._work}  # tag → serial that still had its rows so
         self._own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
-        self._quota: dict[str, tuple[datetime, int]] = {}  # backend → not before, refusals in a row
-        self._full: set[str] = set()  # backends that refused too often to be asked again in this run
+        self._room = Room(ctx)
         self._late: Counter[str] = Counter()  # tag → creations that could not begin in time
+        self._most = ctx.ledger.joins  # shards whose intents are committed together
         self.done = Submission()
 
     def run(self, *, wait_for_room: str = "wait") -> Submission:
@@ -88,16 +95,16 @@ class Submitter:
         queue = deque(self._work)
         try:
             while queue:
-                work = next((w for w in queue if self._has_room(w)), None)
-                if work is None:
-                    if wait_for_room == "leave" or all(w.plan.backend in self._full for w in queue):
+                works = self._next(queue)
+                if not works:
+                    if wait_for_room == "leave" or all(w.plan.backend in self._room.full for w in queue):
                         self._leave(queue)
                         break
                     self._wait()
                     continue
-                queue.remove(work)
-                if not self._submit(work):
-                    queue.append(work)
+                for work in works:
+                    queue.remove(work)
+                queue.extend(self._submit(works))
         finally:
             self.done.held = len(queue)
         return self.done
@@ -111,12 +118,19 @@ class Submitter:
 
     # --- room ------------------------------------------------------------------------------------------------------
 
-    def _has_room(self, work: Work) -> bool:
-        """Whether the backend may be asked now, and takes another job of this size."""
+    def _next(self, queue: Sequence[Work]) -> list[Work]:
+        """The shards that are sent next, together; none if there is no room."""
+        works: list[Work] = []
+        for work in queue:
+            if len(works) < self._most and self._has_room(work, beside=works):
+                works.append(work)
+        return works
+
+    def _has_room(self, work: Work, *, beside: Sequence[Work] = ()) -> bool:
+        """Whether the backend may be asked now, and takes another job of this size. beside: what will be there too."""
         name = work.plan.backend
-        if name in self._full or (name in self._quota and self._ctx.clock.now() < self._quota[name][0]):
-            return False
-        return has_room(self._ctx, name, work.shard.input_tokens)
+        others = [w.shard.input_tokens for w in beside if w.plan.backend == name]
+        return self._room.takes(name, work.shard.input_tokens, beside=others)
 
     def _wait(self) -> None:
         """Until a job ends, an open intent is settled, or the service may be asked again."""
@@ -126,74 +140,119 @@ class Submitter:
             found = recover(ctx)
             self.done.adopted += found.adopted
             self.done.unknown = list(found.unknown)
-        now = ctx.clock.now()
-        waits = [until for until, _ in self._quota.values() if until > now]
+        now, waits = ctx.clock.now(), self._room.waits()
         waits += [now + timedelta(seconds=ctx.settings(w.plan.backend).poll) for w in self._work]
         self._tracker.pause(min(waits))
 
     def _leave(self, queue: Sequence[Work]) -> None:
         """Record what is not sent as queued: surely not sent, to be sent by the next sync or apply."""
         ctx = self._ctx
-        for work in queue:
-            self._queue(work)
+        try:
+            commit_together(
+                ctx,
+                [partial(self._queued, work) for work in queue],
+                what="that shards are queued",
+                hint="Run apply again.",
+            )
+        finally:
+            for work in queue:
+                self._states_of(work).unlink(missing_ok=True)
         rows_left = sum(w.shard.rows for w in queue)
         ctx.progress.note(
             f"{counted(len(queue), 'shard')} ({counted(rows_left, 'row')}) found no room and stay queued: "
             "`batchform sync` sends them when there is."
         )
 
-    def _queue(self, work: Work) -> None:
-        ctx, to = self._ctx, self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
+    def _queued(self, work: Work) -> tuple[list[Refreshed], list[RowsFile]]:
+        ctx, to = self._ctx, self._states_of(work)
+        self._check_rows([work])
+        rows_path = self._bundle / work.shard.rows_path
+        with closing(ctx.connect()) as con:
+            rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
+        return [Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})], [rows]
 
-        def decide() -> tuple[Refreshed, list[RowsFile]]:
-            self._check_rows([work])
-            rows_path = self._bundle / work.shard.rows_path
-            with closing(ctx.connect()) as con:
-                rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
-            event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
-            return event, [rows]
+    def _states_of(self, work: Work) -> Path:
+        return self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
 
+    # --- shards ----------------------------------------------------------------------------------------------------
+
+    def _submit(self, works: Sequence[Work]) -> list[Work]:
+        """Send shards. Returns those that the service wants later."""
+        ctx, staged, later = self._ctx, [], {w.shard.tag: w for w in works}
+        for work in works:
+            if not self._within_budget(work):
+                del later[work.shard.tag]
+                continue
+            backend, lines = ctx.backend(work.plan.backend), self._bundle / work.shard.path
+            input_ = old_results(ctx, backend, work.plan, work.shard, lines)
+            if input_ is None:
+                work = Work(work.plan, replace(work.shard, resumes=None))
+                input_ = self._stage(backend, work.shard)
+            archive_input(ctx.ledger, work.shard.tag, lines, ctx.work_dir)
+            ctx.progress.staged(work.plan.name, work.shard)
+            staged.append((work, input_))
+        intended = self._intend(staged)
+        again = {w.shard.tag for w in self._create(intended)}
+        sent = {i.work.shard.tag for i in intended} - again
+        return [work for tag, work in later.items() if tag not in sent]
+
+    def _create(self, intended: Sequence[_Intended]) -> list[Work]:
+        """Create the jobs of recorded intents, one after the other. Returns the shards that the service wants later.
+
+        What is left when this is stopped was surely not created, and is given back.
+        """
+        later: list[Work] = []
+        made: list[tuple[_Intended, str]] = []
+        left = deque(intended)
         try:
-            commit_decided(ctx, decide, what=f"that {work.shard.tag} is queued", hint="Run apply again.")
-            self._own.add(ctx.ledger.serial)
-        finally:
-            to.unlink(missing_ok=True)
+            while left:
+                one = left.popleft()
+                if self._room.refuses(one.work.plan.backend):
+                    self._give_back([one], reason="the service had refused another job", how="stopped")
+                    later.append(one.work)
+                else:
+                    later += self._create_one(one, made)
+        except BaseException:
+            with suppress(BatchformError):
+                self._record(made)
+                self._give_back(list(left), reason="sending was stopped before the job was created", how="stopped")
+            raise
+        self._record(made)
+        return later
 
-    # --- one shard -------------------------------------------------------------------------------------------------
-
-    def _submit(self, work: Work) -> bool:
-        """Send one shard. False when the service wants it later."""
-        ctx, shard = self._ctx, work.shard
-        if not self._within_budget(work):
-            return True
-        backend = ctx.backend(work.plan.backend)
-        staged = old_results(ctx, backend, work.plan, shard, self._bundle / shard.path)
-        if staged is None:
-            work = Work(work.plan, replace(shard, resumes=None))
-            staged = self._stage(backend, shard)
-        archive_input(ctx.ledger, shard.tag, self._bundle / shard.path, ctx.work_dir)
-        ctx.progress.staged(work.plan.name, work.shard)
-        record = self._intend(work, backend, staged)
-        if record is None:
-            return False
-        deadline = parse_stamp(record.intent.deadline)
-        if ctx.clock.now() > deadline:
-            return self._too_late(work, record)
+    def _create_one(self, one: _Intended, made: list[tuple[_Intended, str]]) -> list[Work]:
+        """Create one job, once, and add it to those that are made. Whatever else comes of it is recorded after them."""
+        work, deadline = one.work, parse_stamp(one.record.intent.deadline)
+        if self._ctx.clock.now() > deadline:
+            return self._too_late(one)
+        backend = self._ctx.backend(work.plan.backend)
         try:
             job = backend.create(
-                model=work.plan.model, tag=shard.tag, staged=staged, before=deadline, labels=self._labels(work)
+                model=work.plan.model,
+                tag=work.shard.tag,
+                staged=one.staged,
+                before=deadline,
+                labels=self._labels(work),
             )
         except NotCreated as error:
-            if ctx.clock.now() > deadline and not error.status:
-                return self._too_late(work, record)
-            return self._refused(work, record, error)
+            self._record(made)
+            if self._ctx.clock.now() > deadline and not error.status:
+                return self._too_late(one)
+            return self._refused(one, error)
         except OutcomeUnknown as error:
-            self._look_for(record, error)
-            return True
-        self._quota.pop(work.plan.backend, None)
-        record_created(ctx, backend, record, job)
-        self.done.created.append(shard.tag)
-        return True
+            self._record(made)
+            self._look_for(one.record, error)
+            return []
+        self._room.accepted(work.plan.backend)
+        made.append((one, job))
+        return []
+
+    def _record(self, made: list[tuple[_Intended, str]]) -> None:
+        """Record the jobs that were created, together, and forget them here."""
+        found = [(self._ctx.backend(one.work.plan.backend), one.record, job) for one, job in made]
+        made.clear()
+        record_created(self._ctx, found)
+        self.done.created += [record.tag for _, record, _ in found]
 
     def _stage(self, backend: Backend, shard: Shard) -> Staged:
         """Upload the input; safe to repeat, since its name comes from its digest."""
@@ -214,22 +273,27 @@ class Submitter:
             self.done.over_budget.append(held)
         return held is None
 
-    def _intend(self, work: Work, backend: Backend, staged: Staged) -> JobRecord | None:
-        """Commit the intent and its rows on top of a ledger in which these rows are as they were planned, and in which
-        there is room for the job, and money. None if there is none any more: another runner took it."""
-        ctx, shard = self._ctx, work.shard
-        rows = RowsFile(work.plan.name, self._bundle / shard.rows_path, shard.rows)
+    def _intend(self, staged: Sequence[tuple[Work, Staged]]) -> list[_Intended]:
+        """Commit the intents and their rows, each on top of a ledger in which these rows are as they were planned, and
+        in which there is room for the job, and money. Those without are left out: another runner took it."""
+        ctx = self._ctx
+        made = commit_together(
+            ctx,
+            [partial(self._decided, work, one) for work, one in staged],
+            what=", ".join(work.shard.tag for work, _ in staged),
+            hint="Run apply again.",
+        )
+        if any(made):
+            self._own.add(ctx.ledger.serial)
+        jobs = ctx.ledger.control().jobs
+        return [_Intended(w, one, jobs[w.shard.tag]) for (w, one), yes in zip(staged, made, strict=True) if yes]
 
-        def decide() -> tuple[Intent, list[RowsFile]] | None:
-            self._check_rows([work])
-            if not self._has_room(work) or refusal(ctx, self._plan, work.plan, shard):
-                return None
-            return self._intent(work, backend, staged), [rows]
-
-        if commit_decided(ctx, decide, what=shard.tag, hint="Run apply again.") is None:
+    def _decided(self, work: Work, staged: Staged) -> tuple[list[Intent], list[RowsFile]] | None:
+        self._check_rows([work])
+        if not self._has_room(work) or refusal(self._ctx, self._plan, work.plan, work.shard):
             return None
-        self._own.add(ctx.ledger.serial)
-        return ctx.ledger.control().jobs[shard.tag]
+        intent = self._intent(work, self._ctx.backend(work.plan.backend), staged)
+        return [intent], [RowsFile(work.plan.name, self._bundle / work.shard.rows_path, work.shard.rows)]
 
     def _intent(self, work: Work, backend: Backend, staged: Staged) -> Intent:
         ctx, shard = self._ctx, work.shard
@@ -262,45 +326,39 @@ class Submitter:
         plan = short(self._plan.digest)
         return {"project": self._ctx.project.config.project, "spec": work.plan.name, "plan": plan}
 
-    def _give_back(self, work: Work, record: JobRecord, *, reason: str, how: str) -> None:
-        """Record that surely no job came of an intent; the shard may be sent again by this very run."""
-        if not_submitted(self._ctx, record, reason=reason, how=how):
-            self._as_planned[work.shard.tag] = self._ctx.ledger.serial
+    def _give_back(self, several: Sequence[_Intended], *, reason: str, how: str) -> None:
+        """Record that surely no job came of intents; their shards may be sent again by this very run."""
+        for one in several:
+            if not_submitted(self._ctx, one.record, reason=reason, how=how):
+                self._as_planned[one.work.shard.tag] = self._ctx.ledger.serial
 
-    def _too_late(self, work: Work, record: JobRecord) -> bool:
+    def _too_late(self, one: _Intended) -> list[Work]:
         """Another runner may soon take the job for lost, so it is not created under this intent any more."""
-        name = work.plan.backend
-        self._give_back(work, record, reason="the deadline for creating the job had passed", how="too_late")
-        self._late[work.shard.tag] += 1
-        if self._late[work.shard.tag] == _LATE_STARTS:
+        name, tag = one.work.plan.backend, one.work.shard.tag
+        self._give_back([one], reason="the deadline for creating the job had passed", how="too_late")
+        self._most = max(1, self._most // 2)
+        self._late[tag] += 1
+        if self._late[tag] == _LATE_STARTS:
             seconds = window_for_create(self._ctx, name).total_seconds()
             raise BackendError(
-                f"{work.shard.tag} could not be begun within {seconds:g} s of its intent, {_LATE_STARTS} times.",
+                f"{tag} could not be begun within {seconds:g} s of its intent, {_LATE_STARTS} times.",
                 hint=f"Raise `settle` of backend {name}. Its rows were not sent and are not charged an attempt.",
             )
-        return False
+        return [one.work]
 
-    def _refused(self, work: Work, record: JobRecord, error: NotCreated) -> bool:
+    def _refused(self, one: _Intended, error: NotCreated) -> list[Work]:
         """Surely no job: the rows are given back. A quota refusal waits, anything else is the user's to mend."""
-        ctx, name = self._ctx, work.plan.backend
-        self._give_back(work, record, reason=error.message, how="refused")
+        name = one.work.plan.backend
+        self._give_back([one], reason=error.message, how="refused")
         if error.status != 429:
             raise error
-        refusals = self._quota.get(name, (None, 0))[1] + 1
-        if refusals > _QUOTA_WAITS:
-            self._full.add(name)
-            ctx.progress.note(f"{_sentence(error)} Backend {name} refused {refusals} times in a row and is left alone.")
-            return False
-        wait = min(_QUOTA_LONGEST_WAIT, _QUOTA_FIRST_WAIT * 2 ** (refusals - 1)) * (0.8 + 0.4 * ctx.rng.random())
-        wait = max(wait, error.retry_after or 0.0)
-        self._quota[name] = (ctx.clock.now() + timedelta(seconds=wait), refusals)
-        ctx.progress.note(f"{_sentence(error)} {work.shard.tag} stays queued for at least {wait:.0f} s.")
-        return False
+        self._room.refused(name, one.work.shard.tag, error)
+        return [one.work]
 
     def _look_for(self, record: JobRecord, error: OutcomeUnknown) -> None:
         """A job may exist: look for it for a moment, else leave the intent open for the next run to settle."""
         ctx = self._ctx
-        ctx.progress.note(f"{_sentence(error)} Looking for the job.")
+        ctx.progress.note(f"{sentence(error)} Looking for the job.")
         for lookup in range(_LOOKUPS):
             try:
                 adopted = recover(ctx, tags=[record.tag]).adopted
@@ -335,27 +393,3 @@ class Submitter:
             tag, path = work.shard.tag, self._bundle / work.shard.rows_path
             refuse_changed(self._ctx, work.plan.name, path, since=self._as_planned[tag], own=self._own)
             self._as_planned[tag] = serial
-
-
-def _sentence(error: BackendError) -> str:
-    """An error's message with one full stop, whatever the client library ended it with."""
-    return f"{error.message.rstrip('.')}."
-
-
-def has_room(ctx: RunContext, backend: str, tokens: int) -> bool:
-    """Whether a backend may have another job of this many input tokens at work, by what all runners recorded.
-
-    A job is at work until its end was seen. A job too large for the budget goes alone. Jobs of another credential are
-    not counted: their quota is another, and they may never be seen again.
-    """
-    settings, fingerprint = ctx.settings(backend), ctx.backend(backend).fingerprint
-    at_work = [
-        r.intent
-        for r in ctx.ledger.control().jobs.values()
-        if r.open and r.intent.backend == backend and r.intent.fingerprint == fingerprint
-    ]
-    if len(at_work) >= settings.max_jobs_in_flight:
-        return False
-    if settings.max_enqueued_tokens is None or not at_work:
-        return True
-    return sum(i.est_input_tokens for i in at_work) + tokens <= settings.max_enqueued_tokens

@@ -27,7 +27,8 @@ _CUT_SHORT = ("CANCELLED", "EXPIRED")
 
 
 class Tracker:
-    """Looks at each open job every `poll` seconds, give or take a fifth. No timer ever cancels a job.
+    """Looks at each open job every `poll` seconds, give or take a fifth. No timer ever cancels a job. Where commits are
+    better joined, jobs that were looked at in one round are so again, and those that end meanwhile share a commit.
 
     unseen: tag → why, of jobs that cannot be asked for here: made with another credential, or their backend is gone.
     They are left alone.
@@ -36,6 +37,7 @@ class Tracker:
     def __init__(self, ctx: RunContext) -> None:
         self._ctx = ctx
         self._due: dict[str, datetime] = {}
+        self._round: tuple[datetime, float] | None = None  # of one round: when it began, and how far polls are spread
         self.unseen: dict[str, str] = {}
 
     def round(self) -> list[Finished]:
@@ -43,6 +45,7 @@ class Tracker:
         refuses the very credential that made a job."""
         ctx = self._ctx
         ctx.ledger.refresh()
+        self._round = (ctx.clock.now(), self._spread()) if ctx.ledger.joins > 1 else None
         finished, seen = [], []
         for record in self.open():
             if self._due.get(record.tag, ctx.clock.now()) > ctx.clock.now():
@@ -72,8 +75,11 @@ class Tracker:
     def _next(self, record: JobRecord) -> datetime:
         """When to look next."""
         poll = self._ctx.settings(record.intent.backend).poll
-        spread = 1 + _JITTER * (2 * self._ctx.rng.random() - 1)
-        return self._ctx.clock.now() + timedelta(seconds=poll * spread)
+        began, spread = self._round or (self._ctx.clock.now(), self._spread())
+        return began + timedelta(seconds=poll * spread)
+
+    def _spread(self) -> float:
+        return 1 + _JITTER * (2 * self._ctx.rng.random() - 1)
 
     def _look(self, record: JobRecord) -> Finished | RemoteJob | None:
         ctx = self._ctx

@@ -33,6 +33,8 @@ class StorageBlobs:
     reads back: a head holds its writer's token, an object its bytes, and what is there decides who was first.
     """
 
+    spacing = PACE
+
     def __init__(
         self,
         client: StorageClient,
