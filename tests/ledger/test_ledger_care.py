@@ -6,9 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
-import duckdb
 import pytest
-from ledger_kit import intent, open_ledger, rows_file
+from ledger_kit import database, intent, open_ledger, rows_file
 
 from batchform.canon import key_hash
 from batchform.errors import DestinationError, UsageError
@@ -26,7 +25,7 @@ COLLECTED = Collected(
 
 
 def findings(ledger: Ledger) -> list[Finding]:
-    with duckdb.connect() as con:
+    with database() as con:
         return verify(ledger, con)
 
 
@@ -39,7 +38,7 @@ def answered(tmp_path: Path) -> Ledger:
     """A ledger of one job of two rows, sent and collected."""
     ledger = open_ledger(tmp_path / "ledger")
     (tmp_path / "raw").write_bytes(gzip.compress(b"{}\n" * 2, mtime=0))
-    with duckdb.connect() as con:
+    with database() as con:
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in ANSWER_COLUMNS.items())
         con.execute(f"COPY (SELECT {columns} FROM range(2)) TO '{tmp_path / 'parsed'}' (FORMAT parquet)")
     ledger.commit(
@@ -58,7 +57,7 @@ def answered(tmp_path: Path) -> Ledger:
 
 def test_a_sound_ledger_has_no_findings(answered: Ledger) -> None:
     assert findings(answered) == []
-    compact(answered, duckdb.connect)
+    compact(answered, database)
     assert findings(answered) == []
 
 
@@ -155,7 +154,7 @@ def test_damaged_blobs_are_named(answered: Ledger, tmp_path: Path, damage: str) 
 
 
 def test_answers_of_another_shape(answered: Ledger, tmp_path: Path) -> None:
-    with duckdb.connect() as con:
+    with database() as con:
         con.execute(f"COPY (SELECT 1 AS tag) TO '{tmp_path / 'ledger/answers/t1.a.parquet'}' (FORMAT parquet)")
     (message,) = errors(answered)
     assert message.startswith("answers/t1.a.parquet is damaged: it has no column key_hash, ")
@@ -178,7 +177,7 @@ def test_leftovers_of_a_killed_commit_are_harmless(answered: Ledger) -> None:
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
 def test_export(answered: Ledger, tmp_path: Path, form: str) -> None:
-    with duckdb.connect() as con:
+    with database() as con:
         exported = export(answered, con, tmp_path / "out" / "deep", format=form)
         assert (exported.rows, exported.jobs) == (2, 1)
         assert exported == export(answered, con, tmp_path / "out" / "deep", format=form)
@@ -195,7 +194,7 @@ def test_export(answered: Ledger, tmp_path: Path, form: str) -> None:
 
 
 def test_export_of_an_empty_ledger_has_columns(tmp_path: Path) -> None:
-    with duckdb.connect() as con:
+    with database() as con:
         exported = export(open_ledger(tmp_path / "ledger"), con, tmp_path, format="parquet")
         assert (exported.rows, exported.jobs) == (0, 0)
         assert con.execute(f"SELECT spec, key FROM '{exported.files[0]}'").fetchall() == []
@@ -203,7 +202,7 @@ def test_export_of_an_empty_ledger_has_columns(tmp_path: Path) -> None:
 
 def test_export_that_cannot_be(answered: Ledger, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with duckdb.connect() as con:
+    with database() as con:
         with pytest.raises(UsageError, match="no export format 'xlsx'"):
             export(answered, con, tmp_path / "out", format="xlsx")
         with pytest.raises(DestinationError, match="cannot be exported to"):

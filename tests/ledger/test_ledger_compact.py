@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file, values
+from ledger_kit import HandClock, database, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.ledger.compact import compact
@@ -34,30 +34,30 @@ def files_of(root: Path) -> set[str]:
 def test_all_is_folded_and_reads_the_same(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
     before = [values(ledger, spec, *SHOWN) for spec in ("one", "two")], ledger.control().jobs
-    report = compact(ledger, duckdb.connect)
+    report = compact(ledger, database)
     assert (report.serial, report.rows, report.folded, report.removed) == (5, {"one": 5, "two": 5}, 12, 0)
     for reader in (ledger, open_ledger(tmp_path / "ledger")):
         assert ([values(reader, spec, *SHOWN) for spec in ("one", "two")], reader.control().jobs) == before
     assert ledger.head is not None
     assert len(ledger.head.segments) == 3
-    assert compact(ledger, duckdb.connect).folded == 0
+    assert compact(ledger, database).folded == 0
     assert ledger.serial == 5, "nothing to fold is no commit"
 
 
 def test_one_spec_leaves_the_others(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
-    assert compact(ledger, duckdb.connect, spec="one").rows == {"one": 5}
+    assert compact(ledger, database, spec="one").rows == {"one": 5}
     assert [len(ledger.row_segments(spec)) for spec in ("one", "two")] == [1, 4]
     assert len(ledger.event_segments()) == 1
-    assert compact(ledger, duckdb.connect, spec="nothing").folded == 0
+    assert compact(ledger, database, spec="nothing").folded == 0
 
 
 def test_a_base_is_folded_again(tmp_path: Path) -> None:
     ledger = grown(tmp_path, HandClock())
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     ledger.commit([intent("t9")], [rows_file(tmp_path / "9.parquet", ["a", "z"], spec="one", status="failed")])
     before = values(ledger, "one", *SHOWN)
-    assert compact(ledger, duckdb.connect).rows == {"one": 6}
+    assert compact(ledger, database).rows == {"one": 6}
     assert values(ledger, "one", *SHOWN) == before
     assert before[0] == ("a", "failed", 6, None)
     assert list(ledger.control().jobs) == ["t0", "t1", "t2", "t3", "t9"]
@@ -68,20 +68,20 @@ def test_replaced_files_stay_for_readers_and_then_go(tmp_path: Path) -> None:
     ledger = grown(tmp_path, clock)
     old = files_of(tmp_path)
     reader = open_ledger(tmp_path / "ledger")
-    compact(ledger, duckdb.connect, keep_history=timedelta(hours=1))
+    compact(ledger, database, keep_history=timedelta(hours=1))
     assert old < files_of(tmp_path)
     assert len(values(reader, "one", "key")) == 5, "a reader of the old head is not disturbed"
     clock.at += timedelta(minutes=59)
-    assert compact(ledger, duckdb.connect, keep_history=timedelta(hours=1)).removed == 0
+    assert compact(ledger, database, keep_history=timedelta(hours=1)).removed == 0
     clock.at += timedelta(minutes=1)
-    assert compact(ledger, duckdb.connect, keep_history=timedelta(hours=1)).removed == 12
+    assert compact(ledger, database, keep_history=timedelta(hours=1)).removed == 12
     assert not old & files_of(tmp_path)
     assert ledger.head is not None
     assert len(ledger.head.retired) == 12, "named until another compaction, so that no slow writer commits one"
     ledger.commit([intent("t9")])
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert len(ledger.head.retired) == 2
-    with duckdb.connect() as con:
+    with database() as con:
         assert verify(ledger, con) == [] or not [f for f in verify(ledger, con) if f.severity == "error"]
 
 
@@ -90,10 +90,10 @@ def test_segments_of_killed_commits_go_after_a_day(tmp_path: Path) -> None:
     ledger = grown(tmp_path, clock, commits=1)
     ledger.log.draft("segments/events-20260301T110000Z-0123456789ab.jsonl", b"", kind="events")
     ledger.blobs.write_new("segments/notes.txt", b"not ours")
-    assert compact(ledger, duckdb.connect).folded == 0
+    assert compact(ledger, database).folded == 0
     assert ledger.serial == 1
     clock.at += timedelta(days=1)
-    compact(ledger, duckdb.connect, keep_history=timedelta(0))
+    compact(ledger, database, keep_history=timedelta(0))
     assert "segments/notes.txt" in files_of(tmp_path)
     assert len(files_of(tmp_path)) == 4
 
@@ -122,19 +122,19 @@ def test_killed_at_any_write_the_ledger_reads_the_same(tmp_path: Path, step: int
     blobs.left = step
     finished = True
     try:
-        compact(ledger, duckdb.connect, keep_history=timedelta(0))
+        compact(ledger, database, keep_history=timedelta(0))
     except KeyboardInterrupt:
         finished = False
     assert finished == (step >= 17), "3 segments, a copy, 1 swap, 12 deletions"
     again = open_ledger(tmp_path / "ledger")
     assert [values(again, spec, *SHOWN) for spec in ("one", "two")] == shown
     assert again.control().jobs == jobs
-    with duckdb.connect() as con:
+    with database() as con:
         assert not [f for f in verify(again, con) if f.severity == "error"]
     late = HandClock()
     late.at += timedelta(days=2)
     cleaner = open_ledger(tmp_path / "ledger", clock=late)
-    compact(cleaner, duckdb.connect, keep_history=timedelta(0))
+    compact(cleaner, database, keep_history=timedelta(0))
     assert len(files_of(tmp_path)) == 3
     assert [values(cleaner, spec, *SHOWN) for spec in ("one", "two")] == shown
 
@@ -146,7 +146,7 @@ def test_a_commit_in_the_middle_of_a_compaction_is_kept(tmp_path: Path) -> None:
     def busy() -> duckdb.DuckDBPyConnection:
         name = f"{other.serial}.parquet"
         other.commit([intent(name)], [rows_file(tmp_path / name, ["a"], spec="one", status="failed")])
-        return duckdb.connect()
+        return database()
 
     report = compact(ledger, busy)
     assert report.rows == {"one": 5, "two": 5}
@@ -160,8 +160,8 @@ def test_of_two_compactions_one_does_the_work(tmp_path: Path) -> None:
     other = open_ledger(tmp_path / "ledger")
 
     def overtaken() -> duckdb.DuckDBPyConnection:
-        compact(other, duckdb.connect)
-        return duckdb.connect()
+        compact(other, database)
+        return database()
 
     shown = values(ledger, "one", *SHOWN)
     report = compact(ledger, overtaken)
@@ -177,7 +177,7 @@ def test_when_it_pays(tmp_path: Path) -> None:
         ledger.commit([], [rows_file(tmp_path / f"{i}.parquet", ["a"], spec="one")])
     assert ledger.should_compact("one")
     assert not ledger.should_compact("two")
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert not ledger.should_compact("one")
     for i in range(65):
         ledger.commit([intent(f"t{i}")])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import duckdb
 import pytest
-from ledger_kit import intent, open_ledger, rows_file
+from ledger_kit import database, intent, open_ledger, rows_file
 
 from batchform.ledger.compact import compact
 from batchform.ledger.records import Collected, Head, Segment, StateSeen, Submitted
@@ -22,7 +21,7 @@ def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = open_ledger(tmp_path / ".batchform")
     ledger.commit([intent("t1", rows=2)], [rows_file(tmp_path / "1", ["a", "b"], status="in_flight", tag="t1")])
     ledger.commit([Submitted(at=AT, tag="t1", job="batches/1")])
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     collected = Collected(at="2026-03-01T12:00:01Z", tag="t1", archive="archive/t1.jsonl.gz", answers=None)
     ledger.commit([collected], [rows_file(tmp_path / "2", ["a"], status="answered", tag="t1", cost_usd=0.5)])
     ledger.commit([StateSeen(at="2026-03-01T12:00:02Z", tag="t1", state="SUCCEEDED", counts={"total": 2})])
@@ -32,7 +31,7 @@ def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("in_project")
 def test_the_queries_run() -> None:
     rows, events = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.S)
-    with duckdb.connect() as con:
+    with database() as con:
         assert con.execute(rows).fetchall() == [
             ("a", "answered", "t1", None, 0.5, 4),
             ("b", "in_flight", "t1", None, None, 1),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_kit import intent, open_ledger
+from ledger_kit import database, intent, open_ledger
 
 from batchform.ledger.compact import compact
 from batchform.ledger.fold import fold
@@ -138,7 +137,7 @@ def test_compaction_does_not_change_the_fold(history: list[list[AnyEvent] | str]
         numbered: list[tuple[int, AnyEvent]] = []
         for step in history:
             if isinstance(step, str):
-                compact(ledger, duckdb.connect)
+                compact(ledger, database)
                 continue
             serial = ledger.commit(step).serial
             numbered += [(serial, event) for event in step]

@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import msgspec
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file, values
+from ledger_kit import HandClock, database, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import LedgerCorrupt
@@ -44,7 +43,7 @@ def state(ledger: Ledger) -> object:
 
 
 def errors(ledger: Ledger) -> list[str]:
-    with duckdb.connect() as con:
+    with database() as con:
         return [f.message for f in verify(ledger, con) if f.severity == "error"]
 
 
@@ -53,7 +52,7 @@ def test_the_newest_copies_are_kept(tmp_path: Path) -> None:
     kept = heads.copies(ledger.blobs)
     assert [c.serial for c in kept] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert ledger.blobs.read(kept[-1].name) == (tmp_path / "ledger/head.json").read_bytes()
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert [c.serial for c in heads.copies(ledger.blobs)] == [7, 8, 9]
 
 
@@ -91,7 +90,7 @@ def test_a_lost_head_comes_back_exactly(tmp_path: Path, loss: str) -> None:
 
 def _verify_unopened(root: Path) -> list[object]:
     ledger = Ledger(LocalBlobs(root / "ledger"), clock=HandClock(), who="ann@desk")  # type: ignore[arg-type]
-    with duckdb.connect() as con:
+    with database() as con:
         return list(verify(ledger, con))
 
 
@@ -321,9 +320,9 @@ def test_garbage_in_its_folders_is_named_and_harmless(tmp_path: Path) -> None:
     ledger = grown(tmp_path)
     for name in ("segments/Thumbs.db", "heads/copy of 5.json", "heads/-x.json", "lease/x", "archive/x", "answers/x"):
         ledger.blobs.write_new(name, b"\0garbage")
-    with duckdb.connect() as con:
+    with database() as con:
         found = verify(open_ledger(tmp_path / "ledger"), con)
     assert [(f.severity, f.file) for f in found if f.file] == [("info", "segments/Thumbs.db")]
     ledger.commit([intent("t9")])
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert errors(ledger) == []

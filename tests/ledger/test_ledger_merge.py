@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledger_kit import database
 
 from batchform.canon import digest
 from batchform.ledger import merge
@@ -52,7 +52,7 @@ def test_merged_is_what_the_relation_shows(
     folder = tmp_path_factory.mktemp("merge")
     parts = [segment(folder / f"{i}.parquet", commit, i + 1) for i, commit in enumerate(commits)]
     merged = folder / "merged.parquet"
-    with duckdb.connect() as con, pytest.MonkeyPatch.context() as patch:
+    with database() as con, pytest.MonkeyPatch.context() as patch:
         patch.setattr(merge, "RECORDS_AT_ONCE", at_once)
         rows = merge.merge_rows(con, parts, merged)
         shown = create_rows_view(con, "shown", parts)

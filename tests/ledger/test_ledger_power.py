@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file, values
+from ledger_kit import HandClock, database, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import BatchformError, no_room
@@ -117,7 +117,7 @@ def work(root: Path, scratch: Path) -> Iterator[Ledger]:
         ledger.put_blob(f"archive/t{i}.jsonl.gz", scratch / "raw")
         yield ledger
     clock.at += timedelta(hours=2)
-    compact(ledger, duckdb.connect, keep_history=timedelta(0))
+    compact(ledger, database, keep_history=timedelta(0))
     yield ledger
     ledger.commit([intent("last")])
     yield ledger
@@ -218,7 +218,7 @@ def test_a_disk_that_refuses_leaves_nothing_half_named(tmp_path: Path, monkeypat
             left[0] = 10**9
             refused, finished = refused + (not done), finished + done
             again = open_ledger(root / "ledger")
-            with duckdb.connect() as con:
+            with database() as con:
                 assert not [f for f in verify(again, con) if f.severity == "error"]
             if done:
                 assert again.serial == serial + 1
@@ -252,7 +252,7 @@ def test_files_that_may_not_grow_leave_nothing_half_named(tmp_path: Path, commit
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         again = open_ledger(root / "ledger")
-        with duckdb.connect() as con:
+        with database() as con:
             assert not [f for f in verify(again, con) if f.severity == "error"]
         if outcomes[-1] == "refused" or commit == "one_compaction":
             assert rows_of(again) == before
@@ -265,7 +265,7 @@ def one_commit(ledger: Ledger, root: Path) -> None:
 
 
 def one_compaction(ledger: Ledger, root: Path) -> None:
-    assert compact(ledger, duckdb.connect, scratch=root).folded
+    assert compact(ledger, database, scratch=root).folded
 
 
 def attempt(act: Callable[[], None]) -> bool:

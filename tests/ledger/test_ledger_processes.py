@@ -10,8 +10,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-import duckdb
-from ledger_kit import intent, open_ledger, rows_file, values
+from ledger_kit import database, intent, open_ledger, rows_file, values
 
 from batchform.errors import LedgerMoved
 from batchform.ledger.compact import compact
@@ -68,7 +67,7 @@ def commit_forever(root: Path, writer: int, done: Queue[tuple[int, int]]) -> Non
             ledger.commit([intent(name)], [rows_file(root / "rows.parquet", [name], tag=name)])
             acknowledged.write(name + "\n")
             if step % 7 == 6:
-                compact(ledger, duckdb.connect)
+                compact(ledger, database)
 
 
 def run_all(target: Any, root: Path) -> list[tuple[int, int]]:
@@ -96,7 +95,7 @@ def test_commits_of_several_processes_all_count(tmp_path: Path) -> None:
     rows = values(ledger, "triage", "key", "changed_serial")
     assert len(rows) == total + 1
     assert rows[-1] == ("shared", total)
-    with duckdb.connect() as con:
+    with database() as con:
         assert not [f for f in verify(ledger, con) if f.severity in ("error", "info")]
 
 
@@ -106,7 +105,7 @@ def test_decisions_on_an_old_view_never_pass(tmp_path: Path) -> None:
     assert sum(made for made, _ in results) == total
     ledger = open_ledger(tmp_path / "ledger")
     assert (ledger.serial, list(ledger.control().jobs)) == (total, [f"job {n}" for n in range(total)])
-    with duckdb.connect() as con:
+    with database() as con:
         assert not [f for f in verify(ledger, con) if f.severity == "info"], "refused commits leave no segments"
 
 
@@ -149,7 +148,7 @@ def test_sigkill_loses_no_acknowledged_commit(tmp_path: Path) -> None:
         assert set(acknowledged(tmp_path)) <= recorded
         assert recorded == {key for (key,) in values(ledger, "triage", "key")}, "rows and events go together"
         assert len(recorded) <= lines + kill + 1, "at most one unacknowledged commit for each kill"
-    with duckdb.connect() as con:
+    with database() as con:
         assert not [f for f in verify(ledger, con) if f.severity == "error"]
     done.close()
     done.join_thread()

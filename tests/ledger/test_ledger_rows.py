@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_kit import open_ledger, rows_file, values
+from ledger_kit import database, open_ledger, rows_file, values
 
 from batchform.errors import BatchformError, LedgerCorrupt
 from batchform.ledger.compact import compact
@@ -30,7 +30,7 @@ SHOWN = ("key", "status", "tag", "changed_serial", "answer_serial")
 
 def test_an_empty_ledger_has_typed_columns(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
-    with duckdb.connect() as con:
+    with database() as con:
         described = con.execute(f"DESCRIBE SELECT * FROM {ledger.rows_relation(con, 'triage')}").fetchall()
     assert {
         name: kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for name, kind, *_ in described
@@ -47,7 +47,7 @@ def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
         ledger, model = open_ledger(Path(folder) / "ledger"), {}
         for step, commit in enumerate(history):
             if commit == "compact":
-                compact(ledger, duckdb.connect, keep_history=timedelta(0))
+                compact(ledger, database, keep_history=timedelta(0))
                 continue
             files = []
             for piece in range(pieces):
@@ -65,7 +65,7 @@ def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
         expected = [(key, *model[key]) for key in sorted(model)]
         assert values(ledger, "triage", *SHOWN) == expected
         assert values(open_ledger(Path(folder) / "ledger"), "triage", *SHOWN) == expected
-        with duckdb.connect() as con:
+        with database() as con:
             tagged = ledger.tag_rows(con, "triage", "t1")
             found = con.execute(f"SELECT {', '.join(SHOWN)} FROM {tagged} ORDER BY key").fetchall()
             assert not [f for f in verify(ledger, con) if f.severity == "error" and "wait for job" not in f.message]
@@ -77,7 +77,7 @@ def test_a_record_may_carry_an_older_answer(tmp_path: Path) -> None:
     ledger.commit([], [rows_file(tmp_path / "1.parquet", ["a"], status="answered", answer_fp=b"1")])
     ledger.commit([], [rows_file(tmp_path / "2.parquet", ["a"], status="pending", answer_fp=b"1", answer_serial=1)])
     assert values(ledger, "triage", "status", "changed_serial", "answer_serial") == [("pending", 2, 1)]
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert values(ledger, "triage", "status", "changed_serial", "answer_serial") == [("pending", 2, 1)]
 
 
@@ -87,7 +87,7 @@ def test_specs_do_not_meet(tmp_path: Path) -> None:
     ledger.commit([], files)
     assert ledger.specs() == ["one", "two"]
     assert values(ledger, "one", "model") == [("one",)]
-    with duckdb.connect() as con:
+    with database() as con:
         one, two = (ledger.rows_relation(con, spec) for spec in ("one", "two"))
         assert con.execute(f"SELECT count(*) FROM {one} JOIN {two} USING (key_hash)").fetchone() == (1,)
 
@@ -95,7 +95,7 @@ def test_specs_do_not_meet(tmp_path: Path) -> None:
 def test_relations_of_two_serials_live_side_by_side(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     ledger.commit([], [rows_file(tmp_path / "1.parquet", ["a"])])
-    with duckdb.connect() as con:
+    with database() as con:
         before = ledger.rows_relation(con, "triage")
         ledger.commit([], [rows_file(tmp_path / "2.parquet", ["b"])])
         after = ledger.rows_relation(con, "triage")
@@ -108,7 +108,7 @@ def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path, commits: in
     ledger = open_ledger(tmp_path / "ledger")
     for i in range(commits):
         ledger.commit([], [rows_file(tmp_path / f"{i}.parquet", ["a", f"b{i}"], failure_message="f" * 100)])
-    with duckdb.connect() as con:
+    with database() as con:
         rows = ledger.rows_relation(con, "triage")
         plan = str(con.execute(f"EXPLAIN (FORMAT json) SELECT key_hash, status FROM {rows}").fetchall())
     assert "failure_message" not in plan
@@ -119,8 +119,8 @@ def test_one_segment_is_a_plain_scan(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     for i in range(3):
         ledger.commit([], [rows_file(tmp_path / f"{i}.parquet", ["a", f"b{i}"])])
-    compact(ledger, duckdb.connect)
-    with duckdb.connect() as con:
+    compact(ledger, database)
+    with database() as con:
         plan = str(con.execute(f"EXPLAIN SELECT key_hash FROM {ledger.rows_relation(con, 'triage')}").fetchall())
     assert "JOIN" not in plan
     assert "UNION" not in plan
@@ -134,15 +134,15 @@ def test_any_folder_name_will_do(tmp_path: Path, folder: str) -> None:
     ledger = open_ledger(root / "ledger")
     for i in range(3):
         ledger.commit([], [rows_file(root / f"{i}.parquet", ["a", f"b{i}"])])
-    compact(ledger, duckdb.connect)
+    compact(ledger, database)
     assert [key for (key,) in values(ledger, "triage", "key")] == ["a", "b0", "b1", "b2"]
-    with duckdb.connect() as con:
+    with database() as con:
         assert export(ledger, con, root / "out", format="jsonl").rows == 4
 
 
 def wrong_files(folder: Path) -> dict[str, tuple[RowsFile, ...]]:
     good = [rows_file(folder / f"good{i}.parquet", ["a", "b"]) for i in range(2)]
-    with duckdb.connect() as con:
+    with database() as con:
         for name, query in {
             "narrow": f"SELECT key, key_hash FROM '{good[0].path}'",
             "text": f"SELECT * REPLACE (key_hash::VARCHAR AS key_hash) FROM '{good[0].path}'",
@@ -178,7 +178,7 @@ def test_rows_written_by_duckdb_are_taken(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger")
     given_columns = {"key": "'k' || i", "key_hash": "left(sha256('k' || i), 32)::UUID", "status": "'pending'"}
     columns = ", ".join(f'{given_columns.get(c, "NULL")}::{kind} AS "{c}"' for c, kind in ROW_COLUMNS.items())
-    with duckdb.connect() as con:
+    with database() as con:
         con.execute(f"COPY (SELECT {columns} FROM range(10) t(i)) TO '{tmp_path}/rows.parquet' (FORMAT parquet)")
     ledger.commit([], [RowsFile("triage", tmp_path / "rows.parquet", 10)])
     assert len(values(ledger, "triage", "key")) == 10

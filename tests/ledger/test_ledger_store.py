@@ -10,10 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import duckdb
 import msgspec
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file, values
+from ledger_kit import HandClock, database, intent, open_ledger, rows_file, values
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.errors import BatchformError, LedgerCorrupt, LedgerMoved
@@ -32,9 +31,9 @@ def test_an_absent_ledger_is_an_empty_view(tmp_path: Path) -> None:
     view = ledger.control()
     assert (view.serial, view.lineage, view.jobs) == (0, "", {})
     assert not ledger.should_compact("triage")
-    with duckdb.connect() as con:
+    with database() as con:
         assert verify(ledger, con) == []
-    assert compact(ledger, duckdb.connect).folded == 0
+    assert compact(ledger, database).folded == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,7 +175,7 @@ def test_so_it_does_when_another_has_written_since(
 
     def overtake() -> None:
         open_ledger(tmp_path / "ledger").commit([intent("theirs")])
-        compact(open_ledger(tmp_path / "ledger"), duckdb.connect)
+        compact(open_ledger(tmp_path / "ledger"), database)
         raise answer
 
     blobs.after = overtake
@@ -227,16 +226,16 @@ def test_a_writer_slower_than_compaction_is_refused(
         clock = HandClock()
         clock.at += timedelta(days=3)
         other = open_ledger(tmp_path / "ledger", clock=clock)
-        compact(other, duckdb.connect, keep_history=keep)
+        compact(other, database, keep_history=keep)
         if forgotten:
             other.commit([intent("theirs")])
-            compact(other, duckdb.connect, keep_history=keep)
+            compact(other, database, keep_history=keep)
 
     blobs.early = days_pass
     with pytest.raises(LedgerMoved, match="cleaned away"):
         ledger.commit([intent("mine")])
     assert "mine" not in ledger.control().jobs
-    with duckdb.connect() as con:
+    with database() as con:
         assert verify(ledger, con) == []
 
 
@@ -319,7 +318,7 @@ def test_damaged_segments_are_named(damaged: Path, kind: str, complaint: str) ->
     path = segment(damaged, kind)
     DAMAGE[complaint](path)
     ledger = open_ledger(damaged)
-    with duckdb.connect() as con, pytest.raises(LedgerCorrupt, match=complaint) as corrupt:
+    with database() as con, pytest.raises(LedgerCorrupt, match=complaint) as corrupt:
         ledger.control() if kind == "events" else ledger.rows_relation(con, "triage")
     assert path.name in corrupt.value.message
     assert "Restore" in corrupt.value.hint
@@ -336,7 +335,7 @@ def test_a_damaged_footer_is_noticed_before_rows_are_read(
     path.write_bytes(path.read_bytes()[:-200] + bytes(196) + b"PAR1")
     for module in (segments, relation):
         monkeypatch.setattr(module, "DIGEST_ON_READ", 0)
-    with duckdb.connect() as con, pytest.raises(LedgerCorrupt, match=r"of spec triage .* cannot be read"):
+    with database() as con, pytest.raises(LedgerCorrupt, match=r"of spec triage .* cannot be read"):
         open_ledger(damaged).rows_relation(con, "triage")
 
 
@@ -368,8 +367,8 @@ def test_another_ledger_in_its_place_is_noticed(damaged: Path) -> None:
 
 def test_a_reader_of_an_old_head_is_told_to_look_again(damaged: Path) -> None:
     reader, other = open_ledger(damaged), open_ledger(damaged)
-    compact(other, duckdb.connect, keep_history=timedelta(0))
-    with duckdb.connect() as con, pytest.raises(LedgerMoved, match="was compacted while"):
+    compact(other, database, keep_history=timedelta(0))
+    with database() as con, pytest.raises(LedgerMoved, match="was compacted while"):
         reader.rows_relation(con, "triage")
     assert len(values(reader, "triage", "key")) == 2
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
-from ledger_kit import HandClock, intent, open_ledger, rows_file
+from ledger_kit import HandClock, database, intent, open_ledger, rows_file
 
 from batchform.adapters.local_blobs import LocalBlobs
 from batchform.canon import key_hash
@@ -31,7 +30,7 @@ SENT = "archive/t1.input.jsonl.zst"
 
 
 def found(ledger: Ledger, severity: str = "error") -> list[Finding]:
-    with duckdb.connect() as con:
+    with database() as con:
         return [f for f in verify(ledger, con) if f.severity == severity]
 
 
@@ -50,7 +49,7 @@ def answers_file(to: Path, keys: str, requests: dict[str, bytes]) -> Path:
         "class": "'answered'",
     }
     columns = ", ".join(f"CAST({own.get(c, 'NULL')} AS {kind}) AS {c}" for c, kind in ANSWER_COLUMNS.items())
-    with duckdb.connect() as con:
+    with database() as con:
         con.execute(f"COPY (SELECT {columns} FROM (VALUES {values}) v(key, hash, fp)) TO '{to}' (FORMAT parquet)")
     return to
 
@@ -103,7 +102,7 @@ def _rows(path: Path, columns: dict[str, list[object]]) -> RowsFile:
 def test_what_holds_together_stays_so_when_folded(answered: Make) -> None:
     ledger = answered()
     assert [texts(ledger, s) for s in ("error", "warning", "info")] == [[], [], []]
-    compact(ledger, duckdb.connect, keep_history=timedelta(0))
+    compact(ledger, database, keep_history=timedelta(0))
     assert [texts(ledger, s) for s in ("error", "warning", "info")] == [[], [], []]
 
 
@@ -203,13 +202,13 @@ def test_retention_that_was_asked_for_is_kept_by_every_later_compaction(tmp_path
         return {s.name for s in ledger.log.live}
 
     first = grow("x")
-    compact(ledger, duckdb.connect, keep_history=timedelta(days=30))
+    compact(ledger, database, keep_history=timedelta(days=30))
     for day in range(1, 31):
         clock.at += timedelta(hours=23, minutes=59)
         second = grow(f"d{day}") if day in (1, 2) else set()
-        compact(ledger, duckdb.connect, keep_history=timedelta(hours=1))
+        compact(ledger, database, keep_history=timedelta(hours=1))
         assert first <= set(ledger.blobs.list("segments/"))
     clock.at += timedelta(hours=1)
-    compact(ledger, duckdb.connect, keep_history=timedelta(hours=1))
+    compact(ledger, database, keep_history=timedelta(hours=1))
     assert not (first | second) & set(ledger.blobs.list("segments/"))
     assert len(ledger.control().jobs) == 6, "no event is ever dropped"
