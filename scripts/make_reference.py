@@ -1,4 +1,5 @@
-"""Write the tables of docs/specs.md, docs/ledger.md and docs/emulator.md from the code, between their markers.
+"""Write the tables of docs/specs.md, docs/ledger.md and docs/emulator.md from the code, between their markers, and the
+pages of docs/rules, one for each rule.
 
 python scripts/make_reference.py [--check]
 
@@ -22,10 +23,28 @@ from pydantic.fields import FieldInfo
 from batchform.emulator import faults
 from batchform.emulator.fault_kinds import Kind
 from batchform.ledger import records
+from batchform.rules import catalogue
 from batchform.spec import model
+from batchform.view.complaints import rule_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (DOCS / "specs.md", DOCS / "ledger.md", DOCS / "emulator.md")
+RULES = DOCS / "rules"
+_RULES_PAGE = """# Rules
+
+What batchform complains of before anything is sent. `batchform validate` shows all complaints at once, each with the
+code of its rule; `batchform validate --explain BF101` says what a rule is about. `--format github` writes annotations
+for pull requests, `--format sarif` a log for code scanning, `--format json` objects for other programs.
+
+A code stays what it is. A spec can ignore warnings, and errors that rest on what is known of a model or service, with a
+reason for those who review it:
+
+```yaml
+ignore:
+  - {rule: BF504, reason: the prompt itself asks for JSON}
+```
+
+"""
 _NAMED = {id(model.Duration): "duration", id(model.Count): "count", id(model.Name): "name"}
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true \\| false", type(None): "", Any: "any"}
 _PLAIN |= {SecretStr: "text"}
@@ -39,6 +58,25 @@ def main() -> None:
             page.write_text(after, encoding="utf-8")
         elif before != after:
             sys.exit(f"docs/{page.name} is not what the code says: run python scripts/make_reference.py")
+    _rules()
+
+
+def _rules() -> None:
+    made = {RULES / f"{code}.md": rule_page(rule) for code, rule in catalogue().items()}
+    made[RULES / "README.md"] = rules_index()
+    if "--check" not in sys.argv[1:]:
+        RULES.mkdir(exist_ok=True)
+        for page, text in made.items():
+            page.write_text(text, encoding="utf-8")
+    found = {page: page.read_text(encoding="utf-8") for page in RULES.glob("*.md")}
+    if found != made:
+        sys.exit("docs/rules is not what the catalogue says: run python scripts/make_reference.py, remove what is left")
+
+
+def rules_index() -> str:
+    """All rules in one table."""
+    rows = [f"| [{code}]({code}.md) | {r.name} | {r.severity} | {r.title} |" for code, r in catalogue().items()]
+    return _RULES_PAGE + "\n".join(["| code | name | severity | about |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def with_tables(page: str) -> str:

@@ -61,7 +61,7 @@ class Place(Struct, frozen=True, eq=False):
 class Diagnostic(Struct, frozen=True):
     """One complaint about what the user wrote.
 
-    rule: stable kebab-case name ("unknown-field"); severity: "error" or "warning".
+    rule: the name of a rule of the catalogue ("unknown-field"); severity: "error" or "warning".
     """
 
     rule: str
@@ -70,9 +70,16 @@ class Diagnostic(Struct, frozen=True):
     hint: str = ""
     severity: str = "error"
 
+    @property
+    def code(self) -> str:
+        """The rule's code ("BF101"), which stays what it is."""
+        from batchform.rules import code_of
+
+        return code_of(self.rule)
+
     def render(self) -> str:
-        """`place: severity: message [rule]`, the line with a caret, the hint."""
-        head = f"{self.place}: {self.severity}: {self.message} [{self.rule}]"
+        """`place: severity: message [code rule]`, the line with a caret, the hint."""
+        head = f"{self.place}: {self.severity}: {self.message} [{self.code} {self.rule}]"
         return _rendered(head, self.place, self.hint)
 
 
@@ -214,11 +221,20 @@ def as_json(error: BatchformError) -> dict[str, Any]:
         "place": str(error.place) if error.place else None,
     }
     if isinstance(error, InvalidProject):
-        told["diagnostics"] = [
-            {"rule": d.rule, "severity": d.severity, "message": d.message, "hint": d.hint, "place": str(d.place)}
-            for d in error.diagnostics
-        ]
+        told["diagnostics"] = [complaint_as_json(d) for d in error.diagnostics]
     return told
+
+
+def complaint_as_json(complaint: Diagnostic) -> dict[str, str]:
+    """A complaint for programs. code, rule: as in the catalogue; place: `file:line:column`."""
+    return {
+        "code": complaint.code,
+        "rule": complaint.rule,
+        "severity": complaint.severity,
+        "message": complaint.message,
+        "hint": complaint.hint,
+        "place": str(complaint.place),
+    }
 
 
 def exit_code(error: BaseException) -> int:

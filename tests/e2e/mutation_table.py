@@ -319,6 +319,8 @@ SPEC_CASES: dict[str, list[Case]] = {
     ],
     "submit": [Case(0, {"submit": "inline"}), Case(0, {"submit": "auto"})],
     "preview": free(preview="public"),
+    "ignore.rule": free(ignore=[{"rule": "BF406", "reason": "known"}]),
+    "ignore.reason": free(ignore=[{"rule": "BF504", "reason": "known for long"}]),
     "tolerate_failed": free(tolerate_failed=0.5),
 }  # fmt: skip
 

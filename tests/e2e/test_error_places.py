@@ -112,7 +112,7 @@ def test_each_output_column_at_its_own_key(workspace: Workspace) -> None:
     columns: dict[str, Any] = {"a": "nope", "b": "text", "c": "response.x.nope."}
     lines = "".join(f"    {name}: {text}\n" for name, text in columns.items())
     said = _refusal(workspace, SPEC.replace("idempotency", f"  columns:\n{lines}idempotency"))
-    assert [line.partition(" ")[0] for line in said if "[output-columns]" in line] == [
+    assert [line.partition(" ")[0] for line in said if " output-columns]" in line] == [
         "specs/triage.yaml:11:8:",
         "specs/triage.yaml:13:8:",
     ]

@@ -35,7 +35,7 @@ def test_the_projects_own_files_are_no_destination(folder: Folder, path: str, sa
     complaint = folder.complaint()
     assert f"the destination `{path}` {said}" in complaint
     assert complaint.startswith("specs/triage.yaml:")
-    assert "[destination-in-project]" in complaint
+    assert " destination-in-project]" in complaint
 
 
 @pytest.mark.parametrize("path", ["specs/", "templates/parts/", "schemas/"])

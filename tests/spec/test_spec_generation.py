@@ -136,4 +136,4 @@ def test_thinking_level_and_budget_exclude_each_other_across_config_and_overlay(
         "generation_config: {thinking_config: {thinking_level: low}}\n"
         "request: {generationConfig: {thinkingConfig: {thinkingBudget: 5}}}"
     )
-    assert "[conflicting-fields]" in folder.complaint()
+    assert " conflicting-fields]" in folder.complaint()

@@ -42,6 +42,7 @@ def plan_command(
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
+        note_warnings(session, common)
         specs = session.select(select)
         plan = _saved(session, specs, out, allow) if out else make_plan(session, specs, allow=allow)
         echo_plan(plan, "json" if common.as_json else output)
@@ -70,6 +71,18 @@ def show_command(common: Common, plan: str, output: str) -> int:
         with remote.named(folder):
             echo_plan(load_bundle(folder).plan, output)
     return 0
+
+
+def note_warnings(session: Session, common: Common) -> None:
+    """Say that there are warnings about the project's files, and which; to stderr, so that a plan stays a plan."""
+    codes = sorted({f"{w.code} {w.rule}" for w in session.project.warnings})
+    if codes and not common.as_json and not common.quiet:
+        many = len(session.project.warnings)
+        plural = "s" if many != 1 else ""
+        click.echo(
+            f"{many} warning{plural} ({', '.join(codes)}): `batchform validate` shows {'them' if plural else 'it'}.",
+            err=True,
+        )
 
 
 def _saved(session: Session, specs: Sequence[ResolvedSpec], out: str, allow: Sequence[str]) -> Plan:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from batchform.cli.options import Common, common
+
+if TYPE_CHECKING:
+    from batchform.errors import Diagnostic
 
 _SCAFFOLD = Path(__file__).resolve().parent.parent / "data" / "init"
 
@@ -61,25 +65,77 @@ def _write_schemas(folder: Path) -> None:
 
 
 @click.command("validate", short_help="Check all files of the project, offline.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
+    help="Complaints for people, programs, GitHub's annotations or code scanning.",
+)  # fmt: skip
+@click.option("--explain", "code", metavar="CODE", help="Say what a rule is about, such as BF101, and check nothing.")
 @common
-def validate_command(common: Common) -> None:
+def validate_command(common: Common, form: str, code: str | None) -> int:
     """Check batchform.yaml, specs, templates and schemas; all complaints at once. Reads no rows, needs no network."""
-    import json
+    from batchform.errors import InvalidProject
 
-    from batchform.cli.wiring import echo_warnings, open_session
-    from batchform.plan.build import check_models
+    if code is not None:
+        _explain(code)
+        return 0
+    form = "json" if common.as_json else form
+    try:
+        names, complaints = _judged(common)
+    except InvalidProject as error:
+        if form in ("text", "json"):
+            raise
+        _echo_complaints(form, list(error.diagnostics))
+        return error.exit_code
+    if form != "text":
+        _echo_complaints(form, complaints, names)
+        return 0
+    for complaint in complaints:
+        click.echo(complaint.render())
+    if not common.quiet:
+        count = len(names)
+        click.echo(f"{count} spec{'s' if count != 1 else ''} valid: {', '.join(names)}")
+    return 0
+
+
+def _judged(common: Common) -> tuple[list[str], list[Diagnostic]]:
+    """Names of the specs, and warnings. Raises InvalidProject with all complaints when there are errors."""
+    from batchform.cli.wiring import open_session
+    from batchform.errors import InvalidProject
+    from batchform.plan.build import judge_models
 
     with open_session(common) as session:
-        check_models(session.project.specs, session.registry, session.clock.now())
-        names = [s.name for s in session.project.specs]
-        if common.as_json:
-            warnings = [d.render() for d in session.project.warnings]
-            click.echo(json.dumps({"valid": True, "specs": names, "warnings": warnings}))
-            return
-        echo_warnings(session, click.echo)
-        if not common.quiet:
-            count = len(names)
-            click.echo(f"{count} spec{'s' if count != 1 else ''} valid: {', '.join(names)}")
+        found = judge_models(session.project.specs, session.registry, session.clock.now())
+        complaints = [*session.project.warnings, *found]
+        if any(c.severity == "error" for c in complaints):
+            raise InvalidProject(complaints)
+        return [s.name for s in session.project.specs], complaints
+
+
+def _echo_complaints(form: str, complaints: list[Diagnostic], names: list[str] | None = None) -> None:
+    import json
+
+    from batchform.errors import complaint_as_json
+    from batchform.view.complaints import as_github, as_sarif
+
+    if form == "json":
+        found = [complaint_as_json(c) for c in complaints]
+        click.echo(json.dumps({"valid": True, "specs": names, "diagnostics": found}))
+    elif text := as_sarif(complaints) if form == "sarif" else as_github(complaints):
+        click.echo(text)
+
+
+def _explain(code: str) -> None:
+    from batchform.errors import UsageError
+    from batchform.rules import catalogue
+    from batchform.view.complaints import rule_page
+
+    rules = catalogue()
+    found = [rule for rule in rules.values() if code.casefold() in (rule.code.casefold(), rule.name)]
+    if not found:
+        raise UsageError(
+            f"there is no rule {code}", hint="Rules are listed in docs/rules, and named by each complaint."
+        )
+    click.echo(rule_page(found[0]), nl=False)
 
 
 @click.command("schema", short_help="JSON Schemas of batchform.yaml and specs, for editors.")

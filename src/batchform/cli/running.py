@@ -37,6 +37,7 @@ def apply_command(
 
     Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
     """
+    from batchform.cli.planning import note_warnings
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
@@ -47,6 +48,7 @@ def apply_command(
             "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}"
         )
     with open_session(common, memory=RUNNING_MEMORY) as session:
+        note_warnings(session, common)
         with make_progress_for(common) as progress:
             bundle = Path(plan).resolve() if plan and not is_remote(plan) else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -339,12 +339,6 @@ def open_session(common: Common, *, memory: str = READING_MEMORY) -> Iterator[Se
         yield session
     finally:
         session.close()
-
-
-def echo_warnings(session: Session, write: Callable[[str], None]) -> None:
-    """Show what loading the project found worth saying."""
-    for diagnostic in session.project.warnings:
-        write(diagnostic.render())
 
 
 def is_terminal() -> bool:

@@ -34,6 +34,7 @@ from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
+from batchform.spec.ignored import without_ignored
 from batchform.spec.model import Backend
 from batchform.spec.realm import cloud_of, realm_of, resumes
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
@@ -123,6 +124,13 @@ def build_plan(
 def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> None:
     """Refuse models that are unknown, shut down, or take no batches, and requests that the service takes not. Raises
     InvalidProject with all of them."""
+    found = [d for d in judge_models(specs, registry, now) if d.severity == "error"]
+    if found:
+        raise InvalidProject(found)
+
+
+def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> list[Diagnostic]:
+    """What is to be said of the models of specs, and of requests that their services do not take."""
     from batchform.plan.features import check_features, check_inline
 
     found: list[Diagnostic] = []
@@ -131,14 +139,14 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         there = registry.on(cloud_of(spec.backend))
         findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
         findings += there.check_config(spec.model, config)
-        found += [finding.at(spec.at("model")) for finding in findings if finding.severity == "error"]
-        found += [*check_features(spec), *check_inline(spec, getattr(there.model(spec.model), "kind", "text"))]
+        complaints = [finding.at(spec.at("model")) for finding in findings]
+        complaints += [*check_features(spec), *check_inline(spec, getattr(there.model(spec.model), "kind", "text"))]
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
-            found += check_vertex(spec, registry.vertex_refuses)
-    if found:
-        raise InvalidProject(found)
+            complaints += check_vertex(spec, registry.vertex_refuses)
+        found += without_ignored(complaints, spec.spec.ignore)
+    return found
 
 
 def plan_digest(plan: Plan) -> str:

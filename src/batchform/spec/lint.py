@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from batchform.errors import Diagnostic
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
+from batchform.spec.ignored import lint_ignored
 from batchform.spec.lint_backends import lint_backends
 from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
 from batchform.spec.lint_sql import databases, sql_spec, table_or_query
@@ -131,6 +132,7 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
     _key,
     _source,
     lint_bigquery,
+    lint_ignored,
 )
 
 

@@ -12,6 +12,7 @@ from batchform.errors import Diagnostic, InvalidProject, UsageError, relative_to
 from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
+from batchform.spec.ignored import without_ignored
 from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
@@ -168,7 +169,7 @@ def _load_specs(
         problems += lint_spec(document, spec, parts.root, config)
         problems += _check_unique(spec, document, parts.root, names, targets)
         result, found = resolve_spec(spec, document, file.path, parts)
-        problems += found
+        problems += without_ignored(found, spec.ignore)
         if result is not None:
             problems += [document.diagnostic("output-columns", text, at) for at, text in check_columns(result)]
             resolved.append(result)

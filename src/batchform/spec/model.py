@@ -279,6 +279,13 @@ class Idempotency(Strict):
     reuse_identical: bool = Field(default=False, description="Send identical requests once and share the answer.")
 
 
+class Ignored(Strict):
+    """A rule that does not hold for a spec: a warning that is known, or an error that the service has outgrown."""
+
+    rule: str = Field(pattern=r"^BF\d{3}$", description="Code of the rule; `batchform validate --explain CODE`.")
+    reason: str = Field(min_length=1, description="Why it does not hold here, for those who review it.")
+
+
 class Spec(Strict):
     """One YAML document in specs/: rows, prompt, model, destination."""
 
@@ -308,5 +315,8 @@ class Spec(Strict):
     )
     preview: Literal["private", "public"] = Field(
         "private", description="public: plan summaries may show the text of sample rows."
+    )
+    ignore: list[Ignored] = Field(
+        default_factory=list, description="Rules that do not hold for this spec, with reasons."
     )
     tolerate_failed: float = Field(0.0, ge=0, le=1, description="Share of failed rows that is not an error (exit 6).")
