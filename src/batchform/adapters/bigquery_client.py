@@ -18,7 +18,7 @@ from batchform.spec.model import GoogleCloud
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
     from google.cloud.bigquery import Client
-    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+    from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 EMULATOR: Final = "BIGQUERY_EMULATOR_HOST"
 STORAGE_EMULATOR: Final = "BIGQUERY_STORAGE_EMULATOR_HOST"
@@ -69,7 +69,7 @@ class Access(Struct, frozen=True):
     def storage_client(self) -> BigQueryReadClient | None:
         """A client of the Storage Read API; None where the library, or its emulator, is not there."""
         try:
-            from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+            from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
         except ImportError:
             return None
         if not self.env.get(EMULATOR):

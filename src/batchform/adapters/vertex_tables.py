@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access as BigQuery
 
 _LOADS: Final = 9
+_PAGE_ROWS: Final = 5_000
+"""Result rows, of a few kilobytes each, that REST is asked for at once."""
 _COLUMNS: Final = ("key", "request", "response", "status", "processed_time")
 
 
@@ -166,21 +168,22 @@ class TableStaging:
         return () if asked or found or count else (job.results,)
 
     def _read(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """The rows of a table, a batch or page at a time: by the Storage Read API where it is there and allowed."""
+        from batchform.adapters.bigquery_storage import stored_rows
+
         table = self._client.get_table(name, retry=self._bigquery.retry)
         wanted = [field for field in table.schema if field.name in _COLUMNS]
-        rows = self._client.list_rows(table, selected_fields=wanted, retry=self._bigquery.retry)
-        reader = self._bigquery.storage_client()
-        if reader is None:
-            for row in rows:
-                yield dict(row.items())
-            return
-        from batchform.adapters.bigquery_client import closed
-
-        try:
-            for batch in rows.to_arrow_iterable(bqstorage_client=reader):
+        columns = [field.name for field in wanted]
+        at = table.reference.to_bqstorage()
+        stored = stored_rows(self._bigquery, billed=self._client.project, table=at, columns=columns)
+        if stored is not None:
+            for batch in stored:
                 yield from batch.to_pylist()
-        finally:
-            closed(reader)
+            return
+        for row in self._client.list_rows(
+            table, selected_fields=wanted, page_size=_PAGE_ROWS, retry=self._bigquery.retry
+        ):
+            yield dict(row.items())
 
 
 def result_line(row: Mapping[str, Any]) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from batchform.adapters.bigquery_client import Access, closed
+from batchform.adapters.bigquery_client import Access
+from batchform.adapters.bigquery_storage import stored_rows
 from batchform.adapters.bigquery_types import arrow_schema, from_arrow, from_rest
 from batchform.adapters.sources.snapshot import temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text
@@ -24,9 +25,6 @@ SORTED_BY_DUCKDB: Final = 20_000
 _BETWEEN_CUTS: Final = 1_024
 _GROUP_BYTES: Final = 8 << 20
 _GROUP_ROWS: Final = 30_720
-_READ_SECONDS: Final = (
-    300.0  # that one answer of the Storage Read API may take; the stream goes on for as long as it must
-)
 
 
 def batches(
@@ -50,71 +48,14 @@ def batches(
 def _from_storage(
     access: Access, job: QueryJob, fields: Sequence[SchemaField], schema: pa.Schema, *, must: bool
 ) -> Iterator[pa.RecordBatch] | None:
-    """The rows through the Storage Read API, one stream: Arrow as it comes, never more than what is on the way.
-
-    None where it is not installed or not allowed, unless it must be.
-    """
-    from google.api_core.exceptions import Forbidden, MethodNotImplemented, PermissionDenied
-
-    client = access.storage_client()
-    if client is None:
-        if must:
-            raise SourceError(
-                "source.read is storage, and the Storage Read API is not there to be used.",
-                hint="Install it with `pip install 'batchform[bigquery]'`, or set read: auto.",
-            )
-        return None
-    try:
-        session = _session(access, client, job)
-    except (PermissionDenied, Forbidden, MethodNotImplemented):
-        closed(client)
-        if must:
-            raise
-        return None
-    except BaseException:
-        closed(client)
-        raise
-    return _streamed(access, client, session, fields, schema)
-
-
-def _session(access: Access, client: Any, job: QueryJob) -> Any:
-    from google.cloud.bigquery_storage_v1 import types
-
-    wanted = types.ReadSession(table=job.destination.to_bqstorage(), data_format=types.DataFormat.ARROW)
-    wanted.read_options.arrow_serialization_options.buffer_compression = (
-        types.ArrowSerializationOptions.CompressionCodec(1)  # LZ4_FRAME
-    )
-    return client.create_read_session(
-        parent=f"projects/{job.project}",
-        read_session=wanted,
-        max_stream_count=1,
-        retry=_storage_retry(access),
-        timeout=_READ_SECONDS,
-    )
-
-
-def _storage_retry(access: Access) -> Any:
-    from google.api_core import exceptions
-    from google.api_core.retry import Retry, if_exception_type
-
-    passing = if_exception_type(exceptions.ServiceUnavailable, exceptions.DeadlineExceeded)
-    return Retry(predicate=passing, initial=0.1, maximum=10.0, multiplier=1.3, timeout=access.retry_seconds)
-
-
-def _streamed(
-    access: Access, client: Any, session: Any, fields: Sequence[SchemaField], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    try:
-        sent = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-        for stream in session.streams:
-            reader = client.read_rows(stream.name, retry=_storage_retry(access), timeout=None)
-            for message in reader:
-                packed = pa.py_buffer(message.arrow_record_batch.serialized_record_batch)
-                yield from_arrow(pa.ipc.read_record_batch(packed, sent), fields, schema)
-    finally:
-        closed(client)
+    """The rows through the Storage Read API; None where it is not there to be used, unless it must be."""
+    found = stored_rows(access, billed=job.project, table=job.destination.to_bqstorage(), must=must)
+    if found is None and must:
+        raise SourceError(
+            "source.read is storage, and the Storage Read API is not there to be used.",
+            hint="Install it with `pip install 'batchform[bigquery]'`, or set read: auto.",
+        )
+    return found and (from_arrow(batch, fields, schema) for batch in found)
 
 
 # --- to a file ---------------------------------------------------------------------------------------------------
