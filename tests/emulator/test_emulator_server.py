@@ -39,6 +39,21 @@ def test_it_starts_and_leaves_nothing_behind(state_dir: Path) -> None:
         httpx2.get(f"{server.url}/emulator/clock")
 
 
+def test_it_ends_at_once(state_dir: Path) -> None:
+    """Each command with an emulator of its own waits for that. uvicorn alone takes a tenth of a second or two."""
+    took = []
+    for _ in range(5):
+        server = EmulatorServer(state_dir)
+        server.start()
+        with httpx2.Client(base_url=server.url) as http:  # whose connection stays open
+            answered = http.get("/emulator/clock").status_code
+            before = time.perf_counter()
+            server.stop()
+            took.append(time.perf_counter() - before)
+        assert answered == 200
+    assert min(took) < 0.1, took
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_only_loopback_is_served(state_dir: Path, host: str) -> None:
     with pytest.raises(UsageError, match="only for this machine"):

@@ -9,6 +9,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 LOOPBACK: Final = "127.0.0.1"
 JOB_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 10
+_TICK_SECONDS: Final = 0.1
+_CLOSING_SECONDS: Final = 0.005
 
 
 class EmulatorServer:
@@ -98,7 +101,7 @@ class EmulatorServer:
 
     def stop(self) -> None:
         """Answer what was asked, then end. The state stays."""
-        self._server.should_exit = True
+        self._server.end()
         self._thread.join(_STOP_SECONDS)
         self._store.close()
 
@@ -191,19 +194,53 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, saying when it is ready, and telling long work when to end."""
+    """uvicorn, saying when it is ready, telling long work when to end, and ending at once.
+
+    uvicorn looks ten times a second whether it is to end, and waits as long again: a fifth of a second for each command
+    whose emulator is its own.
+    """
 
     def __init__(self, emulator: Emulator, on_ready: Callable[[], None]) -> None:
         super().__init__(_config(emulator))
         self._store, self._on_ready = emulator.store, on_ready
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def end(self) -> None:
+        """Answer what was asked, then end. For any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._ending.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._on_ready()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _TICK_SECONDS)  # a signal only sets should_exit
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._store.closing.set()
-        await super().shutdown(sockets)
+        for closing in (*self.servers, *(sockets or ())):
+            closing.close()
+        told: set[object] = set()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.sleep(0)  # who was let in just now is a connection after this
+                while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
+                    for connection in self.server_state.connections - told:
+                        connection.shutdown()
+                        told.add(connection)
+                    await asyncio.sleep(_CLOSING_SECONDS)
+        except TimeoutError:
+            for task in self.server_state.tasks:
+                task.cancel()
 
 
 class _Protocol(H11Protocol):
@@ -227,7 +264,6 @@ def _config(emulator: Emulator) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         headers=[("x-batchform-emulator", "1")],
-        timeout_graceful_shutdown=_STOP_SECONDS,
     )
 
 
