@@ -164,33 +164,6 @@ def test_rows_that_are_not_asked_for_any_more_are_not_run(project: Project) -> N
     assert len(ws.billed()) == 9 == len(set(ws.billed()))
 
 
-@pytest.mark.parametrize(("via", "when"), [("storage", "before"), ("storage", "after"), ("bigquery", "after")])
-def test_a_resume_of_unknown_outcome_is_settled_before_anything_is_sent(
-    workspace: Workspace, via: str, when: str
-) -> None:
-    """What a runner leaves that is killed before, or after, the create call: an intent, and maybe a job."""
-    ws, project = workspace, Project(workspace, via=via)
-    project.cut_short(0.3)
-    project.faults(
-        {"call": "vertex.batches.create", "do": {"type": "drop", "when": when}},
-        {"call": "vertex.batches.list", "times": "all", "do": {"type": "error", "status": 503}},
-    )
-    assert ws.run("apply", "--yes", "--detach").code == 8
-    assert ws.actions() == {"unknown": 7, "keep": 3}
-    [first, lost] = project.recorded()
-    assert lost["status"] == "intent" and lost["intent"]["resumes"] == first["intent"]["tag"]
-    project.faults()
-    if when == "before":
-        ws.ok("jobs", "not-submitted", lost["intent"]["tag"], "--yes")
-        assert ws.plan()["shards"][0]["resumes"]["tag"] == first["intent"]["tag"]
-    ws.apply()
-    records = project.recorded()[1:]
-    assert {record["intent"]["resumes"] for record in records} == {first["intent"]["tag"]}
-    states = ["not_submitted", "collected"] if when == "before" else ["collected"]
-    assert [record["status"] for record in records] == states
-    project.all_answered_once()
-
-
 @pytest.mark.parametrize("harm", ["deleted", "edited"])
 def test_results_that_are_not_what_was_collected_are_not_gone_on_with(workspace: Workspace, harm: str) -> None:
     project = Project(workspace)
