@@ -242,6 +242,16 @@ class RemoteJob(Struct, frozen=True):
         return self.state in TERMINAL_STATES
 
 
+class ServedModel(Struct, frozen=True):
+    """A model as the service lists it. batch: whether it takes batches of requests; limits in tokens, None where the
+    service says nothing."""
+
+    id: str
+    batch: bool
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
 class Backend(Protocol):
     """A batch service. Every call has a timeout; only reads are retried; `create` is called once.
 

@@ -18,7 +18,7 @@ from batchform.adapters import gemini_wire as wire
 from batchform.adapters.gemini_environment import EMULATOR_KEY, KEY_HEADER, api_version, find_api_key
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import RemoteJob, Staged
+from batchform.ports import RemoteJob, ServedModel, Staged
 from batchform.spec.model import EmulatorBackend
 from batchform.spec.model import GeminiBackend as GeminiConfig
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from google.genai import types
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
-BATCH_METHOD: Final = "batchGenerateContent"
 # A job may wait a day before it reads its input, so an input is only used again while it is nearly new.
 INPUT_LIFE: Final = timedelta(hours=48)
 REUSE_WITHIN: Final = timedelta(hours=1)
@@ -126,12 +125,19 @@ class GeminiBackend(GenaiBackend):
                 hint="Check the name in the spec; it may have been shut down.",
                 status=error.status,
             ) from None
-        methods = found.get("supportedGenerationMethods") or found.get("supportedActions") or []
-        if BATCH_METHOD not in methods:
+        methods = wire.methods(found)
+        if wire.BATCH_METHOD not in methods:
             raise BackendError(
                 f"Model {model!r} takes no batches: it supports {', '.join(map(str, methods)) or 'nothing'}.",
                 hint="Choose another model in the spec; if it took batches before, run again in a while.",
             )
+
+    def models(self) -> Iterator[ServedModel]:
+        """All models that the key may use, as the service lists them."""
+        for page in self._reader.pages("models", doing="Listing models"):
+            for raw in page.get("models") or []:
+                if isinstance(raw, dict):
+                    yield wire.served_model(raw)
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
         if mode == "inline":

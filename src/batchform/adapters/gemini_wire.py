@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from batchform.ports import RemoteJob
+from batchform.ports import RemoteJob, ServedModel
 
+BATCH_METHOD: Final = "batchGenerateContent"
+EMBED_METHOD: Final = "asyncBatchEmbedContent"
 _STATE_PREFIXES: Final = ("BATCH_STATE_", "JOB_STATE_")
 _COUNTS: Final = {
     "requestCount": "total",
@@ -42,6 +44,24 @@ def remote_job(operation: dict[str, Any]) -> RemoteJob:
         inline_results=inline and not file,
         error=error_words(operation.get("error")) or error_words(meta.get("error")),
     )
+
+
+def served_model(raw: dict[str, Any]) -> ServedModel:
+    """A model from the raw list."""
+    found = methods(raw)
+    limits = [raw.get(name) for name in ("inputTokenLimit", "outputTokenLimit")]
+    return ServedModel(
+        id=str(raw.get("name", "")).removeprefix("models/"),
+        batch=BATCH_METHOD in found or EMBED_METHOD in found,
+        max_input_tokens=limits[0] if isinstance(limits[0], int) else None,
+        max_output_tokens=limits[1] if isinstance(limits[1], int) else None,
+    )
+
+
+def methods(raw: dict[str, Any]) -> list[str]:
+    """What may be called on a model, as the service says under one name or the other."""
+    found = raw.get("supportedGenerationMethods") or raw.get("supportedActions")
+    return [str(m) for m in found] if isinstance(found, list) else []
 
 
 def inline_body(lines: Iterable[bytes]) -> dict[str, Any]:

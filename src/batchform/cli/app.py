@@ -24,6 +24,7 @@ _COMMANDS = {
     "rerun": "rows",
     "try": "rows",
     "ledger": "ledger",
+    "models": "models",
     "doctor": "doctor",
     "emulator": "emulator",
 }

@@ -80,7 +80,9 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     note: str = ""
 
 
-class _Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where something is known from, and how old that is. dated: a day, or as much of one as the page gives."""
+
     url: str
     dated: str
     note: str = ""
@@ -89,7 +91,7 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class _Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format_version: int
     dated: str
-    sources: dict[str, _Source]
+    sources: dict[str, Origin]
     service: ServiceLimits
     vertex: VertexLimits
     vertex_refuses: VertexRefusals
@@ -101,7 +103,7 @@ class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dated: str
     currency: str
     unit: str
-    sources: dict[str, _Source]
+    sources: dict[str, Origin]
     prices: dict[str, tuple[PriceEntry, ...]]
 
 
@@ -125,7 +127,8 @@ class Registry(Struct, frozen=True):
     """The data files, with the user's file laid over them.
 
     service, vertex: limits of the Gemini API and of Vertex AI; vertex_refuses: what the latter does not take at all;
-    prices_dated: day of the price table, for people.
+    prices_dated, models_dated: days of the two tables, for people; origins, price_origins: what the ids in `sources`
+    and `source` stand for.
     """
 
     models: Mapping[str, ModelInfo]
@@ -134,6 +137,9 @@ class Registry(Struct, frozen=True):
     vertex: VertexLimits
     vertex_refuses: VertexRefusals
     prices_dated: str
+    models_dated: str = ""
+    origins: Mapping[str, Origin] = msgspec.field(default_factory=dict)
+    price_origins: Mapping[str, Origin] = msgspec.field(default_factory=dict)
 
     @classmethod
     def load(cls) -> Registry:
@@ -147,6 +153,9 @@ class Registry(Struct, frozen=True):
             vertex=models.vertex,
             vertex_refuses=models.vertex_refuses,
             prices_dated=prices.dated,
+            models_dated=models.dated,
+            origins=models.sources,
+            price_origins=prices.sources,
         )
 
     def on(self, cloud: str) -> Registry:

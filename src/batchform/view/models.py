@@ -1,0 +1,167 @@
+"""What is known of models, for people and programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from batchform.plan.registry import ModelInfo, Origin, PriceEntry, Registry
+from batchform.plan.served import Difference
+from batchform.spec.wording import counted
+from batchform.view.console import Grid, line, make_console
+from batchform.view.text import safe, safe_lines
+
+_SOON: Final = dt.timedelta(days=60)
+_PRICES: Final = {
+    "batch_input": "batch input",
+    "batch_output": "batch output",
+    "batch_output_image": "batch output, images",
+    "input": "input",
+    "output": "output",
+    "output_image": "output, images",
+    "cached": "cached input",
+}
+
+
+def model_json(registry: Registry, info: ModelInfo, now: dt.datetime) -> dict[str, Any]:
+    """A model for programs: its fields, the price of today, and where each is from."""
+    price = registry.price(info.id, now)
+    told: dict[str, Any] = msgspec.to_builtins(info)
+    told["sources"] = {field: msgspec.to_builtins(registry.origins.get(id_)) for field, id_ in info.sources.items()}
+    told["price"] = None if price is None else msgspec.to_builtins(price)
+    return told
+
+
+def print_models(registry: Registry, now: dt.datetime, console: Console | None = None) -> None:
+    """A line a model; columns that do not fit are left to `models show`."""
+    console = console or make_console()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    wide = console.width >= 110
+    table.add_column("model", no_wrap=True)
+    table.add_column("batch", no_wrap=True)
+    for name in ("input $/M", "output $/M"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("tokens in", justify="right", no_wrap=True)
+        table.add_column("tokens out", justify="right", no_wrap=True)
+    table.add_column("until", no_wrap=True)
+    if wide:
+        table.add_column("then", no_wrap=True)
+    for info in registry.models.values():
+        price = registry.price(info.id, now)
+        cells: list[str | Text] = [Text(safe(info.id)), _batch(info)]
+        cells += ["", ""] if price is None else [_dollars(price.batch_input), _dollars(_output(info, price))]
+        if wide:
+            cells += [_tokens(info.max_input_tokens), _tokens(info.max_output_tokens)]
+        cells.append(_until(info.shutdown, now.date()))
+        table.add_row(*cells, *([Text(safe(info.replaced_by or ""))] if wide else []))
+    console.print(table)
+    console.print()
+    words = f"Batch prices of {registry.prices_dated}, models of {registry.models_dated}; on the Gemini API."
+    console.print(line((words, "dim")))
+    console.print(line(("`batchform models show MODEL` has sources, `models refresh` asks the service.", "dim")))
+
+
+def print_model(registry: Registry, info: ModelInfo, now: dt.datetime, console: Console | None = None) -> None:
+    """All that is known of one model, with where from and when."""
+    console = console or make_console()
+    console.print(line((safe(info.id), "bold")))
+    facts = list(_facts(registry, info))
+    if facts:
+        console.print(
+            Grid([(Text(name), Text(safe(value)), Text(source, style="dim")) for name, value, source in facts])
+        )
+    if info.note:
+        console.print(line(safe(info.note), indent=2))
+    price = registry.price(info.id, now)
+    console.print()
+    if price is None:
+        console.print(line("no price is known: plans with this model have no cost"))
+        return
+    life = " ".join(f"{word} {day}" for word, day in (("from", price.since), ("until", price.until)) if day)
+    console.print(line("US dollars per million tokens", f", {life}" if life else ""))
+    rows = [
+        (Text(words), Text(_dollars(v))) for name, words in _PRICES.items() if (v := getattr(price, name)) is not None
+    ]
+    console.print(Grid(rows))
+    if price.above_200k is not None:
+        more = price.above_200k
+        words = f"above 200,000 tokens of prompt: {_dollars(more.batch_input)} in, {_dollars(more.batch_output)} out"
+        console.print(line(words, indent=2))
+    console.print(line((_from(registry.price_origins, price.source, price.dated), "dim"), indent=2))
+
+
+def print_differences(
+    backend: str,
+    served: int,
+    found: Sequence[Difference],
+    changes: Mapping[str, Any],
+    console: Console | None = None,
+) -> None:
+    """What the table and the service do not say alike, and the YAML that would make them."""
+    console = console or make_console()
+    if not found:
+        console.print(line(f"The table agrees with the {counted(served, 'model')} that {safe(backend)} lists."))
+        return
+    for difference in found:
+        console.print(Grid([(Text("~", style="yellow"), Text(safe(difference.message)))], indent=0))
+    if changes:
+        console.print()
+        console.print(line("In the file that `prices:` in batchform.yaml names, this says what the service says:"))
+        text = yaml.safe_dump({"models": dict(changes)}, sort_keys=False)
+        console.print(Text("\n".join(safe_lines(text.rstrip()))), soft_wrap=True)
+
+
+def _dollars(price: float) -> str:
+    """The price itself: a list price is not rounded."""
+    return f"${price:.2f}" if round(price, 2) == price else f"${price:.10g}"
+
+
+def _batch(info: ModelInfo) -> Text:
+    return Text("yes" if info.kind == "text" else info.kind) if info.batch else Text("no", style="red")
+
+
+def _output(info: ModelInfo, price: PriceEntry) -> float:
+    return price.batch_output_image if info.kind == "image" and price.batch_output_image else price.batch_output
+
+
+def _tokens(limit: int | None) -> str:
+    return "" if limit is None else f"{limit:,}"
+
+
+def _until(end: dt.date | None, today: dt.date) -> Text:
+    if end is None:
+        return Text("")
+    return Text(str(end), style="red" if end <= today else "yellow" if end <= today + _SOON else "")
+
+
+def _facts(registry: Registry, info: ModelInfo) -> Iterator[tuple[str, str, str]]:
+    """Name, value, source of each thing that is known."""
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        if name in ("id", "note", "sources") or value is None:
+            continue
+        source = info.sources.get(name, "")
+        yield name, _worded(value), _from(registry.origins, source, None) if source else ""
+
+
+def _from(origins: Mapping[str, Origin], source: str, dated: dt.date | None) -> str:
+    origin = origins.get(source)
+    if origin is None:
+        return f"from {source}" if source else "from your own file"
+    return f"{origin.url} ({dated or origin.dated})"
+
+
+def _worded(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(_worded, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
