@@ -443,3 +443,30 @@ def test_a_load_whose_answer_is_lost_is_one_load(
         emulator.set_faults(())
         name = backend.create(model=MODEL, tag="bf-t-1", staged=first)
         assert backend.get(name).counts["succeeded"] == 3
+
+
+def test_an_input_can_be_loaded_as_often_as_it_is_sent(emulator: EmulatorServer, tmp_path: Path) -> None:
+    """The service refuses the job, its input is deleted, and some day it is not refused. An id of a load is taken for
+    good."""
+    with emulated(emulator, via="bigquery") as backend:
+        path, digest = shard(tmp_path, "one", "two")
+        for attempt in range(1, 13):
+            staged = backend.stage(path, digest=digest, tag=f"bf-t-a{attempt}", mode="file")
+            assert staged.name is not None
+            backend.delete_input(staged.name)
+
+
+def test_loads_that_failed_do_not_stand_in_the_way_of_the_next(emulator: EmulatorServer, tmp_path: Path) -> None:
+    """Somebody's table has the name of an input; once it is gone, all is well."""
+    with emulated(emulator, via="bigquery") as backend:
+        path, digest = shard(tmp_path, "one", "two")
+        first = backend.stage(path, digest=digest, tag="bf-t-a1", mode="file")
+        assert first.name is not None
+        backend.delete_input(first.name)
+        table, client = first.name.removeprefix("bq://"), backend._tables._client
+        client.query(f"CREATE TABLE `{table}` AS SELECT 1 AS other").result()
+        for _ in range(2):
+            with pytest.raises(BackendError, match="does not hold its 2 rows"):
+                backend.stage(path, digest=digest, tag="bf-t-a1", mode="file")
+        client.delete_table(table)
+        assert backend.stage(path, digest=digest, tag="bf-t-a1", mode="file").name == first.name

@@ -11,7 +11,7 @@ from test_gemini_errors import an, vendor_classes
 from batchform.adapters.gemini_errors import NEVER_SENT, Redactor
 from batchform.adapters.vertex_errors import VENDOR_ERRORS, create_outcome, staging_errors, vendor_errors
 from batchform.adapters.vertex_tables import _errors as table_errors
-from batchform.errors import BackendError, NotCreated, NotFound, OutcomeUnknown
+from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.spec.model import GoogleCloud
 
 REDACT, CLOUD = Redactor("sesame"), GoogleCloud()
@@ -60,6 +60,16 @@ def test_what_cloud_storage_says_is_said_as_the_backends() -> None:
     with pytest.raises(BackendError) as caught, staging_errors("Doing"):
         raise StorageError("busy", hint="wait", status=503)
     assert (caught.value.status, caught.value.hint) == (503, "wait")
+
+
+def test_a_refused_load_names_its_status_and_not_the_address_of_its_upload() -> None:
+    """That address lets anybody who reads it go on with the upload."""
+    from google.api_core.exceptions import Forbidden
+
+    url = "https://bigquery.googleapis.com/upload/bigquery/v2/projects/p/jobs?uploadType=resumable&upload_id=secret"
+    with pytest.raises(AuthError) as caught, table_errors("Doing"):
+        raise Forbidden(f"PUT {url}: no dataset for you")
+    assert caught.value.message == "Doing: HTTP 403: no dataset for you."
 
 
 def test_what_bigquery_says_is_said_as_the_backends() -> None:

@@ -6,6 +6,7 @@ Every call has a timeout, and is tried again for two minutes at most: by itself 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -137,6 +138,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "stopped": "The job was cancelled. Run the same command again.",
     "timeout": "Run the same command again, or raise `timeout`.",
 }
+_SENT: Final = re.compile(r"(?:\d{3} )?[A-Z]+ https?://\S+: ")
 _AGAIN: Final = "Run the same command again: nothing is done twice."
 _BY_STATUS: Final[Mapping[int, str]] = {
     400: "invalid", 401: "unauthenticated", 403: "accessDenied", 404: "notFound", 409: "duplicate",
@@ -193,9 +195,7 @@ def _not_found(message: str) -> str:
 def said(error: BaseException) -> str:
     """What the error says, in one line: without the method and address that the client puts in front."""
     text = str(getattr(error, "message", "") or error).strip()
-    head, found, rest = text.partition("prettyPrint=false: ")
-    if found and " http" in f" {head}":
-        text = rest
+    text = _SENT.sub("", text)  # the address of an upload lets anybody go on with it
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     for tail in ("; reason:", ", message:"):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access as BigQuery
 
 _LOADS: Final = 9
+"""Loads of one input that one run begins."""
+_IDS: Final = 1000
+"""Loads of one input under one tag that there can ever be."""
 _PAGE_ROWS: Final = 5_000
 """Result rows, of a few kilobytes each, that REST is asked for at once."""
 _COLUMNS: Final = ("key", "request", "response", "status", "processed_time")
@@ -65,16 +68,17 @@ class TableStaging:
         try:
             wanted = _write_rows(path, rows)
             with _errors(doing):
-                for number in range(1, _LOADS + 1):
+                begun = 0
+                for number in range(1, _IDS + 1):
                     if self._rows(table) == wanted:
                         return BQ + table
-                    self._load(rows, table, job=f"batchform-in-{canon.short(digest, 32)}-{number}")
-                if self._rows(table) == wanted:
-                    return BQ + table
+                    if begun == _LOADS:
+                        break
+                    begun += self._load(rows, table, job=f"{_job(digest, tag)}-{number}")
         finally:
             rows.unlink(missing_ok=True)
         raise BackendError(
-            f"{doing}: after {_LOADS} loads table {table} does not hold its {wanted} rows.",
+            f"{doing}: after {begun} loads table {table} does not hold its {wanted} rows.",
             hint="Delete the table; only batchform should write into the dataset of `dataset:`.",
         )
 
@@ -87,9 +91,9 @@ class TableStaging:
         except Missing:
             return None
 
-    def _load(self, rows: Path, table: str, *, job: str) -> None:
-        """One load under an id of its own: where it was sent already, its end is waited for. A load that failed leaves
-        no rows, and its id is taken for good."""
+    def _load(self, rows: Path, table: str, *, job: str) -> bool:
+        """One load under an id of its own, which is taken for good. False when it was sent already: its end is waited
+        for, and how it ended says nothing about the next one. A load that failed leaves no rows."""
         from google.cloud import bigquery
         from google.cloud.exceptions import Conflict, GoogleCloudError
 
@@ -98,16 +102,20 @@ class TableStaging:
             source_format="NEWLINE_DELIMITED_JSON",
             write_disposition="WRITE_EMPTY",
         )
+        begun = True
         try:
             with rows.open("rb") as lines:
                 load: Any = self._client.load_table_from_file(lines, table, job_id=job, job_config=config)
         except Conflict:
+            begun = False
             load = self._client.get_job(job, retry=self._bigquery.retry)
         try:
             load.result(timeout=600, retry=self._bigquery.retry)
         except GoogleCloudError as error:
-            if self._rows(table) is None and error.code not in (400, 404, 409):
+            ended = load.state == "DONE" and not begun
+            if not ended and self._rows(table) is None and error.code not in (400, 404, 409):
                 raise
+        return begun
 
     def _check_place(self) -> None:
         """A job fails, after the create call has said yes, if it may not use the dataset where it runs."""
@@ -186,6 +194,12 @@ class TableStaging:
             yield dict(row.items())
 
 
+def _job(digest: str, tag: str) -> str:
+    """What the loads of an input are called, but for their number. Each tag has its own: the table of another one was
+    deleted since, and its ids are taken."""
+    return f"batchform-in-{canon.short(digest, 32)}-{canon.short(canon.digest_of('load', tag), 12)}"
+
+
 def result_line(row: Mapping[str, Any]) -> bytes:
     """A row of a result table as a line of a result file. The request is only kept where no key came back."""
     line: dict[str, Any] = {"status": row.get("status") or "", "response": _json(row.get("response")) or {}}
@@ -248,7 +262,8 @@ def _errors(doing: str) -> Iterator[None]:
         raise
     except vendor_errors() as error:
         found, reason = meaning(error), reason_of(error)
-        message, status = f"{doing}: {found.said}.", int(getattr(error, "code", 0) or 0)
+        status = int(getattr(error, "code", 0) or 0)
+        message = f"{doing}: {f'HTTP {status}: ' if status else ''}{found.said}."
         if reason == "notFound":
             raise NotFound(message, hint=found.hint, status=404) from None
         if status in (401, 403):
