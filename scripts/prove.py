@@ -38,6 +38,16 @@ PARTS = (
         ("tests/prove/fault_matrix.py", "--every", "3"),
     ),
     Part("histories", "random histories of a project, over months of virtual time", ("tests/prove/history_run.py",)),
+    Part(
+        "vertex-histories",
+        "the same on Vertex AI, with inputs in Cloud Storage",
+        ("tests/prove/history_run.py", "--cloud", "vertex"),
+    ),
+    Part(
+        "table-histories",
+        "the same on Vertex AI, with inputs in BigQuery",
+        ("tests/prove/history_run.py", "--cloud", "tables"),
+    ),
 )
 
 
@@ -55,7 +65,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say which there are")
     given = parser.parse_args()
     if given.list:
-        say("\n".join(f"{p.name:10} {p.about}" for p in PARTS))
+        say("\n".join(f"{p.name:16} {p.about}" for p in PARTS))
         return 0
     unknown = set(given.parts) - {p.name for p in PARTS}
     if unknown:
@@ -94,7 +104,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         counts = ", ".join(f"{count:,} {name}" for name, count in outcome.counts.items()) or "broke off"
         word = "holds" if outcome.code == 0 else "FAILED"
-        lines.append(f"{outcome.part.name:10} {word:7} {outcome.seconds:6.0f} s   {counts}")
+        lines.append(f"{outcome.part.name:16} {word:7} {outcome.seconds:6.0f} s   {counts}")
     return "\n".join(lines)
 
 

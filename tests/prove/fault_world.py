@@ -22,14 +22,12 @@ import yaml
 from crash_world import Command, Ran, SharedClock
 from google_patience import patience_in
 from msgspec.structs import replace
+from vertex_results import written
 
 from batchform.adapters.gemini_http import RawReader
-from batchform.adapters.vertex_tables import result_line
 from batchform.adapters.vertex_wire import table_name
 from batchform.cli import run, wiring
 from batchform.emulator import EmulatorServer
-from batchform.emulator.storage.objects import ObjectStore
-from batchform.emulator.warehouse.tables import TableRef, Tables
 
 SETTLE: Final = 900.0
 JOB_SECONDS: Final = 30.0
@@ -82,6 +80,7 @@ class World:
         """A new project, a service that knows nothing, and the first day again. cloud: gemini; vertex, with inputs in
         Cloud Storage; or tables: Vertex AI with inputs in BigQuery."""
         self._empty_service()
+        self._cloud = cloud
         if cloud == "vertex":
             self.server.provide("us-central1", bucket=BUCKET)
             backend |= {"cloud": "vertex", "staging": f"gs://{BUCKET}/staging"}
@@ -128,7 +127,7 @@ class World:
 
     def restore(self, template: Path) -> None:
         """Be as it was when this copy was made."""
-        self.reset()
+        self.reset(cloud=self._cloud)
         shutil.rmtree(self.project)
         shutil.copytree(template / "project", self.project)
         for part in (p for p in self._folders() if (template / p).exists()):
@@ -209,16 +208,7 @@ class World:
 
     def results(self, tag: str) -> bytes:
         """What the jobs of a tag have written into the bucket or into a table, as lines."""
-        store, table = ObjectStore(self.server._store), table_name("bf_out", tag)
-        found = b""
-        if table in self._table_names():
-            for row in Tables(self.server._store).rows(TableRef.parse(f"{PLACE}.{table}")):
-                found += result_line(row)
-            return found
-        for info in store.list(BUCKET, prefix=f"staging/results/{tag}/"):
-            with store.open_read(BUCKET, info.name) as lines:
-                found += lines.read()
-        return found
+        return written(self.server, tag, bucket=BUCKET, dataset=PLACE if self._cloud == "tables" else "")
 
     def query(self, sql: str, name: str = _EMULATOR) -> list[sqlite3.Row]:
         """Rows of the service's tables."""

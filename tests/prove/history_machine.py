@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from typing import Any, ClassVar, Final
 
-from history_faults import Accident, accident
+from history_faults import Chance
 from history_process import KILLED, Done
 from history_truth import GOOD, over_budget, paid_twice, wire
 from history_world import ENOUGH, MARKERS, PLAIN, World
@@ -40,7 +40,7 @@ LINE: Final = st.sampled_from(
 )
 ACCIDENTS: Final = st.lists(
     st.builds(
-        accident, st.integers(0, 999), st.integers(0, 999), st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 2, 5])
+        Chance, st.integers(0, 999), st.integers(0, 999), st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 2, 5])
     ),
     min_size=1,
     max_size=5,
@@ -51,9 +51,10 @@ _PLACES: Final = {"apply": 360, "sync": 240, "ledger": 50}  # to be killed at
 
 
 class Histories(RuleBasedStateMachine):
-    """One history. `totals` counts over all of them."""
+    """One history. `totals` counts over all of them; cloud: whose API it speaks (history_world.CLOUDS)."""
 
     totals: ClassVar[Counter[str]] = Counter()
+    cloud: ClassVar[str] = "gemini"
 
     @initialize(
         job_seconds=st.sampled_from([0.0, 40 * MINUTE, 20 * HOUR]),
@@ -74,14 +75,16 @@ class Histories(RuleBasedStateMachine):
         max_usd: float | None,
         max_usd_total: float | None,
     ) -> None:
-        self.world = World(job_seconds=job_seconds, max_rows_per_job=rows_per_job, max_jobs_in_flight=jobs_at_once)
+        self.world = World(
+            job_seconds=job_seconds, cloud=self.cloud, max_rows_per_job=rows_per_job, max_jobs_in_flight=jobs_at_once
+        )
         self.world.accidents.lag = lag
         self.world.accidents.end()
         self.reruns: list[tuple[str, int]] = []
         self.killed = False  # and not yet recovered from it
         self.saved: dict[str, Any] | None = None
         self.table = self.world.table
-        self.table.submit = submit
+        self.table.submit = submit if self.cloud == "gemini" else "file"
         self.table.max_usd, self.table.max_usd_total = max_usd, max_usd_total
         self.world.write()
         self.totals["histories"] += 1
@@ -113,24 +116,24 @@ class Histories(RuleBasedStateMachine):
         self.totals["second applies that did nothing"] += 1
 
     @rule(edits=EDITS, accidents=ACCIDENTS)
-    def apply_badly(self, edits: Edits, accidents: list[Accident]) -> None:
+    def apply_badly(self, edits: Edits, accidents: list[Chance]) -> None:
         self._run_badly(edits, accidents, "apply", "--yes")
 
     @rule(edits=EDITS, accidents=ACCIDENTS)
-    def sync_badly(self, edits: Edits, accidents: list[Accident]) -> None:
+    def sync_badly(self, edits: Edits, accidents: list[Chance]) -> None:
         """What was sent before is collected while something goes wrong."""
         self._edit(edits)
         self._run("apply", "--yes", "--detach")
         self._run_badly([], accidents, "sync", "--wait")
 
     @rule(edits=EDITS, line=LINE, accidents=ACCIDENTS)
-    def run_badly(self, edits: Edits, line: Line, accidents: list[Accident]) -> None:
+    def run_badly(self, edits: Edits, line: Line, accidents: list[Chance]) -> None:
         self._run_badly(edits, accidents, *line)
 
-    def _run_badly(self, edits: Edits, accidents: list[Accident], *line: str) -> None:
+    def _run_badly(self, edits: Edits, accidents: list[Chance], *line: str) -> None:
         """A command, and what goes wrong while it runs."""
         self._edit(edits)
-        self.world.accidents.schedule(accidents)
+        self._schedule(accidents)
         self._run(*line)
 
     @rule()
@@ -163,11 +166,11 @@ class Histories(RuleBasedStateMachine):
             self.reruns.append((wire(number), jobs))
 
     @rule(what=st.sampled_from(["cancel", "cancel", "delete"]), index=st.integers(0, 3), accidents=ACCIDENTS)
-    def tell_a_job(self, what: str, index: int, accidents: list[Accident]) -> None:
+    def tell_a_job(self, what: str, index: int, accidents: list[Chance]) -> None:
         listed = json.loads(self._run("jobs", "list", "--json", *(["--open"] if what == "cancel" else [])).out)
         tags = [job["tag"] for job in listed]
         if index < len(tags):
-            self.world.accidents.schedule(accidents)
+            self._schedule(accidents)
             self._run("jobs", what, tags[index], also=frozenset({1, 64}))
 
     # --- what happens to them --------------------------------------------------------------------------------------
@@ -204,6 +207,9 @@ class Histories(RuleBasedStateMachine):
             elif len(self.table.rows) > 1:
                 self.table.rows.pop(value, None)
         self.world.write()
+
+    def _schedule(self, accidents: list[Chance]) -> None:
+        self.world.commands.append(f"accidents: {'; '.join(self.world.accidents.schedule(accidents))}")
 
     def _run(self, *line: str, also: frozenset[int] = frozenset()) -> Done:
         done = self.world.run(*line)
@@ -311,7 +317,8 @@ class Histories(RuleBasedStateMachine):
                 assert not table.plain or marker not in PLAIN or fateful or wire(number) in hurt, (row, world.commands)
                 continue
             assert row["status"] == "answered", row
-            if not table.schema and delivered[key]["batch_job"].removeprefix("batches/") not in world.accidents.damaged:
+            job = delivered[key]["batch_job"].rpartition("/")[2]
+            if not table.schema and job not in world.accidents.damaged | world.accidents.spoilt:
                 assert delivered[key]["text"] == table.answer(number), (delivered[key], row, world.commands)
         held = {r["key"] for r in rows if r["answer_tag"] is not None and r["status"] != "gone"}
         assert delivered.keys() == held, (delivered.keys(), held)
@@ -319,7 +326,7 @@ class Histories(RuleBasedStateMachine):
 
     def _jobs_are_known(self, jobs: list[dict[str, Any]]) -> None:
         """Every job at the service is one of the ledger's, and none is open."""
-        known = {j["job"].removeprefix("batches/") for j in jobs if j["job"]}
+        known = {j["job"].rpartition("/")[2] for j in jobs if j["job"]}
         there = {j.name for j in self.world.truth.jobs()}
         assert there == known, (there, known, self.world.commands)
         assert not [j for j in jobs if j["status"] in ("intent", "submitted")], jobs

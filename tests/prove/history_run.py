@@ -1,6 +1,7 @@
 """The long run of random histories, part of `make prove`. Its last line is a JSON object of counts.
 
-    python tests/prove/history_run.py [--seconds N] [--histories N] [--steps N] [--lanes N] [--seed N] [--shrink]
+    python tests/prove/history_run.py [--seconds N] [--histories N] [--steps N] [--lanes N] [--seed N] [--cloud NAME]
+                                         [--shrink]
 
 A history that breaks a law ends its lane: hypothesis shows the history, and the exit code is 1. The same seed begins
 with the same histories; `--shrink` also looks for the shortest one that fails.
@@ -19,6 +20,7 @@ import warnings
 from collections import Counter
 
 from history_machine import Histories
+from history_world import CLOUDS
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import HypothesisWarning
 from hypothesis.stateful import run_state_machine_as_test
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=15, help="of a history, at most")
     parser.add_argument("--lanes", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=1, help="of the first lane; the others follow")
+    parser.add_argument("--cloud", choices=CLOUDS, default="gemini", help="whose API, and where inputs lie")
     parser.add_argument("--shrink", action="store_true", help="look for the shortest history that fails; takes long")
     given = parser.parse_args()
     if given.lanes > 1:
@@ -45,7 +48,7 @@ def main() -> int:
 
 def lanes(given: argparse.Namespace) -> int:
     """Run each lane in a process of its own; say what they counted together."""
-    fixed = [f"--{name}={getattr(given, name)}" for name in ("seconds", "histories", "steps")]
+    fixed = [f"--{name}={getattr(given, name)}" for name in ("seconds", "histories", "steps", "cloud")]
     fixed += ["--lanes=1", *(["--shrink"] if given.shrink else [])]
     started = [
         subprocess.Popen(
@@ -76,7 +79,7 @@ def lane(given: argparse.Namespace) -> int:
     phases = [Phase.generate, *([Phase.shrink] if given.shrink else [])]
     while time.monotonic() < until and Histories.totals["histories"] < given.histories:
         try:
-            some(number, settings(max_examples=_AT_ONCE, stateful_step_count=given.steps, phases=phases))
+            some(number, given.cloud, settings(max_examples=_AT_ONCE, stateful_step_count=given.steps, phases=phases))
         except Exception:  # noqa: BLE001  (whatever it is, it was found by the histories)
             say(traceback.format_exc())
             return 1
@@ -85,9 +88,9 @@ def lane(given: argparse.Namespace) -> int:
     return 0
 
 
-def some(number: int, chosen: settings) -> None:
+def some(number: int, cloud: str, chosen: settings) -> None:
     """A few histories of a seed."""
-    machine = seed(number)(type(f"Histories{number}", (Histories,), {}))
+    machine = seed(number)(type(f"Histories{number}", (Histories,), {"cloud": cloud}))
     quiet = settings(
         chosen, deadline=None, database=None, print_blob=True, report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import math
+import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +28,7 @@ from batchform.spec.model import Retry
 MODEL: Final = "gemini-3.5-flash-lite"
 MAX_ATTEMPTS: Final = 3
 GOOD: Final = "answered"
+_ROW: Final = re.compile(rb"\bT-(\d+) ")
 _RETRIED: Final = frozenset(Retry().on)
 Results = dict[str, tuple[str, str]]
 """Wire key → outcome and text."""
@@ -34,8 +37,8 @@ Results = dict[str, tuple[str, str]]
 @dataclass(frozen=True)
 class Attempt:
     """One charged request. number: of its job, counted from 1; created: when that was made; ended: when its results
-    came to be; outcome: GOOD or what was wrong with it, as the service showed it to the client; text: of the answer;
-    usd: what a real service would have taken for it."""
+    came to be; gone: when the service deletes those; outcome: GOOD or what was wrong with it, as the service showed it
+    to the client; text: of the answer; usd: what a real service would have taken for it."""
 
     number: int
     tag: str
@@ -43,6 +46,7 @@ class Attempt:
     digest: str
     created: float
     ended: float
+    gone: float
     outcome: str
     text: str
     usd: float
@@ -62,8 +66,9 @@ class Job:
 class Truth:
     """The emulator's jobs and bill, and what the ledger has archived of damaged results."""
 
-    def __init__(self, state: Path, archive: Path) -> None:
-        self._state, self._archive = state, archive
+    def __init__(self, state: Path, archive: Path, on_vertex: Callable[[str], bytes]) -> None:
+        """on_vertex: the results of the jobs of a tag on Vertex AI."""
+        self._state, self._archive, self._on_vertex = state, archive, on_vertex
         self._results: dict[str, Results] = {}  # by job; read once, since the service deletes them in time
 
     def jobs(self) -> list[Job]:
@@ -85,14 +90,20 @@ class Truth:
             results = self._archived(r["display_name"]) if r["job"] in damaged else self._results_of(r)
             outcome, text = results.get(r["key"], ("missing", ""))
             usd = r["prompt_tokens"] * price.input + r["output_tokens"] * price.output
+            gone = r["ends_at"] + GENERATED_SECONDS if r["vertex"] is None else math.inf
             found.append(
-                Attempt(r["seq"], r["display_name"], r["key"], r["digest"].hex(), r["created_at"], r["ends_at"],
+                Attempt(r["seq"], r["display_name"], r["key"], r["digest"].hex(), r["created_at"], r["ends_at"], gone,
                         outcome, text, usd)
             )  # fmt: skip
         return found
 
     def _results_of(self, job: sqlite3.Row) -> Results:
         """Of a row of bill and job together."""
+        if job["job"] not in self._results and job["vertex"] is not None:
+            results = _read(self._on_vertex(job["display_name"]))
+            if not results:
+                return {}
+            self._results[job["job"]] = results
         if job["job"] not in self._results:
             path = self._state / "jobs" / f"{job['job']}.out.jsonl"  # of a job with inline input
             if job["input_name"] is not None:
@@ -124,11 +135,18 @@ def _read(raw: bytes) -> Results:
             said = msgspec.json.decode(line)
         except msgspec.DecodeError:
             continue
-        key = key_of(said)
+        key = key_of(said) or _asked(said)
         if key is not None and found.get(key, ("", ""))[0] != GOOD:
             text = classify(said, parse_json=False).text or ""
             found[key] = (classify(said, parse_json=text.startswith("{")).cls, text)
     return found
+
+
+def _asked(line: Any) -> str | None:
+    """Where no key came back: whose row the request names, which Vertex AI returns."""
+    request = line.get("request") if isinstance(line, dict) else None
+    named = _ROW.search(msgspec.json.encode(request))
+    return wire(int(named[1])) if named else None
 
 
 @cache
@@ -155,7 +173,7 @@ def paid_twice(attempts: Sequence[Attempt], reruns: Sequence[tuple[str, int]], a
         failures = 0
         for before, again in pairwise(sent):
             failures = failures + 1 if before.outcome != GOOD else 0
-            late = before.tag not in archived and again.created > before.ended + GENERATED_SECONDS
+            late = before.tag not in archived and again.created > before.gone
             retried = before.outcome in _RETRIED and failures < MAX_ATTEMPTS
             if (again.number, again.key) in asked:
                 failures = 0

@@ -16,12 +16,14 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import yaml
+from google_patience import patience_in
 from history_clock import SharedClock
 from history_faults import Accidents
 from history_process import Done, forked, here
 from history_truth import MODEL, Truth
 from msgspec.structs import replace
 from pytest import MonkeyPatch
+from vertex_results import written
 
 from batchform.cli import wiring
 from batchform.emulator import EmulatorServer
@@ -87,10 +89,18 @@ class Table:
         return {"limits": {**given, "max_usd_basis": "high"}} if given else {}
 
 
+CLOUDS: Final[dict[str, dict[str, Any]]] = {
+    "gemini": {},
+    "vertex": {"cloud": "vertex", "staging": "gs://history-batches/staging"},
+    "tables": {"cloud": "vertex", "via": "bigquery", "dataset": "history_batches"},
+}
+"""Whose API a history speaks: settings of its backend."""
+
+
 class World:
     """One history's project. `close` it."""
 
-    def __init__(self, *, job_seconds: float = 3600.0, **settings: Any) -> None:
+    def __init__(self, *, job_seconds: float = 3600.0, cloud: str = "gemini", **settings: Any) -> None:
         self.stack = ExitStack()
         self.home = Path(tempfile.mkdtemp(prefix="history-"))
         self.stack.callback(shutil.rmtree, self.home, ignore_errors=True)
@@ -102,10 +112,16 @@ class World:
         self.server = self.stack.enter_context(
             EmulatorServer(self.home / "emulator", job_seconds=job_seconds, clock=self.clock)
         )
-        self.accidents = Accidents(self.server)
-        self.truth = Truth(self.home / "emulator", self.root / ".batchform/archive")
+        places = {"vertex": {"bucket": "history-batches"}, "tables": {"dataset": "emulated-project.history_batches"}}
+        place = places.get(cloud, {})
+        if place:
+            self.server.provide("us-central1", **place)
+        self.accidents = Accidents(self.server, cloud)
+        self.truth = Truth(
+            self.home / "emulator", self.root / ".batchform/archive", lambda tag: written(self.server, tag, **place)
+        )
         self.table = Table()
-        self.settings = settings
+        self.settings = {**CLOUDS[cloud], **settings}
         self.commands: list[str] = []
         here_before = Path.cwd()
         os.chdir(self.root)
@@ -130,6 +146,7 @@ class World:
         patch.setattr(os, "cpu_count", lambda: 1)
         timing = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: self.clock.sleep(seconds)})
         patch.setattr("google.genai._api_client.time", timing)  # it sleeps between two tries of an upload
+        patience_in(patch, lambda: self.clock.seconds, self.clock.sleep)
 
     # --- the project
 

@@ -34,9 +34,19 @@ SAMPLE = {
         Schedule(BASE["sync inline"], (fault("batches.get", times=4, type="rows_missing", rows=[1]),)),
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="drop", when="after"),)),
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="keys_missing", show="empty"),)),
+        Schedule(BASE["sync on Vertex"], (fault("storage.objects.download", nth=2, type="cut"),)),
+        Schedule(
+            BASE["apply on Vertex by tables"], (fault("bigquery.jobs.upload.bytes", nth=2, type="drop", when="after"),)
+        ),
+        Schedule(BASE["sync on Vertex by tables"], (fault("bigquery.tabledata.list", nth=2, type="drop"),)),
     ],
     "0 0 0": [Schedule(BASE["sync of files"], (fault("files.delete", nth=3, type="drop", when="after"),))],
-    "1 0 0": [Schedule(BASE["apply of files"], (fault("batches.create", nth=3, type="error", status=403),))],
+    "1 0 0": [
+        Schedule(BASE["apply of files"], (fault("batches.create", nth=3, type="error", status=403),)),
+        Schedule(
+            BASE["apply on Vertex by tables"], (fault("bigquery.jobs.upload.bytes", nth=3, type="error", status=403),)
+        ),
+    ],
     "8 8 8 0 0": [Schedule(ONE, (fault("batches.create", type="drop"), fault("batches.list", nth=2, type="hide")))],
 }
 """By the exit codes that a user sees: of the command, then of sync and apply as the messages say."""
@@ -74,6 +84,11 @@ def test_every_kind_and_example_of_the_catalogue_has_its_schedule() -> None:
     for call in ("models.get", *uploads, *jobs, "batches.get", "files.download", "files.delete"):
         for sample in catalogue(call):
             assert (call, str(dict(sample.do))) in have, sample.name
+    staging = [call for base in BASES for call in _calls(base.calls) if call.startswith(("storage.", "bigquery."))]
+    for call in ("vertex.batches.create", "vertex.batches.list", "vertex.batches.get", *staging):
+        for sample in catalogue(call):
+            assert (call, str(dict(sample.do))) in have, sample.name
+    assert len(staging) >= 10
     every = {type_of(kind) for kind in KINDS}
     assert every >= CERTAIN | FATES | SPOILS and len(made) > 500
     assert len(list(pairs())) > 300 and len(list(pairs_of_recovery())) > 200 and len(list(lagging())) > 50
