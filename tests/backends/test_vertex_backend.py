@@ -14,7 +14,7 @@ from vertex_kit import LOCATION, MODEL, PROJECT, STAGING, emulated, pointed_at, 
 
 from batchform import canon
 from batchform.adapters.vertex import VertexBackend
-from batchform.adapters.vertex_wire import Place, labels, remote_job, suits, table_name
+from batchform.adapters.vertex_wire import Place, labels, remote_job, suits, suits_tables, table_name
 from batchform.emulator import EmulatorServer
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import RemoteJob, Staged
@@ -389,6 +389,53 @@ def test_endpoints(location: str, host: str) -> None:
 )
 def test_where_a_job_can_read(where: str, location: str, fits: bool) -> None:
     assert suits(where, location) is fits
+
+
+@pytest.mark.parametrize(
+    ("where", "location", "fits"),
+    [
+        ("US-CENTRAL1", "us-central1", True),
+        ("US", "us-central1", False),
+        ("EU", "europe-west4", False),
+        ("US-EAST1", "us-central1", False),
+        ("US", "us", True),
+        ("US-EAST1", "us", True),
+        ("EU", "us", False),
+        ("EUROPE-WEST4", "EU", True),
+        ("ASIA-EAST1", "global", True),
+        ("US", "global", True),
+    ],
+)
+def test_where_a_job_can_use_tables(where: str, location: str, fits: bool) -> None:
+    assert suits_tables(where, location) is fits
+
+
+@pytest.mark.parametrize(("location", "where"), [("us-central1", "US"), ("europe-west4", "EU"), ("eu", "US")])
+def test_a_dataset_elsewhere_is_refused_before_anything_is_sent(
+    emulator: EmulatorServer, tmp_path: Path, location: str, where: str
+) -> None:
+    dataset = f"elsewhere_{location.replace('-', '_')}"
+    emulator.provide(where, dataset=f"{PROJECT}.{dataset}")
+    with emulated(emulator, via="bigquery", location=location, dataset=dataset) as backend:
+        lines = tmp_path / "shard.jsonl"
+        lines.write_text('{"key":"k","request":{"contents":[]}}\n')
+        with pytest.raises(BackendError, match=rf"lies in {where}, where jobs of {location} cannot read it") as caught:
+            backend.stage(lines, digest="sha256:00", tag="bf-1", mode="file")
+        assert f"one in {location}" in caught.value.hint
+        assert not [j for j in backend.list_jobs() if j.tag == "bf-1"]
+
+
+@pytest.mark.parametrize(("location", "where"), [("us-central1", "EU"), ("eu", "US"), ("us-west1", "NAM4")])
+def test_a_bucket_elsewhere_is_refused_before_anything_is_sent(
+    emulator: EmulatorServer, tmp_path: Path, location: str, where: str
+) -> None:
+    bucket = f"elsewhere-{location}"
+    emulator.provide(where, bucket=bucket)
+    with emulated(emulator, location=location, staging=f"gs://{bucket}/staging") as backend:
+        lines = tmp_path / "shard.jsonl"
+        lines.write_text('{"key":"k","request":{"contents":[]}}\n')
+        with pytest.raises(BackendError, match=rf"lies in {where}, where jobs of {location} cannot read it"):
+            backend.stage(lines, digest="sha256:00", tag="bf-1", mode="file")
 
 
 def test_jobs_of_any_shape_are_read() -> None:

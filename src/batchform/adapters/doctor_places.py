@@ -13,7 +13,7 @@ from batchform.adapters.bigquery_client import CALL_SECONDS, Access, closed, mea
 from batchform.adapters.doctor_cloud import CloudProject
 from batchform.adapters.storage.client import StorageClient
 from batchform.adapters.storage.errors import StorageError
-from batchform.adapters.vertex_wire import suits
+from batchform.adapters.vertex_wire import suits, suits_tables
 from batchform.errors import AuthError, BatchformError
 from batchform.run.doctor import Finding, Subject
 from batchform.spec.model import GoogleCloud
@@ -199,7 +199,7 @@ class Datasets:
             yield self._unseen(about, error, name, location, role=EDITOR if writes else VIEWER)
             return
         where = str(found.location or "")
-        if not location or suits(where, location):
+        if not location or suits_tables(where, location):
             suited = f", where jobs of {location} can use it" if location else ""
             yield about.ok("dataset", f"Dataset {name} is there, in {where}{suited}.")
             if location and self._cloud.agent and project != self._cloud.project:

@@ -12,7 +12,7 @@ import msgspec
 
 from batchform import canon
 from batchform.adapters.vertex_access import Access
-from batchform.adapters.vertex_wire import BQ, suits, table_name
+from batchform.adapters.vertex_wire import BQ, suits_tables, table_name
 from batchform.errors import AuthError, BackendError, NotFound
 from batchform.ports import RemoteJob
 
@@ -133,10 +133,11 @@ class TableStaging:
                 raise
             self._client.create_dataset(self._dataset, exists_ok=True)
             where = ""
-        if where and not suits(where, self._location):
+        if where and not suits_tables(where, self._location):
             raise BackendError(
-                f"Dataset {self._dataset} lies in {where}, where jobs of {self._location} cannot read it.",
-                hint=f"Set `dataset` to one in {self._location}, or `location` to where the dataset is.",
+                f"Dataset {self._dataset} lies in {where}, where jobs of {self._location} cannot read it: "
+                "BigQuery's tables must be in the job's own region.",
+                hint=f"Set `dataset` to one in {self._location}, or `location` to where it is, or `via: storage`.",
             )
         self._fits = True
 

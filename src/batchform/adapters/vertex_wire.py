@@ -65,6 +65,13 @@ def suits(where: str, location: str) -> bool:
     return location in _MULTI and where.startswith(_MULTI[location])
 
 
+def suits_tables(where: str, location: str) -> bool:
+    """Whether a job at `location` can use a dataset that is at `where`. BigQuery is stricter than Cloud Storage: a job
+    wants its tables in its own region, and US is not us-central1. `global` takes any; `us`, `eu` what is in them."""
+    regional = location.lower() not in ("global", *_MULTI)
+    return where.lower() == location.lower() if regional else suits(where, location)
+
+
 def labels(stated: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Labels of a job: the user's, and ours under names that begin with `batchform_`. What does not fit is made fit."""
     fitting = {f"batchform_{name}": _label(value) for name, value in own.items()}

@@ -230,6 +230,23 @@ def test_a_place_suits_a_job_that_is_there_or_in_it(place: str, location: str, f
     assert places.suits(place, location) == fits
 
 
+@pytest.mark.parametrize(
+    ("place", "location", "fits"),
+    [
+        ("US-CENTRAL1", "us-central1", True),
+        ("US", "us-central1", False),
+        ("EU", "europe-west4", False),
+        ("EU", "eu", True),
+        ("europe-west4", "eu", True),
+        ("US", "eu", False),
+        ("asia-east1", "global", True),
+        ("US", "global", True),
+    ],
+)
+def test_a_dataset_suits_a_job_of_its_own_region(place: str, location: str, fits: bool) -> None:
+    assert places.suits_tables(place, location) == fits
+
+
 def test_the_limits_of_one_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     line = json.dumps({"request": request_of("hi")}).encode() + b"\n"
     monkeypatch.setattr(inputs, "MAX_BYTES", 3 * len(line) - 1)

@@ -139,7 +139,7 @@ def check_dataset(table: places.Table, location: str, stores: Stores) -> None:
     place = stores.place_of_dataset(table)
     if place is None:
         raise Failed(INVALID, f"Not found: Dataset {table.project}:{table.dataset}")
-    if not places.suits(place, location):
+    if not places.suits_tables(place, location):
         where = f"The dataset {table.project}.{table.dataset} is in {place.lower()}"
         raise Failed(PRECONDITION, f"{where}; a job in {location} cannot use it.")
 

@@ -82,3 +82,11 @@ def suits(place: str, location: str) -> bool:
         return location == multi[0] or location.startswith(multi[1])
     around = next((prefix for name, prefix in _MULTI.values() if name == location), None)
     return around is not None and place.lower().startswith(around)
+
+
+def suits_tables(place: str, location: str) -> bool:
+    """Whether a job at a location can use a dataset that is at a place: of a region, in that very region."""
+    multi = [name for name, _ in _MULTI.values()]
+    if location.lower() in ("global", *multi):
+        return suits(place, location)
+    return place.lower() == location.lower()
