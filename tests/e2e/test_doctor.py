@@ -155,7 +155,7 @@ def test_clocks_are_compared(
 
     monkeypatch.setenv("GEMINI_API_KEY", "key")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         gemini(workspace, f"http://127.0.0.1:{server.server_address[1]}")
         _, findings = examined(workspace)
