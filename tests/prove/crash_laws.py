@@ -62,15 +62,14 @@ def compare(found: Facts, expected: Facts, *, regroups: bool) -> None:
 def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:
     """Raise AssertionError when files pile up. A killed writer's one file in .tmp/ stays for a day."""
     ledger, cloud = world.project / ".batchform", scenario.cloud
-    strange = {p.name for p in ledger.iterdir()} - ({"cache"} if cloud.ledger else _LEDGER_FILES)
+    known = _LEDGER_FILES if not cloud.vertex else {"cache"} if cloud.ledger else _LEDGER_FILES | {"cache"}
+    strange = {p.name for p in ledger.iterdir()} - known
     _holds(not strange, "left in the ledger", strange)
+    partial = [p.name for p in (*ledger.glob(".tmp/*"), *ledger.glob("cache/.*"))]
+    _holds(len(partial) <= kills, "piling up in .tmp or the cache", partial)
     if cloud.ledger:
         names = {name.split("/")[1] for name in world.service.objects("ledger/")}
         _holds(names <= _LEDGER_FILES, "left in the ledger", names - _LEDGER_FILES)
-        parts = [p.name for p in (ledger / "cache").iterdir() if p.name.startswith(".")]
-        _holds(len(parts) <= kills, "piling up in the cache", parts)
-    else:
-        _holds(len(list((ledger / ".tmp").iterdir())) <= kills, "piling up in .tmp", kills)
     left = [p.name for p in (world.folder / "tmp").iterdir()]
     _holds(not left, "left in the temporary folder", left)
     results = world.project / "results"
