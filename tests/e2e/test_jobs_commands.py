@@ -75,7 +75,11 @@ def without_backend(workspace: Workspace) -> None:
 
 def test_a_person_settles_what_was_sent_by_a_backend_that_is_gone(workspace: Workspace) -> None:
     tag = left_open(workspace)
-    assert workspace.run("sync", "--wait").code == 8
+    limited = workspace.run("sync", "--wait", "--at-most", "0s")
+    assert limited.code == 8 and "of unknown outcome: settled by 20" in " ".join(limited.err.split())
+    assert workspace.run("sync", "--at-most", "1m").code == 64
+    wrong = workspace.run("sync", "--wait", "--at-most", "soon")
+    assert wrong.code == 64 and "'soon' is not a duration" in wrong.err
     without_backend(workspace)
     assert "jobs not-submitted" in " ".join(workspace.run("status").out.split())
     refused = workspace.run("jobs", "adopt", tag, "batches/one")

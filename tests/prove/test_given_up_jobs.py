@@ -106,6 +106,49 @@ def test_a_late_answer_saves_rows_that_failed_in_their_second_job(
     assert actions(world) == {"keep": 2}
 
 
+@pytest.mark.parametrize("status", [500, 400], ids=["no attempts left", "not worth another"])
+def test_a_late_answer_saves_rows_that_failed_for_good(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    path = world.project / "specs/triage.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "\nretry: {max_attempts: 2}\n", encoding="utf-8")
+    fail = {"call": "batches.create", "times": 1, "do": {"type": "row_error", "status": status}}
+    world.server.set_faults([fail])
+    told(world, "apply", "--yes", "--detach", "--json")
+    world.pass_time(SETTLE)
+    world.run(("sync",))
+    assert actions(world) == {"held": 2}
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.run(("sync",))
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    assert actions(world) in ({"keep": 2}, {"reuse": 2})
+    world.run(("sync", "--wait"))
+    assert len(world.jobs()) == 2
+    assert world.bill().total() == 2
+    assert actions(world) == {"keep": 2}
+    assert "ticket 1" in (world.project / "results/triage.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("status", [500, 400], ids=["no attempts left", "not worth another"])
+def test_rows_that_fail_for_good_after_the_late_answer_came_have_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The first job answers while the second is at work; then the second fails, and there is no third attempt."""
+    path = world.project / "specs/triage.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "\nretry: {max_attempts: 2}\n", encoding="utf-8")
+    fail = {"call": "batches.create", "times": 1, "do": {"type": "row_error", "status": status}}
+    world.server.set_faults([fail])
+    told(world, "apply", "--yes", "--detach", "--json")
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.pass_time(SETTLE)
+    world.run(("sync",))
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    world.run(("sync",))
+    assert actions(world) == {"keep": 2}
+    assert (len(world.jobs()), world.bill().total()) == (2, 2)
+    assert "ticket 1" in (world.project / "results/triage.jsonl").read_text(encoding="utf-8")
+
+
 def test_answers_of_an_earlier_version_that_name_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     both_answered(world, monkeypatch)
     for path in (world.project / ".batchform/answers").iterdir():

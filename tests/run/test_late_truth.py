@@ -206,3 +206,47 @@ def test_no_timer_ever_cancels_or_deletes_a_job(tmp_path: Path) -> None:
         assert apply_plan(w.run(), plan, bundle).answered == 1
         assert w.clock.now() - START > timedelta(hours=30)
         assert w.proxy.count("POST", ":cancel") == w.proxy.count("DELETE", "/") == 0
+
+
+# --- waiting for what is unknown ------------------------------------------------------------------------------------
+
+
+def unanswered(w: World) -> tuple[RunContext, Plan]:
+    """A submission that no answer came to; no job came of it."""
+    w.fault("POST", CREATE, before=lambda: refusal(503))
+    plan, bundle = w.plan({"a": "x"})
+    ctx = w.run()
+    assert apply_plan(ctx, plan, bundle).unknown == [tag_of(plan)]
+    return ctx, plan
+
+
+def test_sync_waits_until_what_is_unknown_is_settled(w: World) -> None:
+    ctx, plan = unanswered(w)
+    outcome = sync(w.run(), ctx.project.specs, wait="done")
+    assert not outcome.unknown and outcome.returned == [tag_of(plan)] and outcome.error({}) is None
+    assert timedelta(minutes=10) < w.clock.now() - START < timedelta(minutes=16)
+    assert w.rows(ctx)["a"]["status"] == "pending" and "of unknown outcome: settled by" in w.log.notes
+
+
+def test_a_wait_that_is_limited_leaves_it_unknown(w: World) -> None:
+    ctx, plan = unanswered(w)
+    outcome = sync(w.run(), ctx.project.specs, wait="done", at_most=60.0)
+    error = outcome.error({})
+    assert outcome.unknown == [tag_of(plan)] and error is not None and error.exit_code == 8
+    assert w.clock.now() - START < timedelta(minutes=3)
+    assert sync(w.run(), ctx.project.specs).unknown == [tag_of(plan)], "one step waits for nothing"
+
+
+def test_a_wait_that_is_limited_leaves_jobs_at_work(w: World) -> None:
+    ctx, plan = started(w, {"a": "x"})
+    outcome = sync(w.run(), ctx.project.specs, wait="done", at_most=1.0)
+    error = outcome.error({})
+    assert outcome.running == [tag_of(plan)] and error is not None and error.exit_code == 7
+    assert w.clock.now() - START < timedelta(seconds=30)
+
+
+def test_what_another_credential_left_open_is_not_waited_for(w: World) -> None:
+    ctx, plan = unanswered(w)
+    before = w.clock.now()
+    assert sync(w.run(key="another"), ctx.project.specs, wait="done").unknown == [tag_of(plan)]
+    assert w.clock.now() - before < timedelta(minutes=1)

@@ -78,9 +78,10 @@ def apply_command(
 
 @click.command("sync", short_help="One step: recover, look at jobs, collect, retry, deliver.")
 @selection
-@click.option("--wait", is_flag=True, help="Go on until no job is open.")
+@click.option("--wait", is_flag=True, help="Go on until no job is open, and no submission of unknown outcome.")
+@click.option("--at-most", metavar="DURATION", help="Such as 10m: how long --wait goes on. Exit code 7 or 8 then.")
 @common
-def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
+def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str | None) -> int:
     """Bring what was applied a step further: for cron, or with --wait until it is done.
 
     Queued rows are sent, and failed ones as far as the spec's `retry` allows, if they still ask what was applied;
@@ -89,6 +90,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.run.reconcile import sync
 
+    seconds = _seconds(at_most, wait=wait)
     with open_session(common, memory=RUNNING_MEMORY) as session:
         specs = session.select(select)
         with make_progress_for(common) as progress:
@@ -96,11 +98,26 @@ def sync_command(common: Common, select: Sequence[str], wait: bool) -> int:
             held: list[Refused] = []
             left: list[Left] = []
             retry = partial(_retries, session, ctx, specs, held, left)
-            outcome = sync(ctx, specs, wait="done" if wait else "no", retry=retry)
+            outcome = sync(ctx, specs, wait="done" if wait else "no", at_most=seconds, retry=retry)
             outcome.refused += held
             outcome.left = left[-1] if left else None
         _compact(session)
         return _finish(session, outcome, common, detached=not wait)
+
+
+def _seconds(at_most: str | None, *, wait: bool) -> float | None:
+    """Of `--at-most`. Raises UsageError."""
+    from batchform.errors import UsageError
+    from batchform.spec.fields import parse_duration
+
+    if at_most is None:
+        return None
+    if not wait:
+        raise UsageError("--at-most says how long --wait goes on", hint="Add --wait.")
+    try:
+        return parse_duration(at_most)
+    except ValueError as error:
+        raise UsageError(f"--at-most {at_most}: {error}", hint="Such as 10m or 2h.") from None
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------

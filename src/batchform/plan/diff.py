@@ -31,6 +31,7 @@ REQUESTED = "requested"
 RETRY = "retry"
 FOR_APPLY = "for_apply"  # failed in a way that only a reviewed apply pays for again: see `sent_again`
 EXHAUSTED = "exhausted"
+SAVED = "saved"  # exhausted, and answered since by a job that was given up on before
 KEEP = "keep"
 RETURNED = "returned"
 IN_FLIGHT = "in_flight"
@@ -40,7 +41,7 @@ REDELIVER = "redeliver"
 FORGET = "forget"
 REMOVE = "remove"
 QUIET_ABSENT = "quiet_absent"
-RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY)
+RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY, SAVED)
 
 
 _SPEC_SAME = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
@@ -88,6 +89,26 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
     if recorded.reruns:
         _rerun_table(con, recorded.reruns)
     classed = _classed(spec, rows, recorded)
+    counts, exhausted, answered = _counted(con, spec, classed)
+    if exhausted and recorded.archived is not None and _find_saved(con, classed, recorded.archived):
+        saved = f"class = '{EXHAUSTED}' AND key_hash IN (SELECT key_hash FROM bf_saved)"
+        classed = f"SELECT * REPLACE (CASE WHEN {saved} THEN '{SAVED}' ELSE class END AS class) FROM ({classed})"
+        counts, exhausted, answered = _counted(con, spec, classed)
+    if any(counts.get(c) for c in RENDERED):
+        _materialise_candidates(con, classed, recorded)
+        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN resumes VARCHAR")
+    if counts.get(REPARSE):
+        _materialise_reread(con, spec, classed)
+    if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM ({classed}) "
+            f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
+        )
+    return Diff(counts, exhausted, answered)
+
+
+def _counted(con: DuckDBPyConnection, spec: ResolvedSpec, classed: str) -> tuple[dict[str, int], dict[str, int], int]:
+    """Rows by class, exhausted rows by why, and how many rows of the source have an answer."""
     counted = con.execute(
         "SELECT class, CASE WHEN class = 'exhausted' THEN failure END, CASE WHEN class = 'exhausted' THEN attempt END, "
         f"count(*), count(*) FILTER (answered AND ordinal IS NOT NULL) FROM ({classed}) GROUP BY ALL"
@@ -99,17 +120,19 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
         if name == EXHAUSTED:
             why = _why_exhausted(spec, str(failure), int(attempt))
             exhausted[why] = exhausted.get(why, 0) + count
-    if any(counts.get(c) for c in RENDERED):
-        _materialise_candidates(con, classed, recorded)
-        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN resumes VARCHAR")
-    if counts.get(REPARSE):
-        _materialise_reread(con, spec, classed)
-    if any(counts.get(c) for c in (FORGET, REMOVE, RETURNED)):
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM ({classed}) "
-            f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
-        )
-    return Diff(counts, exhausted, sum(int(c[4]) for c in counted))
+    return counts, exhausted, sum(int(c[4]) for c in counted)
+
+
+def _find_saved(con: DuckDBPyConnection, classed: str, archived: str) -> int:
+    """Temp table bf_saved(key_hash): rows that failed for good, and whose request has an answer that is not their own
+    old one: a job that was given up on gave it since. How many."""
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE bf_saved AS SELECT DISTINCT key_hash FROM "
+        f"(SELECT key_hash, request_fp FROM ({classed}) WHERE class = '{EXHAUSTED}' AND NOT rerun "
+        f"AND answer_fp IS DISTINCT FROM request_fp) SEMI JOIN (SELECT key_hash, request_fp FROM {archived} "
+        "WHERE class = 'answered') USING (key_hash, request_fp)"
+    )
+    return int(con.execute("SELECT count(*) FROM bf_saved").fetchall()[0][0])
 
 
 def _materialise_reread(con: DuckDBPyConnection, spec: ResolvedSpec, classed: str) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHARED = "bf_shared"
 LEFT_TO_APPLY = "sent by apply, not by sync"
 PAYING = {
-    "apply": frozenset(first.RENDERED),
+    "apply": frozenset(first.RENDERED) - {first.SAVED},
     "retry": frozenset({first.RETRY, first.PENDING}),
     "settle": frozenset[str](),
 }
@@ -396,7 +396,7 @@ def _reason(state: dict[str, Any]) -> Reason:
     """The first component that differs explains the row; it never decides anything."""
     if state["class"] == first.REQUESTED:
         return Reason.REQUESTED
-    if state["class"] in (first.RETRY, first.FOR_APPLY):
+    if state["class"] in (first.RETRY, first.FOR_APPLY, first.SAVED):
         return Reason.PREVIOUS_EXPIRED if state["failure"] == "expired" else Reason.PREVIOUS_FAILED
     if not state["known"] or (state["class"] == first.PENDING and not state["answered"]):
         return Reason.NEW_KEY

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,7 @@ from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.freed import give_back
 from batchform.run.rebuild import deliver_mended, rebuild_answers
-from batchform.run.recover import Recovered, recover
+from batchform.run.recover import Recovered, next_settled, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
 from batchform.run.submit import Submission, Submitter
@@ -167,10 +169,19 @@ def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done")
     return _run(ctx, outcome, steps)
 
 
-def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", retry: Retry | None = None) -> Outcome:
-    """One step: recover, look, collect, retry, deliver. wait: "no" looks once; "done" goes on until no job is open."""
+def sync(
+    ctx: RunContext,
+    specs: Sequence[ResolvedSpec],
+    *,
+    wait: str = "no",
+    at_most: float | None = None,
+    retry: Retry | None = None,
+) -> Outcome:
+    """One step: recover, look, collect, retry, deliver. wait: "no" looks once; "done" goes on until no job is open and
+    every submission of unknown outcome that can be settled here is settled; at_most: seconds after which that ends."""
     outcome = Outcome()
     names = [s.name for s in specs]
+    until = None if at_most is None else ctx.clock.now() + timedelta(seconds=at_most)
 
     def steps() -> None:
         settle_past(ctx, outcome)
@@ -179,8 +190,14 @@ def sync(ctx: RunContext, specs: Sequence[ResolvedSpec], *, wait: str = "no", re
         _round(ctx, outcome, tracker)
         while True:
             if wait == "done":
-                _wait_for_jobs(ctx, outcome, tracker)
-            if outcome.stopped or outcome.not_sent or retry is None or (again := retry()) is None:
+                _wait_for_jobs(ctx, outcome, tracker, settles=partial(next_settled, ctx), until=until)
+            if (
+                (until and ctx.clock.now() >= until)
+                or outcome.stopped
+                or outcome.not_sent
+                or retry is None
+                or (again := retry()) is None
+            ):
                 break
             plan, bundle = again
             _carry_out(ctx, outcome, plan, bundle, leave=wait != "done")
@@ -298,15 +315,28 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
     outcome.unseen |= tracker.unseen
 
 
-def _wait_for_jobs(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
-    """Track and collect until no job is open that can be asked for. Open intents are looked for meanwhile."""
+def _wait_for_jobs(
+    ctx: RunContext,
+    outcome: Outcome,
+    tracker: Tracker,
+    *,
+    settles: Callable[[], datetime | None] = lambda: None,
+    until: datetime | None = None,
+) -> None:
+    """Track and collect until no job is open that can be asked for. Open intents are looked for meanwhile.
+
+    settles: when the next of them can be settled, which is waited for too; until: when the wait ends, whatever is open.
+    """
     while True:
         _round(ctx, outcome, tracker)
         if open_intents(ctx):
             _note_recovered(outcome, recover(ctx))
-        if not tracker.open():
+        settled_at = settles()
+        if not tracker.open() and settled_at is None:
             return
-        tracker.pause()
+        if until is not None and ctx.clock.now() >= until:
+            return
+        tracker.pause(min((at for at in (settled_at, until) if at is not None), default=None))
 
 
 def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:

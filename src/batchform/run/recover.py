@@ -7,17 +7,20 @@ for twice. And what was given up on is looked at again, since a late answer is a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
 from batchform.errors import BackendError, BatchformError, LedgerCorrupt, LedgerMoved
 from batchform.ledger.records import JobRecord
+from batchform.ledger.segments import timestamp
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import STILL_LOOKED_FOR, RunContext, call_again, described, open_intents, parse_stamp
 from batchform.run.lookup import Listing, look_through, why_not_absent
 from batchform.run.marks import is_ours
 from batchform.run.row_states import waiting_rows
-from batchform.run.settle import is_settled, not_submitted, submitted, submitted_together, surely_none
+from batchform.run.settle import is_settled, not_submitted, settles_at, submitted, submitted_together, surely_none
+from batchform.spec.wording import counted
 
 
 class Recovered(Struct, frozen=True):
@@ -60,6 +63,23 @@ def recover(ctx: RunContext, *, tags: Iterable[str] | None = None) -> Recovered:
             still = {r.tag for r in open_intents(ctx)}
             total += Recovered(unknown=tuple(r.tag for r in mine if r.tag in still))
     return total
+
+
+def next_settled(ctx: RunContext) -> datetime | None:
+    """When the next open intent is so old that its job would be listed; None if none is waited for that can be settled
+    here: what only another credential or backend can tell, or is doubted after its window, is left to a person."""
+    ends = []
+    for record in open_intents(ctx):
+        try:
+            backend, settle = ctx.backend_of(record.intent), ctx.settings(record.intent.backend).settle
+        except BatchformError:
+            continue  # `recover` told of it
+        if record.intent.fingerprint == backend.fingerprint and not is_settled(ctx, record):
+            ends.append(settles_at(record.intent, settle) + timedelta(seconds=1))
+    if not ends:
+        return None
+    ctx.tell_once(f"{counted(len(ends), 'submission')} of unknown outcome: settled by {timestamp(max(ends))}.")
+    return min(ends)
 
 
 def _where(record: JobRecord) -> tuple[str, str]:
