@@ -75,6 +75,7 @@ SAYING: dict[str, list[dict[str, Any]]] = {
         {"destination": {"type": "parquet", "path": "gs://acme-batch/out/"}},
     ],
     "labels of jobs (`labels:` of the backend)": [{}],
+    "going on with a job that was cut short (`resume: auto` of the backend)": [{}],
 }
 """What a spec says to have each feature, in one or more ways."""
 
@@ -102,6 +103,8 @@ def refused(tmp_path: Path, feature: str, backend: dict[str, Any], more: dict[st
     """Whether every way to say it is refused; all or none must be."""
     if feature.startswith("labels"):
         backend = {**backend, "labels": {"team": "x"}}
+    if feature.startswith("going on"):
+        backend = {**backend, "resume": "auto"}
     found = [complaints(tmp_path, backend, **{**more, **said}) for said in SAYING[feature]]
     assert all(d.hint for told in found for d in told if d.rule != "model-embeds"), found
     assert len({bool(told) for told in found}) == 1, (feature, found)
