@@ -35,6 +35,7 @@ from batchform.run.budget import TrialBudget, budget_lines
 from batchform.run.context import RunContext
 from batchform.run.reconcile import apply_plan, sync
 from batchform.spec.model import Limits
+from batchform.view.attention import trial_notes
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -361,6 +362,12 @@ def trial(ctx: RunContext, **options: Any) -> TrialBudget:
     return TrialBudget(ctx.project, ctx.project.specs[0], ctx.ledger, ctx.clock, **options)
 
 
+def spends(ctx: RunContext) -> list[Spent]:
+    """What the ledger counts, whoever asks."""
+    ctx.ledger.refresh()
+    return [spent for _, spent in ctx.ledger.control().spent if spent.requests]
+
+
 def test_a_trial_counts_what_it_spent_so_far_and_records_it(w: World) -> None:
     ctx = limited(w.run(), max_usd=1)
     budget = trial(ctx)
@@ -369,7 +376,7 @@ def test_a_trial_counts_what_it_spent_so_far_and_records_it(w: World) -> None:
     with pytest.raises(LimitExceeded, match="above"):
         budget.reserve(Range(0, 0.6, 0.6), priced=True)
     budget.record()
-    ((_, spent),) = ctx.ledger.control().spent
+    [spent] = spends(ctx)
     assert (spent.usd, spent.requests, spent.spec, spent.realm) == (0.7, 1, "triage", "emulator")
     with pytest.raises(LimitExceeded, match=r"\$0.70 spent today"):
         trial(ctx).reserve(Range(0, 0.6, 0.6), priced=True)
@@ -382,7 +389,7 @@ def test_a_trial_of_which_nothing_was_heard_counts_as_it_was_reserved(w: World) 
     budget = trial(ctx)
     budget.reserve(Range(0, 0.6, 0.9), priced=True)
     budget.record()
-    ((_, spent),) = ctx.ledger.control().spent
+    [spent] = spends(ctx)
     assert (spent.usd, spent.requests) == (0.6, 1)
 
 
@@ -395,3 +402,42 @@ def test_a_trial_that_cost_nothing_records_nothing_and_a_released_limit_is_recor
     freed.settle(0.5)
     freed.record()
     assert [a.limit for a in ctx.ledger.control().allowed] == ["project.max_usd"]
+
+
+def test_a_trial_that_is_killed_counts_as_it_was_reserved(w: World) -> None:
+    """The reservation is durable before the request is sent; another trial, and another process, sees it."""
+    ctx = limited(w.run(), max_usd=1)
+    killed = trial(ctx)
+    killed.reserve(Range(0, 0.3, 0.3), priced=True)
+    killed.settle(0.2)
+    killed.reserve(Range(0, 0.4, 0.4), priced=True)
+    after = limited(w.run(), max_usd=1)
+    assert [(s.usd, s.requests, s.reserved) for s in spends(after)] == [(0.3, 1, True), (0.4, 1, True)]
+    (line,) = budget_lines(after.project, after.project.specs, after.ledger, after.clock)
+    assert line.settled == pytest.approx(0.7)
+    with pytest.raises(LimitExceeded, match=r"\$0.70 spent today"):
+        trial(after).reserve(Range(0, 0.6, 0.6), priced=True)
+    (note,) = trial_notes(after.ledger.control().spent, specs=["triage"])
+    assert "2 requests count as spent, at their estimate, $0.70" in note
+    assert trial_notes(after.ledger.control().spent, specs=["other"]) == ()
+
+
+def test_what_a_trial_cost_replaces_what_it_reserved_and_nothing_else(w: World) -> None:
+    ctx, beside = w.run(), w.run()
+    one, other = trial(ctx), trial(beside)
+    one.reserve(Range(0, 0.3, 0.3), priced=True)
+    other.reserve(Range(0, 0.4, 0.4), priced=True)
+    one.settle(0.0)
+    one.record()
+    assert [(s.usd, s.reserved) for s in spends(ctx)] == [(0.4, True), (0.0, False)]
+    other.settle(0.1)
+    other.record()
+    assert [(s.usd, s.reserved) for s in spends(ctx)] == [(0.0, False), (0.1, False)]
+    assert trial_notes(ctx.ledger.control().spent, specs=["triage"]) == ()
+
+
+def test_two_trials_that_fit_alone_do_not_pass_a_budget_together(w: World) -> None:
+    ctx, beside = limited(w.run(), max_usd=1), limited(w.run(), max_usd=1)
+    trial(ctx).reserve(Range(0, 0.6, 0.6), priced=True)
+    with pytest.raises(LimitExceeded):
+        trial(beside).reserve(Range(0, 0.6, 0.6), priced=True)

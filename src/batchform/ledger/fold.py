@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from batchform.ledger.records import (
     Allowed,
     AnyEvent,
@@ -44,8 +46,17 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
         elif isinstance(event, Allowed):
             view.allowed.append(event)
         elif isinstance(event, Spent):
-            view.spent.append((at, event))
+            _spend(view, at, event)
     return view
+
+
+def _spend(view: ControlView, at: int, event: Spent) -> None:
+    """What a trial cost takes the place of what it reserved, which stays as an entry of nothing."""
+    if event.trial and not event.reserved:
+        for index, (serial, before) in enumerate(view.spent):
+            if before.trial == event.trial and before.reserved:
+                view.spent[index] = serial, msgspec.structs.replace(before, requests=0, usd=0.0, reserved=False)
+    view.spent.append((at, event))
 
 
 def _intend(view: ControlView, event: Intent) -> None:

@@ -248,13 +248,19 @@ class Allowed(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag=True):
-    """Requests that `try` sent through the synchronous API: they have no job, and count against budgets."""
+    """Requests that `try` sends through the synchronous API: they have no job, and count against budgets.
+
+    trial: which run of `try` it is of; reserved: recorded before the request was sent, at its estimate. What a trial
+    cost replaces what it had reserved; a trial that was killed counts as it was reserved.
+    """
 
     spec: str
     realm: str
     model: str
     requests: int
     usd: float
+    trial: str = ""
+    reserved: bool = False
 
 
 class InputDeleted(Event, frozen=True, kw_only=True, tag=True):

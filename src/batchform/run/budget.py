@@ -8,11 +8,14 @@ judged.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from batchform.errors import LimitExceeded
+from batchform.errors import LedgerMoved, LimitExceeded
 from batchform.ledger.records import Allowed, Spent
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
@@ -38,6 +41,7 @@ from batchform.spec.wording import counted
 _NEXT = "What was sent goes on and is collected; these rows stay in the next plan."
 _TOMORROW = " max_usd has room again when jobs settle for less, and from 00:00 UTC."
 
+_ATTEMPTS: Final = 20
 _NEXT_TRIAL = "`try` sends at the synchronous price and counts against the same budgets as jobs."
 
 
@@ -133,8 +137,8 @@ def budget_lines(
 
 
 class TrialBudget:
-    """What `try` may spend, and did. It sends no job, so there is no intent: each request is reserved here, and all
-    that they cost is recorded at the end as one event."""
+    """What `try` may spend, and did. It sends no job, so there is no intent: each request is reserved in the ledger
+    before it is sent, and what all of them cost is recorded at the end. One that is killed counts as reserved."""
 
     def __init__(
         self, project: ResolvedProject, spec: ResolvedSpec, ledger: Ledger, clock: Clock, *, allow: Iterable[str] = ()
@@ -143,14 +147,37 @@ class TrialBudget:
         self._spec, self._realm, self._model = spec.name, realm_of(spec.backend), spec.model
         self._ledger, self._clock = ledger, clock
         self._allow = check_allow(allow, [s.name for s in project.specs])
+        self._trial = secrets.token_hex(6)
         self._spent = self._reserved = 0.0
         self._requests = 0
+        self._recorded = False  # whether the ledger holds a reservation
         self._allowed: dict[str, Verdict] = {}
 
     def reserve(self, cost: Range, *, priced: bool) -> None:
-        """Hold back what one request may cost. Raises LimitExceeded when a budget has no room for it."""
-        self._ledger.refresh()
-        books = Books(self._ledger.control(), self._clock.now())
+        """Hold back what one request may cost, durably, on top of a ledger that has room for it.
+
+        Raises LimitExceeded when a budget has none, LedgerMoved when others are faster every time.
+        """
+        for _ in range(_ATTEMPTS):
+            self._ledger.refresh()
+            self._judge(cost, priced=priced)
+            self._reserved = cost.expected
+            if not cost.expected:
+                return
+            event = self._event(usd=cost.expected, requests=1, reserved=True)
+            try:
+                self._ledger.commit([event], expect=self._ledger.serial)
+            except LedgerMoved:
+                self._reserved = 0.0
+            else:
+                self._recorded = True
+                return
+        raise LedgerMoved(f"{self._ledger.place} is too busy to record what is spent.", hint="Run again.")
+
+    def _judge(self, cost: Range, *, priced: bool) -> None:
+        control = self._ledger.control()
+        others = [(at, spent) for at, spent in control.spent if spent.trial != self._trial]
+        books = Books(replace(control, spent=others), self._clock.now())
         here = Range(self._spent, self._spent, self._spent)
         figures = Figures(to_send=1, cost=here + cost, priced=priced)
         for scope, limits in self._limits.items():
@@ -160,7 +187,6 @@ class TrialBudget:
                     raise LimitExceeded(f"not sent: {scope}: {verdict.message}", hint=_NEXT_TRIAL)
                 if verdict.allowed:
                     self._allowed[f"{scope}.{verdict.name}"] = verdict
-        self._reserved = cost.expected
 
     def settle(self, usd: float) -> None:
         """The request was answered, or refused for nothing. What is never settled counts as it was reserved."""
@@ -171,15 +197,18 @@ class TrialBudget:
     def record(self) -> None:
         """Commit what was spent, and which limits were released for it."""
         usd = self._spent + self._reserved
-        if not usd:
+        if not usd and not self._recorded:
             return
         at = timestamp(self._clock.now())
         released = [
             Allowed(at=at, limit=name, plan_digest="", message=verdict.message)
             for name, verdict in self._allowed.items()
         ]
-        spent = Spent(
-            at=at, spec=self._spec, realm=self._realm, model=self._model, usd=usd,
-            requests=self._requests + (self._reserved > 0),
-        )  # fmt: skip
+        spent = self._event(usd=usd, requests=self._requests + (self._reserved > 0), reserved=False)
         self._ledger.commit([*released, spent])
+
+    def _event(self, *, usd: float, requests: int, reserved: bool) -> Spent:
+        return Spent(
+            at=timestamp(self._clock.now()), spec=self._spec, realm=self._realm, model=self._model, requests=requests,
+            usd=usd, trial=self._trial, reserved=reserved,
+        )  # fmt: skip

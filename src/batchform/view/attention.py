@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from batchform.errors import BatchformError
-from batchform.ledger.records import JobRecord
+from batchform.ledger.records import JobRecord, Spent
 from batchform.run.settle import settles_at
 from batchform.spec.service_limits import ServiceLimits
-from batchform.spec.wording import counted
+from batchform.spec.wording import counted, money
 from batchform.view.text import duration
 from batchform.view.values import parse_time
 
@@ -20,6 +20,20 @@ def unknown_notes(jobs: Iterable[JobRecord], *, now: dt.datetime, settle: Mappin
     settle: seconds by backend, of those that the project has.
     """
     return tuple(_unknown(j, now, settle.get(j.intent.backend)) for j in jobs if j.status == "intent")
+
+
+def trial_notes(spent: Iterable[tuple[int, Spent]], *, specs: Collection[str]) -> tuple[str, ...]:
+    """A sentence for each run of `try` of these specs that reserved money and has not said what it cost."""
+    trials: dict[str, list[Spent]] = {}
+    for _, event in spent:
+        if event.reserved and event.spec in specs:
+            trials.setdefault(event.trial, []).append(event)
+    return tuple(
+        f"`try` of {events[0].spec}, begun {events[0].at}, has not recorded what it cost (at work, or killed): "
+        f"{counted(sum(e.requests for e in events), 'request')} count as spent, at their estimate, "
+        f"{money(sum(e.usd for e in events))}."
+        for events in trials.values()
+    )
 
 
 def _unknown(record: JobRecord, now: dt.datetime, settle: float | None) -> str:
