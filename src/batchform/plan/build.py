@@ -132,6 +132,7 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
 def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> list[Diagnostic]:
     """What is to be said of the models of specs, and of requests that their services do not take."""
     from batchform.plan.features import check_features, check_inline
+    from batchform.plan.request_rules import check_request
 
     found: list[Diagnostic] = []
     for spec in specs:
@@ -140,7 +141,9 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
         findings += there.check_config(spec.model, config)
         complaints = [finding.at(spec.at("model")) for finding in findings]
-        complaints += [*check_features(spec), *check_inline(spec, getattr(there.model(spec.model), "kind", "text"))]
+        info = there.model(spec.model)
+        complaints += [*check_features(spec), *check_inline(spec, info.kind if info else "text")]
+        complaints += check_request(spec, info)
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 

@@ -1,0 +1,135 @@
+"""What practitioners learned the hard way about requests: each service accepts the job, and the rows come back with
+errors, or not at all. Judged once on the part of the request that all rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from batchform.errors import Diagnostic
+from batchform.plan.registry import ModelInfo
+from batchform.rows.request import merge
+from batchform.spec.generation import FIELDS, SCHEMA_FIELDS, camel, snake
+from batchform.spec.realm import cloud_of
+from batchform.spec.resolved import ResolvedSpec
+
+REQUEST_FIELDS: Final = frozenset({
+    "cachedContent", "contents", "generationConfig", "labels", "model", "modelArmorConfig", "safetySettings",
+    "serviceTier", "store", "systemInstruction", "toolConfig", "tools",
+})  # fmt: skip
+"""Fields of a GenerateContentRequest, by both APIs."""
+
+ROOM_TO_THINK: Final = 2048
+"""Output tokens below which thinking is known to leave nothing for the answer."""
+
+_GENERATION: Final = frozenset({*FIELDS, *SCHEMA_FIELDS})
+
+
+def check_request(spec: ResolvedSpec, info: ModelInfo | None) -> list[Diagnostic]:
+    """Complaints about the request of a spec. info: what is known of its model."""
+    request = merge(spec.request_base, spec.request_overlay)
+    return [*_shape(spec), *_thinking(spec, request, info), *_tools(spec, request), *_references(spec, request)]
+
+
+def _shape(spec: ResolvedSpec) -> Iterator[Diagnostic]:
+    """`request:` in the shape of an SDK's call in place of the API's JSON."""
+    for name in spec.request_overlay:
+        at = spec.at("request")
+        if name in _GENERATION:
+            hint = f"Write `generation_config: {{{snake(name)}: …}}`."
+            yield Diagnostic("misplaced-field", f"`{snake(name)}` belongs into the generation config", at, hint=hint)
+        elif name == "config":
+            hint = "Write what it holds to `generation_config`, `safety_settings` and `request: {tools: …}`."
+            message = "`config` is a word of the client libraries, not of the API"
+            yield Diagnostic("misplaced-field", message, at, hint=hint)
+        elif name not in REQUEST_FIELDS:
+            message = f"`{snake(name)}` is no field of a request that is known"
+            known = ", ".join(sorted(map(snake, REQUEST_FIELDS)))
+            hint = f"The Gemini API refuses a whole job for one unknown field. Fields: {known}."
+            yield Diagnostic("unknown-request-field", message, at, hint=hint, severity="warning")
+
+
+def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> Iterator[Diagnostic]:
+    """Thinking tokens count as output: too few in all, and the answer is cut before its first word."""
+    config = request.get("generationConfig") or {}
+    most, thinking = config.get("maxOutputTokens"), config.get("thinkingConfig") or {}
+    if not isinstance(most, int) or not isinstance(thinking, Mapping):
+        return
+    level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
+    asked = (isinstance(level, str) and level != "MINIMAL") or (isinstance(budget, int) and budget != 0)
+    always = info is not None and info.thinking_off is False
+    needed = max(ROOM_TO_THINK, budget + 1 if isinstance(budget, int) else 0)
+    if (asked or always) and most < needed:
+        why = "thinking is asked for" if asked else f"{spec.model} always thinks"
+        yield Diagnostic(
+            "no-room-to-think",
+            f"max_output_tokens {most:,} includes what the model thinks, and {why}",
+            spec.at("generation_config"),
+            hint=f"Allow {needed:,} or more: an answer that is cut while thinking is empty, and billed.",
+            severity="warning",
+        )
+
+
+def _tools(spec: ResolvedSpec, request: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    config = request.get("generationConfig") or {}
+    shaped = any(name in config for name in SCHEMA_FIELDS) or config.get("responseMimeType") == "application/json"
+    if not request.get("tools") or not shaped:
+        return
+    old = spec.model.removeprefix("models/").startswith(("gemini-1", "gemini-2"))
+    yield Diagnostic(
+        "schema-with-tools",
+        f"{spec.model} refuses tools together with structured output" if old else
+        "tools together with structured output are new, and not known to work in batches",
+        spec.at("request"),
+        hint="Leave one of them out, or ask in two specs: tools in the first, the form of the answer in the second.",
+        severity="error" if old else "warning",
+    )  # fmt: skip
+
+
+def _references(spec: ResolvedSpec, request: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    """Content that lies elsewhere: where this service reads from, and how long it will be there."""
+    vertex = cloud_of(spec.backend) == "vertex"
+    if "cachedContent" in request and not vertex:
+        message = "the job may start after the cache has ended: it lives an hour unless it was made to live longer"
+        hint = "Make it with a ttl of 48 hours or more; a job may wait that long."
+        yield Diagnostic("cache-may-end", message, spec.at("request"), hint=hint, severity="warning")
+    for uri in _uris(request):
+        wrong = _wrong_scheme(uri, vertex=vertex)
+        if wrong:
+            yield Diagnostic("unreachable-content", f"{uri[:120]}: {wrong[0]}", spec.at("request"), hint=wrong[1])
+        elif not vertex and _is_uploaded(uri):
+            message = f"{uri[:120]} is kept for 48 hours after its upload, and a job may wait that long"
+            hint = "Upload it right before, or put the content into the request."
+            yield Diagnostic("content-may-end", message, spec.at("request"), hint=hint, severity="warning")
+
+
+def _wrong_scheme(uri: str, *, vertex: bool) -> tuple[str, str] | None:
+    """What is wrong and what to do; None for what the service can read."""
+    if uri.startswith("gs://") and not vertex:
+        return (
+            "the Gemini API does not read from Cloud Storage",
+            "Upload it as a file, or use a backend of type vertex.",
+        )
+    if vertex and _is_uploaded(uri):
+        return "Vertex AI does not read files of the Gemini API", "Put it into a bucket: gs://BUCKET/NAME."
+    for host in ("https://storage.googleapis.com/", "https://storage.cloud.google.com/"):
+        if uri.startswith(host) and vertex:
+            return "pages of Cloud Storage are no content", f"Write gs://{uri.removeprefix(host)}."
+    return None
+
+
+def _is_uploaded(uri: str) -> bool:
+    return uri.startswith("files/") or "generativelanguage.googleapis.com/" in uri
+
+
+def _uris(value: Any) -> Iterator[str]:
+    """Every `fileData.fileUri`, in either spelling."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if camel(name) == "fileUri" and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _uris(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _uris(inner)
