@@ -192,6 +192,15 @@ def test_a_missing_or_refused_key(
     assert gateway.bill_summary().requests == 0
 
 
+def test_a_released_limit_is_not_recorded_when_the_key_is_refused(project: Workspace, gateway: EmulatorServer) -> None:
+    project.project(backends={"local": {"type": "gemini", "base_url": gateway.url}})
+    project.spec(limits={"max_rows": 1})
+    project.rows([project.row(i, body="edited") for i in range(1, 6)])
+    before = project.snapshot()
+    refused(project.run("apply", "--yes", "--allow", "max_rows"), "no API key", code=1)
+    assert project.snapshot() == before
+
+
 # --- processes: permissions, a full disk, another apply -------------------------------------------------------------
 
 

@@ -68,8 +68,13 @@ def test_the_last_record_wins(history: list[Any], pieces: int) -> None:
         with database() as con:
             tagged = ledger.tag_rows(con, "triage", "t1")
             found = con.execute(f"SELECT {', '.join(SHOWN)} FROM {tagged} ORDER BY key").fetchall()
+            some = "(SELECT * FROM (VALUES ('k1'), ('k2'), ('k5'), ('strange')) AS v(key)) s"
+            hashed = f"(SELECT CAST(left(sha256(key), 32) AS UUID) AS key_hash FROM {some})"
+            few = ledger.rows_of(con, "triage", hashed)
+            found_few = con.execute(f"SELECT {', '.join(SHOWN)} FROM {few} ORDER BY key").fetchall()
             assert not [f for f in verify(ledger, con) if f.severity == "error" and "wait for job" not in f.message]
         assert found == [row for row in expected if row[2] == "t1"]
+        assert found_few == [row for row in expected if row[0] in ("k1", "k2", "k5")]
 
 
 def test_a_record_may_carry_an_older_answer(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def apply_command(
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
-    from batchform.run.reconcile import apply_plan
+    from batchform.run.reconcile import apply_plan, fold_ledger
 
     if plan and (select or allow):
         raise UsageError(
@@ -60,7 +60,6 @@ def apply_command(
         _check_destinations(session, chosen)
         if not plan:
             _confirm(chosen, yes)
-        _record_allowed(session, chosen)
         with make_progress_for(common) as progress:
             ctx = session.run_context(progress, bundle)
             try:
@@ -71,7 +70,7 @@ def apply_command(
                 raise LedgerMoved(exc.message, hint="Another apply was at work. Run again: it plans anew.") from exc
             if not detach and not outcome.interrupted:
                 _settle(session, ctx, outcome, chosen)
-        _compact(session)
+        fold_ledger(ctx)
         held = sum(s.actions.get(Action.HELD, 0) for s in chosen.specs)
         return _finish(session, outcome, common, detached=detach, held=held)
 
@@ -88,7 +87,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
     nothing else is sent.
     """
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
-    from batchform.run.reconcile import sync
+    from batchform.run.reconcile import fold_ledger, sync
 
     seconds = _seconds(at_most, wait=wait)
     with open_session(common, memory=RUNNING_MEMORY) as session:
@@ -101,7 +100,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
             outcome = sync(ctx, specs, wait="done" if wait else "no", at_most=seconds, retry=retry)
             outcome.refused += held
             outcome.left = left[-1] if left else None
-        _compact(session)
+        fold_ledger(ctx)
         return _finish(session, outcome, common, detached=not wait)
 
 
@@ -290,31 +289,6 @@ def _check_destinations(session: Session, plan: Plan) -> None:
         if planned.delivers:
             spec = session.spec(planned.name)
             check_destination(session.ledger.control(), spec, session.destination(spec))
-
-
-def _record_allowed(session: Session, plan: Plan) -> None:
-    from batchform.ledger.records import Allowed
-
-    events = [
-        Allowed(
-            at=session.clock.now().isoformat(), by=session.who, limit=f"{v.scope}.{v.name}", plan_digest=plan.digest,
-            message=v.message,
-        )
-        for v in plan.all_verdicts
-        if v.allowed
-    ]  # fmt: skip
-    if events:
-        session.ledger.commit(events)
-
-
-def _compact(session: Session) -> None:
-    from batchform.ledger.compact import compact
-    from batchform.run.freed import give_back
-
-    give_back()
-    for name in session.ledger.specs():
-        if session.ledger.should_compact(name):
-            compact(session.ledger, session.connect, spec=name, scratch=session.scratch)
 
 
 def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool, held: int = 0) -> int:

@@ -53,6 +53,30 @@ def _read_footers(con: DuckDBPyConnection, paths: Sequence[Path]) -> None:
         con.execute(f"SELECT count(*) FROM parquet_file_metadata([{names}])")
 
 
+def create_keys_view(con: DuckDBPyConnection, name: str, parts: Sequence[Part], keys: str) -> str:
+    """As `create_rows_view`, of some keys only. Memory is theirs, whatever the table has, and only files that hold
+    the last record of one are read whole.
+
+    keys: FROM-able key_hash; parts: in order of commit.
+    """
+    view, last, files = identifier(name), identifier(name + "_last"), parquet([p.path for p in parts])
+    if not parts:
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {_nothing()}")
+        return view
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {last} AS SELECT key_hash, max(CAST(file_index AS BIGINT)) AS part "
+        f"FROM {files} SEMI JOIN (SELECT key_hash FROM {keys}) USING (key_hash) GROUP BY key_hash"
+    )
+    held = con.execute(f"SELECT DISTINCT part FROM {last} ORDER BY part").fetchall()
+    body = " UNION ALL ".join(
+        f"SELECT * FROM ({_all([parts[number]])}) SEMI JOIN (SELECT key_hash FROM {last} WHERE part = {number}) "
+        "USING (key_hash)"
+        for (number,) in held
+    )
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {body or _nothing()}")
+    return view
+
+
 def _last_wins(con: DuckDBPyConnection, table: str, newer: Sequence[Part], *, folded: bool) -> tuple[str, str]:
     """FROM-able (key_hash) of the newer segments, and a SELECT of their latest records.
 

@@ -23,7 +23,7 @@ from batchform.ledger.fold import fold
 from batchform.ledger.group import MOST, Member, Pending, together
 from batchform.ledger.log import Log
 from batchform.ledger.records import AnyEvent, ControlView, Head, Segment
-from batchform.ledger.relation import Part, create_rows_view
+from batchform.ledger.relation import Part, create_keys_view, create_rows_view
 from batchform.ledger.segments import RowsFile
 from batchform.ports import Blobs, Clock
 from batchform.rows.sql import literal
@@ -122,13 +122,30 @@ class Ledger:
         Made in `con` for this serial; a later call, after a commit, makes another. Columns that a query does not name
         are not read.
         """
-        import duckdb
-
         with self.log.lock:
             parts, name = self.row_parts(spec), f"bf_ledger_{spec}_{self.serial}"
             name += f"_{len(parts)}" if self._pending else ""
-        try:
+        with self._reading(spec):
             return create_rows_view(con, name, parts)
+
+    def rows_of(self, con: DuckDBPyConnection, spec: str, keys: str) -> str:
+        """As `rows_relation`, of some keys only: for what concerns few rows of a large table.
+
+        keys: FROM-able key_hash; it is read once, by this call.
+        """
+        with self.log.lock:
+            parts = self.row_parts(spec)
+            name = f"bf_ledger_{spec}_{self.serial}_{len(parts)}_{short(digest(keys.encode()))}"
+        with self._reading(spec):
+            return create_keys_view(con, name, parts, keys)
+
+    @contextmanager
+    def _reading(self, spec: str) -> Iterator[None]:
+        """Tell what DuckDB says of a spec's files."""
+        import duckdb
+
+        try:
+            yield
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
             raise self.damaged_rows(spec, error) from None
 
@@ -150,10 +167,13 @@ class Ledger:
 
     def tag_rows(self, con: DuckDBPyConnection, spec: str, tag: str) -> str:
         """FROM-able ROW_COLUMNS of the rows whose latest record has this tag."""
-        rows = self.rows_relation(con, spec)
-        view = f'{rows[:-1]}_{short(digest(tag.encode()))}"'
-        con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {rows} WHERE tag = {literal(tag)}")
-        return view
+        with self.log.lock:
+            parts = self.row_parts(spec)
+        if not parts:
+            return self.rows_relation(con, spec)
+        own = f"tag = {literal(tag)}"
+        rows = self.rows_of(con, spec, f"(SELECT key_hash FROM {seg.parquet([p.path for p in parts])} WHERE {own})")
+        return f"(SELECT * FROM {rows} WHERE {own})"
 
     # --- writing -------------------------------------------------------------------------------------------------
 

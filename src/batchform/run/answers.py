@@ -61,8 +61,8 @@ def write_answers(
 ) -> Answers:
     """Write the answers of a job: of several lines for a key the first that answered, else the first.
 
-    requests: FROM-able (key_hash, request_fp) of what the job carried; known: FROM-able key_hash of all rows of the
-    spec; moved: FROM-able key_hash of those that were sent again in another job.
+    requests: FROM-able (key_hash, request_fp) of what the job carried; known: FROM-able key_hash of the spec's rows,
+    at least of those that are read here; moved: FROM-able key_hash of those that were sent again in another job.
     """
     lines = _parquet(readings)
     con.execute(

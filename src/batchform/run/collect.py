@@ -254,6 +254,7 @@ def _join(
 
         apart = set_apart(ctx, con, record, read.archived, readings, requests)
         readings = apart.own
+    about = ctx.ledger.rows_of(con, spec, f"read_parquet({literal(str(readings))})")
     answers = write_answers(
         con,
         readings,
@@ -261,8 +262,8 @@ def _join(
         tag=tag,
         parse_digest=parse_digest,
         requests=requests,
-        known=ctx.ledger.rows_relation(con, spec),
-        moved=sent_again(con, ctx.ledger, spec, tag),
+        known=about,
+        moved=sent_again(about, tag),
         parsed=parsed,
     )
     ctx.ledger.put_blob(answers_name(tag, parse_digest), answers.path)

@@ -24,7 +24,8 @@ from batchform.errors import (
     StillRunning,
     UnknownSubmissions,
 )
-from batchform.ledger.records import InputDeleted, Refreshed
+from batchform.ledger.compact import compact
+from batchform.ledger.records import Allowed, InputDeleted, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
@@ -261,6 +262,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
         submitter = Submitter(ctx, plan, bundle, on_full=on_full)
         try:
             submitter.check()
+            _record_allowed(ctx, plan)
             for planned in plan.specs:
                 _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
             submitter.run(wait_for_room="leave" if leave else "wait")
@@ -270,6 +272,17 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
                 ctx.progress.note(f"{counted(len(at_work), 'job')} sent before go on: `batchform sync` collects them.")
         finally:
             _note_submitted(outcome, submitter.done)
+
+
+def _record_allowed(ctx: RunContext, plan: Plan) -> None:
+    """Which limits somebody released for this plan: of a run that can begin, not of one that is refused."""
+    released = [
+        Allowed(at=ctx.now(), by=ctx.who, limit=f"{v.scope}.{v.name}", plan_digest=plan.digest, message=v.message)
+        for v in plan.all_verdicts
+        if v.allowed
+    ]
+    if released:
+        ctx.ledger.commit(released)
 
 
 def _apply_free(ctx: RunContext, outcome: Outcome, planned: SpecPlan, bundle: Path, *, since: int) -> None:
@@ -342,7 +355,7 @@ def _wait_for_jobs(
 def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
     """Clean up what is settled, deliver what is new. One destination that fails does not hold up the others."""
     clean_up(ctx)
-    give_back()
+    fold_ledger(ctx)  # first: what is delivered is read from the folded rows as they lie, without comparing any
     failed: list[BatchformError] = []
     for name in dict.fromkeys((*names, *outcome.rows)):
         spec = ctx.spec(name)
@@ -358,6 +371,15 @@ def _finish(ctx: RunContext, outcome: Outcome, names: Sequence[str]) -> None:
         ctx.progress.note(other.render())
     if failed:
         raise failed[0]
+
+
+def fold_ledger(ctx: RunContext) -> None:
+    """Compact the rows of specs where reading pays for it."""
+    give_back()
+    for name in ctx.ledger.specs():
+        if ctx.ledger.should_compact(name):
+            compact(ctx.ledger, ctx.connect, spec=name, scratch=ctx.work_dir)
+            give_back()
 
 
 def clean_up(ctx: RunContext) -> None:

@@ -142,7 +142,7 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
         readings = only_own(con, readings, requests)
     write_answers(
         con, readings, to, tag=tag, parse_digest=spec.parse_digest, requests=requests, known=known,
-        moved=sent_again(con, ctx.ledger, spec.name, tag), parsed=parsed,
+        moved=sent_again(known, tag), parsed=parsed,
     )  # fmt: skip
     ctx.ledger.put_blob(name, to)
     readings.unlink()

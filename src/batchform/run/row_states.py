@@ -67,12 +67,10 @@ def wait_again(
     return RowsFile(spec, to, write_states(con, values, source, to))
 
 
-def sent_again(con: DuckDBPyConnection, ledger: Ledger, spec: str, tag: str) -> str:
-    """FROM-able key_hash of the rows that another job than that of this tag has, or had. Not of those that are queued:
-    the tag of a queued row is of a job that it was given back from."""
-    return (
-        f"(SELECT key_hash FROM {ledger.rows_relation(con, spec)} WHERE tag <> {literal(tag)} AND status <> 'pending')"
-    )
+def sent_again(rows: str, tag: str) -> str:
+    """FROM-able key_hash of those of `rows` that another job than that of this tag has, or had. Not of those that are
+    queued: the tag of a queued row is of a job that it was given back from."""
+    return f"(SELECT key_hash FROM {rows} WHERE tag <> {literal(tag)} AND status <> 'pending')"
 
 
 def waiting_rows(ctx: RunContext, spec: str, tag: str) -> int:
@@ -93,8 +91,9 @@ def queue_rows(con: DuckDBPyConnection, ledger: Ledger, spec: str, states: Path,
         "tag": "CASE WHEN l.request_fp = r.request_fp THEN l.tag END",
         "at": literal(at),
     }
-    recorded = f"(SELECT key_hash, request_fp, tag FROM {ledger.rows_relation(con, spec)})"
-    source = f"read_parquet({literal(str(states))}) r LEFT JOIN {recorded} l ON l.key_hash = r.key_hash"
+    planned = f"read_parquet({literal(str(states))})"
+    recorded = f"(SELECT key_hash, request_fp, tag FROM {ledger.rows_of(con, spec, planned)})"
+    source = f"{planned} r LEFT JOIN {recorded} l ON l.key_hash = r.key_hash"
     return RowsFile(spec, to, write_states(con, values, source, to))
 
 
@@ -106,11 +105,8 @@ def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int, own:
     if not any(s.serial > since and s.serial not in own for s in ctx.ledger.row_segments(spec)):
         return
     with closing(ctx.connect()) as con:
-        rows, planned = ctx.ledger.rows_relation(con, spec), f"read_parquet({literal(str(states))})"
-        counted = con.execute(
-            f"SELECT count(*) FROM {rows} r SEMI JOIN {planned} s ON r.key_hash = s.key_hash "
-            f"WHERE r.changed_serial > {since}"
-        ).fetchone()
+        rows = ctx.ledger.rows_of(con, spec, f"read_parquet({literal(str(states))})")
+        counted = con.execute(f"SELECT count(*) FROM {rows} r WHERE r.changed_serial > {since}").fetchone()
     if counted and counted[0]:
         raise StalePlan(
             f"{counted[0]} rows of {spec} changed in the ledger since they were planned.",
