@@ -159,12 +159,14 @@ class CsvSource:
         Only such files are read again in Python, which knows.
         """
         for file in plain:
-            if file.dangling:
+            # One read shows both, but of a single column one without NULLs takes blank lines for rows.
+            both = file.dangling and len(file.header) > 1
+            if file.dangling and not (both and file.quotes):
                 con.execute(f"SELECT count(*) FROM {self._reader([file], null=_NO_NULL)}").fetchall()
             if not file.quotes:
                 continue
-            last = quote_name(file.header[-1])
-            found = con.execute(f"SELECT count(*), last({last}) FROM {self._reader([file])}").fetchone()
+            reader = self._reader([file], null=_NO_NULL if both else "")
+            found = con.execute(f"SELECT count(*), last({quote_name(file.header[-1])}) FROM {reader}").fetchone()
             rows, cell = found or (0, None)
             if file.quotes % 2 or not rows or not _ends_with(file, str(cell or ""), self._dialect):
                 records = data_records(utf8_chunks(file.file, self._encoding), self._dialect, file.file)
