@@ -42,6 +42,12 @@ def few_certificates(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SSL_CERT_FILE"] = str(path)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def compiled_modules() -> None:
+    """Programs that tests start keep what they compile, as on users' machines, also where a shell says otherwise."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test run, started when the first test asks for it."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from batchform.emulator import EmulatorServer, schemas
 from batchform.emulator.draw import Draw
+from examples_kit import examples
 
 JSON = "application/json"
 TRIAGE = {
@@ -252,7 +253,7 @@ def _rooted(schema: dict[str, Any]) -> dict[str, Any]:
     return {**walked, "$defs": found} if found else walked
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schema=_schemas.map(_rooted), prompt=st.text(max_size=60))
 def test_every_answer_is_valid_against_its_schema(schema: dict[str, Any], prompt: str) -> None:
     config = {"responseMimeType": JSON, "responseJsonSchema": schema}
@@ -309,7 +310,7 @@ def _junk(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.dictionaries(st.sampled_from(_words), _values | nested | _json, max_size=5)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schema=st.recursive(st.booleans() | st.just({}), _junk, max_leaves=12))
 @example(schema={"prefixItems": [False]})
 @example(schema={"prefixItems": [True, False], "minItems": 1})

@@ -36,6 +36,7 @@ from batchform.run.context import RunContext
 from batchform.run.reconcile import apply_plan, sync
 from batchform.spec.model import Limits
 from batchform.view.attention import trial_notes
+from examples_kit import examples
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -152,7 +153,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, basis=st.sampled_from(["expected", "high"]), daily=st.floats(0, 10), total=st.floats(5, 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_no_history_spends_more_than_a_budget(steps: list[Any], basis: Basis, daily: float, total: float) -> None:
     """On the upper basis no day, month or history passes a budget; on the expected one, by no more than the estimates
     were wrong."""

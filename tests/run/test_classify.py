@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchform.run.classify import ANSWERED, Reading, classify, key_of
 from batchform.run.parse import parser_for
 from batchform.spec.model import FailureClass
+from examples_kit import examples
 
 CLASSES = {ANSWERED, *get_args(FailureClass)}
 
@@ -141,7 +142,7 @@ ODD = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(ODD, st.booleans())
 def test_no_json_makes_it_raise(line: Any, parse_json: bool) -> None:
     reading = classify(line, parse_json=parse_json, validate=lambda _: "")
@@ -154,7 +155,7 @@ def test_no_json_makes_it_raise(line: Any, parse_json: bool) -> None:
     assert key is None or isinstance(key, str)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(JSON.filter(lambda v: json.dumps(v).isascii()))
 def test_valid_json_answers_come_through_unchanged(value: Any) -> None:
     try:

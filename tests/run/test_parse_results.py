@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from batchform.canon import key_hash, wire_key
 from batchform.run.answers import write_answers
 from batchform.run.parse import Parsed, decode_line, key_hash_of, parse_file, parser_for
+from examples_kit import examples
 
 TEXT = parser_for("text", None)
 
@@ -83,13 +84,13 @@ def test_keys_that_cannot_be_ours(key: str) -> None:
     assert key_hash_of(key) is None and key_hash_of(None) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text())
 def test_wire_keys_come_back(key: str) -> None:
     assert key_hash_of(wire_key(key)) == key_hash(key)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary() | st.text().map(lambda t: json.dumps({"a": t}).encode()))
 def test_no_bytes_make_it_raise(data: bytes) -> None:
     value = decode_line(data)

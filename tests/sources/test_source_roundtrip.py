@@ -24,6 +24,7 @@ from batchform.adapters.sources.paths import SourceFile
 from batchform.adapters.sources.records import Dialect, data_records
 from batchform.errors import SourceError
 from batchform.spec.model import Source
+from examples_kit import examples
 
 _SPEC: TypeAdapter[Any] = TypeAdapter(Source)
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -95,7 +96,7 @@ def test_rows_read_back_equal(form: str, table: tuple[list[str], list[tuple[str,
     assert set(relation.columns.values()) == {"VARCHAR"}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     first=st.sampled_from(["a", "a,b", 'a,"b c",d', '"a\nb",c', '"x""",y']),
     end=st.sampled_from(["\n", "\r\n", "\r"]),

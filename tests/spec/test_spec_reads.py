@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchform.errors import InvalidProject, Place
 from batchform.spec.templates import CompiledTemplate, TemplateSet
+from examples_kit import examples
 
 VALUES: dict[str, Any] = {
     "a": "A",
@@ -160,7 +161,7 @@ def outcome(template: CompiledTemplate, values: dict[str, Any]) -> str:
         return f"{type(exc).__name__}: {exc}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(main=MAINS, one=BODIES, two=BODIES, base=BLOCKS)
 def test_rendering_with_the_columns_read_is_rendering_with_all(main: str, one: str, two: str, base: str) -> None:
     try:
