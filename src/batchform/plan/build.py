@@ -27,7 +27,8 @@ from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_pro
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, diff_recorded, reading, recorded
 from batchform.plan.registry import Registry
-from batchform.plan.render import PAYING, CandidateRenderer, Rendered
+from batchform.plan.render import PAYING, CandidateRenderer
+from batchform.plan.rendered import Rendered
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.plan.spend import Books
 from batchform.ports import BackendLimits, Destination, Source

@@ -14,7 +14,7 @@ from batchform.plan.model import ZERO, Action, Range, Reason, Sample, Shard, Spe
 from batchform.plan.policy import Figures
 from batchform.plan.price import Estimator, History
 from batchform.plan.registry import Registry
-from batchform.plan.render import Preview, Rendered
+from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.shard import DraftShard
 from batchform.rows.keyed import KeyedRows
 from batchform.rows.request import merge

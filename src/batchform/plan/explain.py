@@ -18,7 +18,7 @@ from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
 from batchform.plan.model import Action, Reason
 from batchform.plan.recorded import diff_recorded, recorded
-from batchform.plan.render import Rendered
+from batchform.plan.rendered import Rendered
 from batchform.rows.keyed import (
     NARROW,
     WIDE,

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct, field
-
 from batchform.canon import RequestHasher
 from batchform.plan import diff as first
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.model import Action, Reason
+from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.shard import ShardCutter
 from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
 from batchform.rows.request import RequestRenderer
@@ -39,39 +38,6 @@ _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same",
     "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "tag", "rerun",
 )  # fmt: skip
-
-
-class Preview(Struct):
-    """A row that may be shown: what it is and what it would send."""
-
-    key: str
-    key_hex: str
-    action: Action
-    reason: Reason
-    request: bytes
-    changed: tuple[str, ...]
-    tag: str | None = None  # job that carried the row's earlier request
-
-
-class Rendered(Struct):
-    """What the candidates came to."""
-
-    actions: dict[Action, int] = field(default_factory=dict)
-    reasons: dict[Reason, int] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
-    resent: int = 0  # paying rows that already have an answer
-    request_bytes: int = 0
-    fixed_bytes: int = 0  # of each request, those that no row's text is part of
-    shortest: Preview | None = None
-    longest: Preview | None = None
-    chosen: Preview | None = None
-    waiting: int = 0  # rows that another row's request will answer
-    notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
-
-    def count(self, action: Action, reason: Reason | None) -> None:
-        self.actions[action] = self.actions.get(action, 0) + 1
-        if reason is not None:
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
 class CandidateRenderer:

@@ -1,0 +1,40 @@
+"""What the candidates of a spec came to once they were rendered: counts, bytes, and rows that may be shown."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from batchform.plan.model import Action, Reason
+
+
+class Preview(Struct):
+    """A row that may be shown: what it is and what it would send."""
+
+    key: str
+    key_hex: str
+    action: Action
+    reason: Reason
+    request: bytes
+    changed: tuple[str, ...]
+    tag: str | None = None  # job that carried the row's earlier request
+
+
+class Rendered(Struct):
+    """What the candidates came to."""
+
+    actions: dict[Action, int] = field(default_factory=dict)
+    reasons: dict[Reason, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    resent: int = 0  # paying rows that already have an answer
+    request_bytes: int = 0
+    fixed_bytes: int = 0  # of each request, those that no row's text is part of
+    shortest: Preview | None = None
+    longest: Preview | None = None
+    chosen: Preview | None = None
+    waiting: int = 0  # rows that another row's request will answer
+    notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
+
+    def count(self, action: Action, reason: Reason | None) -> None:
+        self.actions[action] = self.actions.get(action, 0) + 1
+        if reason is not None:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
