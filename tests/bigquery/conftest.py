@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServer]
 @pytest.fixture
 def access(server: EmulatorServer) -> Access:
     hosts = {"BIGQUERY_EMULATOR_HOST": server.url, "BIGQUERY_STORAGE_EMULATOR_HOST": server.bigquery_storage()}
-    return Access(GoogleCloud(project="acme"), hosts, retry_seconds=5.0)
+    return Access(GoogleCloud(project="acme"), hosts, retry_seconds=5.0, first_pause=0.02)
 
 
 @pytest.fixture

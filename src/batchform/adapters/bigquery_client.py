@@ -28,17 +28,19 @@ RETRY_SECONDS: Final = 120.0
 
 
 class Access(Struct, frozen=True):
-    """Whose BigQuery this is. settings: `google_cloud` of batchform.yaml; env: the environment variables."""
+    """Whose BigQuery this is. settings: `google_cloud` of batchform.yaml; env: the environment variables;
+    retry_seconds: how long a call is tried again; first_pause: seconds before it is for the first time."""
 
     settings: GoogleCloud
     env: Mapping[str, str]
     retry_seconds: float = RETRY_SECONDS
+    first_pause: float = 1.0
 
     @property
     def retry(self) -> Retry:
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-        return DEFAULT_RETRY.with_timeout(self.retry_seconds)
+        return DEFAULT_RETRY.with_timeout(self.retry_seconds).with_delay(initial=self.first_pause)
 
     def client(self, *, project: str | None, location: str | None) -> Client:
         """A client. project: who is billed, default that of the settings or credentials. Raises AuthError."""

@@ -277,8 +277,10 @@ class BigQueryTable:
                 if jobs.succeeded(merged) and _untouched_since(self._table(client), merged):
                     jobs.unstage(named)
                     return
+                jobs.unstage(named)
                 continue
             if not jobs.load(staging_columns(columns), lines, named):
+                jobs.unstage(named)
                 continue
             target, staging = f"{table.project}.{table.dataset_id}.{table.table_id}", jobs.staging(named)
             jobs.merge(merge_sql(target, staging, columns, there, key=delivery.key_columns, remove=remove), named)

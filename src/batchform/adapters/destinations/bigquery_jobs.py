@@ -90,9 +90,10 @@ class Jobs:
             labels={"batchform": "load"},
         )
         size = lines.path.stat().st_size
-        try:
+
+        def send() -> Any:
             with lines.path.open("rb") as file:
-                job = self._client.load_table_from_file(
+                return self._client.load_table_from_file(
                     file,
                     staging,
                     job_id=named.load,
@@ -101,6 +102,9 @@ class Jobs:
                     size=size if size < _ONE_REQUEST else None,
                     timeout=CALL_SECONDS,
                 )
+
+        try:  # the client repeats an upload by its status alone, not by BigQuery's word: a rate limit may be a 403
+            job = self._access.retry(send)()
         except Conflict:
             found = self.find(named.load)
             if found is None:
