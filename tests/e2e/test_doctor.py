@@ -278,6 +278,20 @@ def test_a_service_that_refuses_the_credentials(cloud: Workspace, google: Emulat
     assert failed["fix"] == "gcloud services enable aiplatform.googleapis.com --project=acme-support"
 
 
+def test_credentials_that_are_missing_are_told_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Service, bucket and project were once all failures of their own, with the same sentence and the same command."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(workspace.root / "nothing"))
+    monkeypatch.setattr("google.auth.compute_engine._metadata._NO_GCE_CHECK", True)
+    backend = {"type": "vertex", "project": "acme-support", "location": "us-central1", "staging": "gs://acme-batch/s"}
+    workspace.project(backends={"vertex": backend}, defaults={"backend": "vertex"})
+    [failed] = failures(workspace)
+    assert (failed["check"], failed["fix"]) == ("credentials", "gcloud auth application-default login")
+    _, findings = examined(workspace)
+    unknown = {f["check"] for f in findings if f["status"] == "unknown"}
+    assert unknown == {"project", "access"} and the(findings, "model")["status"] == "ok"
+
+
 def test_a_project_in_a_bucket(workspace: Workspace, bucket: Bucket) -> None:
     workspace.project(ledger=bucket.uri("ledger"))
     workspace.spec(

@@ -131,6 +131,11 @@ class Examination:
         apis = ["aiplatform.googleapis.com", "bigquery.googleapis.com" if tables else "storage.googleapis.com"]
         roles = ([] if access.api_key else ["roles/aiplatform.user"]) + (["roles/bigquery.jobUser"] if tables else [])
         yield from cloud.check_project(about, apis, roles)
+        if not (cloud.answers or cloud.emulated or access.api_key):
+            yield about.unknown("access", "Service and places were not asked: there are no credentials that work.")
+            yield from self._quota(about, name, config)
+            yield from self._models(about, name, config)
+            return
         yield from self._service(about, name, config)
         if cloud.answers:
             yield cloud.check_agent(about)
@@ -173,16 +178,20 @@ class Examination:
                 yield check_clock(about, service_time(backend), self._session.clock, whose=backend.endpoint)
             except BatchformError as error:
                 yield about.unknown("clock", f"The service's time could not be asked: {error.message}")
-        if self._jobs is None:
-            yield about.unknown("quota", "Jobs at work are not known: the ledger could not be read.")
-        else:
-            yield from check_quota(about, self._jobs, name, config, fingerprint=backend.fingerprint)
+        yield from self._quota(about, name, config)
         yield from self._models(about, name, config)
         for model in self._models_of(name):
             if any(f.status == "failure" for f in access):
                 yield about.unknown("model-service", f"Whether the service has {model} was not asked.")
             else:
                 yield check_model_there(about, backend, model)
+
+    def _quota(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
+        if self._jobs is None:
+            yield about.unknown("quota", "Jobs at work are not known: the ledger could not be read.")
+        else:
+            fingerprint = self._opened(name).fingerprint
+            yield from check_quota(about, self._jobs, name, config, fingerprint=fingerprint)
 
     def _models(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
         registry, now = self._session.registry.on(cloud_of(config)), self._session.clock.now()
