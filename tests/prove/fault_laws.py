@@ -98,7 +98,8 @@ def _messages(schedule: Schedule, said: Sequence[Ran]) -> None:
     refusals = [f["do"] for f in schedule.every_fault if f["do"]["type"] == "error" and f["do"].get("when") != "after"]
     statuses = {str(do["status"]) for do in refusals}
     if stopped and refusals and len(refusals) == len(schedule.every_fault):
-        assert any(f"HTTP {s}" in stopped[0].err for s in statuses), f"what happened is not named: {stopped[0].err}"
+        named = [f"HTTP {s}" for s in statuses] + ["did not take the credentials"] * ("401" in statuses)
+        assert any(words in stopped[0].err for words in named), f"what happened is not named: {stopped[0].err}"
 
 
 # --- what the service did --------------------------------------------------------------------------------------------
