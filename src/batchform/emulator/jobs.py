@@ -177,9 +177,9 @@ def _stop(store: Store, job: str) -> None:
     now = store.now()
     with store.writing() as db:
         stopped = db.execute(
-            "UPDATE jobs SET cancelled_at = ?1 WHERE id = ?2 AND cancelled_at IS NULL"
-            " AND min(ends_at, created_at + ?3) > ?1",
-            (now, job, EXPIRY_SECONDS),
+            "UPDATE jobs SET cancelled_at = :now WHERE id = :id AND cancelled_at IS NULL"
+            " AND min(ends_at, created_at + :expiry) > :now",
+            {"now": now, "id": job, "expiry": EXPIRY_SECONDS},
         ).rowcount
     if stopped:
         store.job_input(job).unlink(missing_ok=True)
