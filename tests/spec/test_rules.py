@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import csv
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from batchform.errors import Diagnostic, InvalidProject, Place
 from batchform.plan.build import judge_models
 from batchform.plan.override import lay_over
 from batchform.plan.registry import Registry
+from batchform.plan.row_rules import RowRules
+from batchform.rows.request import RequestRenderer
 from batchform.rules import Example, catalogue, code_of
 from batchform.spec.load import load_project
+from batchform.spec.resolved import ResolvedProject
 
 _SOURCE = Path(batchform.__file__).parent
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+|schema")
@@ -66,7 +70,17 @@ def _complaints(example: Example, root: Path) -> list[Diagnostic]:
             registry = lay_over(registry, root / project.config.prices, project.config.prices)
     except InvalidProject as error:
         return list(error.diagnostics)
-    return [*project.warnings, *judge_models(project.specs, registry, _NOW)]
+    return [*project.warnings, *judge_models(project.specs, registry, _NOW), *_rows(project, registry)]
+
+
+def _rows(project: ResolvedProject, registry: Registry) -> Iterator[Diagnostic]:
+    """What is said of the rows of the small project, whose columns are `id` and `text`."""
+    for spec in project.specs:
+        rules, renderer = RowRules(spec, registry.model(spec.model)), RequestRenderer(spec, ("id", "text"))
+        with (project.root / "data/tickets.csv").open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows):
+                rules.look(row["id"], renderer.render(row["id"], (row["id"], row["text"])))
+        yield from rules.complaints()
 
 
 def _names_in_code() -> Mapping[str, str]:

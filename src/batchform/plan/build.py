@@ -29,6 +29,7 @@ from batchform.plan.recorded import attempts, check_destination, diff_recorded, 
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer
 from batchform.plan.rendered import Rendered
+from batchform.plan.row_rules import RowRules
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.plan.spend import Books
 from batchform.ports import BackendLimits, Destination, Source
@@ -96,6 +97,8 @@ def build_plan(
     check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
     drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
+    if errors := [c for draft in drafts for c in draft.complaints if c.severity == "error"]:
+        raise InvalidProject(errors)
     books = Books(ledger.control(), settings.now)
     limits, figures = project.config.limits, by_realm((d.plan.realm, d.figures) for d in drafts)
     whole = judge_project(limits, figures, spend=lambda realm: books.spend(limits, realm), allow=allow)
@@ -272,7 +275,8 @@ def render_candidates(
     """
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
-    renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying)
+    rules = RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model))
+    renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     cutter = ShardCutter(
         spec,
         limits=limits,
@@ -294,6 +298,7 @@ def render_candidates(
         rendered = renderer.run(found, cutter)
         if going_on is not None:
             going_on.cut(renderer, cutter)
+        rendered.complaints = without_ignored(rules.complaints(), spec.spec.ignore)
     finally:
         cutter.abandon()
         free.close()

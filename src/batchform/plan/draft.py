@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from batchform.errors import Diagnostic
 from batchform.ledger.records import ControlView
 from batchform.plan import diff as first
 from batchform.plan.diff import Diff, Recorded
@@ -45,11 +46,12 @@ class Outcome(Struct, frozen=True):
 
 
 class Draft(Struct, frozen=True):
-    """A spec's plan before any limit is judged, and what limits are judged on."""
+    """A spec's plan before any limit is judged, what limits are judged on, and what is to be said of its rows."""
 
     plan: SpecPlan
     figures: Figures
     limits: Limits
+    complaints: Sequence[Diagnostic] = ()
 
 
 def draft_spec(
@@ -80,6 +82,7 @@ def draft_spec(
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
     warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings, *rendered.notes]
+    notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
     if found.unreadable:
@@ -126,7 +129,7 @@ def draft_spec(
         removed=removed,
         emptied=removed > 0 and rows.rows == 0,
     )
-    return Draft(plan, figures, spec.limits)
+    return Draft(plan, figures, spec.limits, rendered.complaints)
 
 
 def _too_much_at_once(shards: Iterable[Shard], spec: ResolvedSpec, service: ServiceLimits) -> Iterator[str]:

@@ -15,6 +15,7 @@ from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.model import Action, Reason
 from batchform.plan.rendered import Preview, Rendered
+from batchform.plan.row_rules import RowRules
 from batchform.plan.shard import ShardCutter
 from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
 from batchform.rows.request import RequestRenderer
@@ -53,6 +54,7 @@ class CandidateRenderer:
         realm: str,
         free: FreeRows,
         paying: frozenset[str],
+        rules: RowRules,
     ) -> None:
         self._con = con
         self._spec = spec
@@ -69,6 +71,7 @@ class CandidateRenderer:
         self._render = renderer.render
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
+        self._look = rules.look
 
     def run(self, found: Diff, cutter: ShardCutter) -> Rendered:
         """Render all candidates, in row order."""
@@ -98,6 +101,7 @@ class CandidateRenderer:
     def _run_first(self, cutter: ShardCutter) -> None:
         """Nothing is recorded: every row is new. The hot path of a first plan."""
         render, fingerprint, add, consider = self._render, self._fingerprint, cutter.add, self._consider
+        look = self._look
         count = size = 0
         held = first.NEW not in self._paying
         for batch in stream(self._con, self._select("", "")):
@@ -106,6 +110,7 @@ class CandidateRenderer:
                 continue
             for row in batch:
                 request = render(row[0], row[3:])
+                look(row[0], request)
                 add(row[0], row[1], row[2], request, fingerprint(request), 1)
                 size += len(request)
                 consider(row[0], row[1], Action.RUN, Reason.NEW_KEY, request, ())
@@ -216,6 +221,7 @@ class CandidateRenderer:
         self.out.count(action, reason)
         self.out.request_bytes += len(request)
         self.out.resent += bool(state["answered"])
+        self._look(key, request)
         cutter.add(key, key_hex, row_fp, request, fp, attempt)
         self._consider(key, key_hex, action, reason, request, _changed(state), state["tag"])
 
