@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 from tests_e2e_kit import SPEC, Workspace
 
 from batchform.canon import wire_key
+from batchform.cli import wiring
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 MARKERS = {
@@ -26,6 +28,27 @@ MARKERS = {
 }
 RETRIED = {marker for marker, (_, attempts, _) in MARKERS.items() if attempts > 1}
 HELD = {marker for marker, (cls, attempts, _) in MARKERS.items() if attempts == 1 and cls != "answered"}
+
+
+class SkippingClock(wiring.SystemClock):
+    """The real time, and the waits that were slept through without waiting."""
+
+    def __init__(self) -> None:
+        self.skipped = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.skipped
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(min(seconds, 0.01))
+        self.skipped += timedelta(seconds=max(seconds - 0.01, 0.0))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results without a line for a row have the settle window."""
+    clock = SkippingClock()
+    monkeypatch.setattr(wiring, "SystemClock", lambda: clock)
 
 
 def marked(workspace: Workspace, *markers: str) -> None:

@@ -246,6 +246,15 @@ def missing_for_long(ctx: RunContext, record: JobRecord, state: str, said: str) 
     return False
 
 
+def results_may_come(ctx: RunContext, record: JobRecord, remote: RemoteJob) -> bool:
+    """Whether it is too early to call results missing that a job which ended should have: they have the settle window
+    after its end, and a second look."""
+    if record.state != remote.state or record.state_at is None:
+        return True
+    settle = timedelta(seconds=ctx.settings(record.intent.backend).settle)
+    return ctx.clock.now() <= (remote.ended_at or parse_stamp(record.state_at)) + settle
+
+
 def state_seen(ctx: RunContext, record: JobRecord, remote: RemoteJob) -> list[StateSeen]:
     """The event of a state that the ledger does not have yet; none if it has."""
     if remote.state == record.state and remote.error == record.error:

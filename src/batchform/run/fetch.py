@@ -1,7 +1,7 @@
 """Results of a job on their way to the archive: fetched again while less comes than the job should have.
 
 What is archived is never fetched again, and a row without a result is paid for again. So a short file, an empty answer
-of a proxy or a page of HTML is not believed at first.
+of a proxy or a page of HTML is not believed at first: results that are short have the settle window to become whole.
 """
 
 from __future__ import annotations
@@ -9,22 +9,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from batchform.errors import BackendError
 from batchform.ledger.records import JobRecord
 from batchform.ports import RemoteJob
-from batchform.run.context import RunContext
+from batchform.run.context import RunContext, results_may_come
 from batchform.spec.wording import counted
 
 _FETCHES: Final = 3
 
 
+class ShortResults(BackendError):
+    """Fewer results than a job should have, and too early to call the others missing."""
+
+
 def fetch(ctx: RunContext, record: JobRecord, remote: RemoteJob, to: Path) -> None:
     """Write a job's results to a file. If they are fewer than they should be, the most of three looks are taken.
 
-    Raises NotFound when the service has them no longer, BackendError when they cannot be fetched now.
+    Raises ShortResults while the others may still come, NotFound when the service has them no longer, BackendError when
+    they cannot be fetched now.
     """
     backend, wanted = ctx.backend_of(record.intent), _wanted(record, remote)
+    may_come = results_may_come(ctx, record, remote)
+    looks = 1 if may_come and record.state == remote.state else _FETCHES  # the next poll is another look
     most, again = -1, to.with_name(f"{to.name}.again")
-    for attempt in range(1, _FETCHES + 1):
+    for attempt in range(1, looks + 1):
         backend.download(remote, again)
         found = _results_in(again)
         if found > most:
@@ -32,12 +40,17 @@ def fetch(ctx: RunContext, record: JobRecord, remote: RemoteJob, to: Path) -> No
             most = found
         if most >= wanted:
             return
-        if attempt < _FETCHES:
+        if attempt < looks:
             ctx.progress.note(
                 f"The results of {record.tag} hold {counted(found, 'row')} of {wanted}: they are fetched again."
             )
             ctx.clock.sleep(min(2.0**attempt, ctx.settings(record.intent.backend).poll))
     again.unlink(missing_ok=True)
+    if may_come:
+        raise ShortResults(
+            f"The results of {record.tag} hold {counted(most, 'row')} of {wanted}; the others may still come, and are "
+            "waited for."
+        )
 
 
 def _wanted(record: JobRecord, remote: RemoteJob) -> int:

@@ -312,7 +312,7 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
     """Look at the open jobs and collect those that ended. A collection that fails now is tried again later."""
 
     def failed(finished: Finished, error: BackendError) -> None:
-        ctx.progress.note(f"Collecting {finished.record.tag} failed; it is tried again: {error}")
+        tracker.put_off(finished, error)
         if finished.remote and (seen := state_seen(ctx, finished.record, finished.remote)):
             ctx.ledger.commit(seen)  # from here on `status` knows how long its results are kept
 

@@ -16,8 +16,10 @@ from batchform.run.context import (
     missing_for_long,
     open_jobs,
     parse_stamp,
+    results_may_come,
     state_seen,
 )
+from batchform.run.fetch import ShortResults
 from batchform.run.settle import reopened
 
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
@@ -71,6 +73,19 @@ class Tracker:
         times += [until] if until is not None else []
         if times:
             ctx.clock.sleep(max(0.0, (min(times) - ctx.clock.now()).total_seconds()))
+
+    def put_off(self, finished: Finished, error: BackendError) -> None:
+        """Tell that a job could not be collected; it is due again. Results that are not whole yet are looked at when
+        they have been so for twice as long, and when they have to be."""
+        ctx, record, remote = self._ctx, finished.record, finished.remote
+        if not isinstance(error, ShortResults):
+            ctx.progress.note(f"Collecting {record.tag} failed; it is tried again: {error}")
+            return
+        ctx.progress.note(error.message)
+        if remote is not None and remote.ended_at is not None:
+            now, settle = ctx.clock.now(), timedelta(seconds=ctx.settings(record.intent.backend).settle)
+            again = min(now + (now - remote.ended_at), remote.ended_at + settle)
+            self._due[record.tag] = max(self._due.get(record.tag, now), again)
 
     def _next(self, record: JobRecord) -> datetime:
         """When to look next."""
@@ -128,13 +143,9 @@ class Tracker:
         """
         if remote.results is not None:
             return False
-        seen_at = record.state_at if record.state == remote.state else None
         if remote.state not in _WITH_RESULTS and not remote.counts.get("succeeded"):
-            return seen_at is None and remote.state in _CUT_SHORT and not remote.counts
-        if seen_at is None:
-            return True
-        settle = timedelta(seconds=self._ctx.settings(record.intent.backend).settle)
-        return self._ctx.clock.now() <= (remote.ended_at or parse_stamp(seen_at)) + settle
+            return record.state != remote.state and remote.state in _CUT_SHORT and not remote.counts
+        return results_may_come(self._ctx, record, remote)
 
 
 def another_credential(record: JobRecord) -> str:
@@ -180,5 +191,7 @@ def lives(ctx: RunContext, record: JobRecord) -> bool:
             return False
         with scratch_folder(ctx, record.tag) as scratch:
             return archive(ctx, Finished(record, remote), scratch) is not None
+    except ShortResults:
+        return True
     except BatchformError:  # it cannot be asked, or its results cannot be had: it stays as it is
         return False
