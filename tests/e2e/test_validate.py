@@ -121,3 +121,51 @@ def test_plan_and_apply_say_once_that_there_are_warnings(workspace: Workspace) -
     assert workspace.ok("plan", "--quiet").err == ""
     assert workspace.ok("plan", "--json").err == ""
     assert workspace.run("apply", "--yes").err.count(said) == 1
+
+
+def test_rows_are_judged_as_a_plan_would(workspace: Workspace) -> None:
+    rows = [workspace.row(i) for i in range(1, 4)]
+    rows[2]["body"] = "AIzaSyA" + "0" * 32
+    workspace.rows(rows)
+    assert "[BF701 secret-in-row]" in workspace.run("validate").err
+    assert workspace.run("validate", "--sample", "2").code == 0
+    assert workspace.run("validate", "--sample", "0").code == 0
+    told = workspace.run("validate", "--format", "github")
+    assert told.code == 1
+    assert told.out.startswith("::error file=specs/triage.yaml,line=")
+
+
+def test_rows_that_cannot_be_used_are_a_complaint_with_a_place(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(1), workspace.row(1)])
+    refused = workspace.run("validate", "--json")
+    assert refused.code == 1
+    (complaint,) = refused.json["error"]["diagnostics"]
+    assert (complaint["code"], complaint["rule"]) == ("BF705", "row-fails")
+    workspace.rows([workspace.row(1)])
+    workspace.write("templates/triage.j2", "{{ nope }}")
+    assert "BF705 row-fails" in workspace.run("validate").err
+
+
+def test_rows_that_are_not_here_are_left_out_and_named(workspace: Workspace) -> None:
+    (workspace.root / "data/tickets.csv").unlink()
+    shown = workspace.ok("validate")
+    assert shown.out == "1 spec valid: triage\n"
+    assert shown.err.startswith("rows of triage were not checked: ")
+    workspace.spec(source={"type": "csv", "path": "gs://bucket/tickets.csv"})
+    assert workspace.ok("validate").err == "rows of triage were not checked: they are not on this machine\n"
+
+
+def test_answered_rows_are_not_rendered_again(workspace: Workspace) -> None:
+    """What was sent is not judged: only what would be sent now."""
+    workspace.ok("apply", "--yes")
+    workspace.rows([workspace.row(i) for i in range(1, 7)])
+    assert workspace.ok("validate").out == "1 spec valid: triage\n"
+    assert not (workspace.root / "results/other.jsonl").exists()
+
+
+def test_a_ledger_elsewhere_is_not_asked(workspace: Workspace) -> None:
+    workspace.project(ledger="gs://nowhere/ledger")
+    rows = [workspace.row(1)]
+    rows[0]["body"] = "AIzaSyA" + "0" * 32
+    workspace.rows(rows)
+    assert "[BF701 secret-in-row]" in workspace.run("validate").err

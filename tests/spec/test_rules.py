@@ -44,6 +44,7 @@ _WITHOUT_EXAMPLE = {
     "not-utf-8": "tests/spec/complaints.golden",
     "model-shutting-down": "tests/plan/test_plan_registry.py",
     "model-ending": "tests/plan/test_plan_registry.py",
+    "row-fails": "tests/e2e/test_validate.py",
     "unknown-call": "tests/emulator/test_emulator_faults.py",
     "wrong-call": "tests/emulator/test_emulator_faults.py",
 }

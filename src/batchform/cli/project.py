@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, common
+from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
+    from batchform.cli.wiring import Session
     from batchform.errors import Diagnostic
+    from batchform.spec.resolved import ResolvedSpec
 
 _SCAFFOLD = Path(__file__).resolve().parent.parent / "data" / "init"
 
@@ -64,15 +67,19 @@ def _write_schemas(folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-@click.command("validate", short_help="Check all files of the project, offline.")
+@click.command("validate", short_help="Check all files of the project, and the rows that would be sent, offline.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
     help="Complaints for people, programs, GitHub's annotations or code scanning.",
 )  # fmt: skip
+@click.option("--sample", metavar="N", type=click.IntRange(0), help="Render only N rows of each spec; 0 for none.")
 @click.option("--explain", "code", metavar="CODE", help="Say what a rule is about, such as BF101, and check nothing.")
 @common
-def validate_command(common: Common, form: str, code: str | None) -> int:
-    """Check batchform.yaml, specs, templates and schemas; all complaints at once. Reads no rows, needs no network."""
+def validate_command(common: Common, form: str, sample: int | None, code: str | None) -> int:
+    """Check batchform.yaml, specs, templates and schemas, then every row that would be sent; all complaints at once.
+
+    Needs no network and no key: rows that are not on this machine are left out, and named.
+    """
     from batchform.errors import InvalidProject
 
     if code is not None:
@@ -80,7 +87,7 @@ def validate_command(common: Common, form: str, code: str | None) -> int:
         return 0
     form = "json" if common.as_json else form
     try:
-        names, complaints = _judged(common)
+        names, complaints = _judged(common, sample)
     except InvalidProject as error:
         if form in ("text", "json"):
             raise
@@ -97,8 +104,9 @@ def validate_command(common: Common, form: str, code: str | None) -> int:
     return 0
 
 
-def _judged(common: Common) -> tuple[list[str], list[Diagnostic]]:
-    """Names of the specs, and warnings. Raises InvalidProject with all complaints when there are errors."""
+def _judged(common: Common, sample: int | None) -> tuple[list[str], list[Diagnostic]]:
+    """Names of the specs, and warnings. Raises InvalidProject with all complaints when there are errors; rows are
+    judged once the files are right."""
     from batchform.cli.wiring import open_session
     from batchform.errors import InvalidProject
     from batchform.plan.build import judge_models
@@ -106,9 +114,42 @@ def _judged(common: Common) -> tuple[list[str], list[Diagnostic]]:
     with open_session(common) as session:
         found = judge_models(session.project.specs, session.registry, session.clock.now())
         complaints = [*session.project.warnings, *found]
+        if sample != 0 and not any(c.severity == "error" for c in complaints):
+            complaints += _judged_rows(session, sample, quiet=common.quiet)
         if any(c.severity == "error" for c in complaints):
             raise InvalidProject(complaints)
         return [s.name for s in session.project.specs], complaints
+
+
+def _judged_rows(session: Session, sample: int | None, *, quiet: bool) -> list[Diagnostic]:
+    """Complaints about rows, of all specs whose rows are here. With a ledger elsewhere every row counts as new."""
+    from batchform.plan.judge_rows import judge_rows
+
+    found: list[Diagnostic] = []
+    for spec in session.project.specs:
+        if why := _away(session, spec):
+            if not quiet:
+                click.echo(f"rows of {spec.name} were not checked: {why}", err=True)
+            continue
+        (work,) = session.work([spec])
+        found += judge_rows(work, session.ledger_at_hand, session.settings([spec]), most=sample)
+    return found
+
+
+def _away(session: Session, spec: ResolvedSpec) -> str:
+    """Why the rows of a spec cannot be looked at without a network; "" when they can."""
+    from batchform.adapters.sources.paths import look
+    from batchform.errors import SourceError
+    from batchform.spec.lint import source_paths
+
+    paths = [path for _, path in source_paths(spec.spec)]
+    if not paths or any(is_remote(path) for path in paths):
+        return "they are not on this machine"
+    try:
+        look(paths, root=session.root, allow=session.allowed)
+    except SourceError as error:
+        return error.message
+    return ""
 
 
 def _echo_complaints(form: str, complaints: list[Diagnostic], names: list[str] | None = None) -> None:

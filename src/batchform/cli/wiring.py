@@ -150,6 +150,18 @@ class Session:
 
         return Ledger.open(self.blobs, clock=self.clock, who=self.who)
 
+    @cached_property
+    def ledger_at_hand(self) -> Ledger:
+        """The ledger if it is on this machine, or else an empty one: for commands that need no network."""
+        if not is_remote(self.project.config.ledger):
+            return self.ledger
+        from batchform.adapters.local_blobs import LocalBlobs
+        from batchform.ledger.store import Ledger
+
+        return Ledger.open(
+            LocalBlobs(self.scratch / "no-ledger", described="no ledger"), clock=self.clock, who=self.who
+        )
+
     def copy_of_ledger(self, place: str) -> Blobs:
         """A copy of the ledger's folder, as it is named on the command line."""
         if is_remote(place):

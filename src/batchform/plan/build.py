@@ -203,7 +203,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
     with closing(work.connect()) as con, reading(ledger, spec):
         past = recorded(con, ledger, spec, destination=work.destination)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-        _refuse_empty(spec, rows)
+        refuse_empty(spec, rows)
         found = diff_recorded(con, ledger, spec, rows, past)
         control = ledger.control()
         free = FreeRows(own / "free.parquet")
@@ -267,6 +267,7 @@ def render_candidates(
     folder: Path | None,
     free: FreeRows,
     ledger: Ledger | None = None,
+    rules: RowRules | None = None,
 ) -> tuple[Rendered, list[DraftShard], str]:
     """Run the second level of the diff. Returns what it came to, the shards, and the columns that fingerprints cover.
 
@@ -275,7 +276,7 @@ def render_candidates(
     """
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
-    rules = RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model))
+    rules = rules or RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model))
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     cutter = ShardCutter(
         spec,
@@ -314,7 +315,8 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     return BackendLimits(rows, min(backend.max_bytes_per_job, largest), inline, largest)
 
 
-def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
+def refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
+    """Raise SourceError for a source without rows, unless a condition may have taken them."""
     source = spec.spec.source
     if rows.rows == 0 and not source.where and not source.query:
         raise SourceError(

@@ -33,11 +33,17 @@ class _Found(msgspec.Struct):
     keys: list[str] = msgspec.field(default_factory=list)
 
 
-class RowRules:
-    """Looks at the requests of one spec; complains at the end, once for each rule. info: what is known of its model."""
+class EnoughRows(Exception):
+    """As many rows were looked at as were asked for."""
 
-    def __init__(self, spec: ResolvedSpec, info: ModelInfo | None) -> None:
+
+class RowRules:
+    """Looks at the requests of one spec; complains at the end, once for each rule. info: what is known of its model;
+    most: rows to look at, None for all."""
+
+    def __init__(self, spec: ResolvedSpec, info: ModelInfo | None, *, most: int | None = None) -> None:
         self._spec = spec
+        self._left = most
         self._most_tokens = info.max_input_tokens if info else None
         self._long = (self._most_tokens or 1 << 60) * _EXPECTED_BYTES
         self._found: dict[str, _Found] = {}
@@ -46,7 +52,11 @@ class RowRules:
         self._bytes = 0
 
     def look(self, key: str, request: bytes) -> None:
-        """Judge one canonical request, now or with the next ones."""
+        """Judge one canonical request, now or with the next ones. Raises EnoughRows."""
+        if self._left is not None:
+            if not self._left:
+                raise EnoughRows
+            self._left -= 1
         self._keys.append(key)
         self._requests.append(request)
         self._bytes += len(request)
@@ -59,11 +69,11 @@ class RowRules:
         return [self._complaint(rule, found) for rule, found in sorted(self._found.items())]
 
     def _judge_batch(self) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if not self._keys:
             return
+        import pyarrow as pa  # never where there is nothing to send: a plan without changes must start at once
+        import pyarrow.compute as pc
+
         requests = pa.array(self._requests, pa.binary())
         long = pc.greater(pc.binary_length(requests), self._long)
         closer = pc.or_(pc.match_substring_regex(requests, _SUSPECT), long)
