@@ -34,7 +34,7 @@ _RULES_PAGE = """# Rules
 
 What batchform complains of before anything is sent. `batchform validate` shows all complaints at once, each with the
 code of its rule: about the project's files, and then about the rows that would be sent (`--sample N` renders only N of
-each spec). It needs no network: rows that are not on this machine are left out, and a ledger that is not counts as empty.
+each spec). It needs no network: rows that are not on this machine are left out, and a ledger elsewhere counts as empty.
 
 `batchform validate --explain BF101` says what a rule is about. `--format github` writes annotations
 for pull requests, `--format sarif` a log for code scanning, `--format json` objects for other programs.

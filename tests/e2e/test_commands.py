@@ -225,7 +225,8 @@ _LATE_THREAD = "import threading as t, time; t.Timer(1.5, print, ['late']).start
 
 
 def test_validating_looks_for_no_plugins(workspace: Workspace) -> None:
-    script = "import sys; from batchform.cli import _start_quickly, run; _start_quickly(); run(['validate', '--sample', '0']); "
+    script = "import sys; from batchform.cli import _start_quickly, run; _start_quickly(); "
+    script += "run(['validate', '--sample', '0']); "
     done = _python(script + "sys.exit('importlib.metadata' in sys.modules)", workspace.root)
     assert done.returncode == 0, done.stderr
 
