@@ -273,6 +273,7 @@ SPEC_CASES: dict[str, list[Case]] = {
         Case(4, {"request": {"generationConfig": {"seed": 8}}}),
     ],
     "output.format": free(output={"format": "json"}),
+    "output.extract": free(output={"format": "json", "extract": False}),
     "output.schema": free(output={"schema": SCHEMA}),
     "destination.FileDestination.type": destination(type="csv"),
     "destination.FileDestination.path": destination(path="results/parts/"),
@@ -336,7 +337,7 @@ PACE: dict[str, Any] = {
 
 EMULATED: dict[str, Any] = {
     "project": "acme-support", "location": "global", "staging": "gs://acme-batch/staging", "via": "bigquery",
-    "dataset": "batches",
+    "dataset": "batches", "resume": "auto",
 }  # fmt: skip
 PLACES: dict[str, Any] = {
     **EMULATED, "credentials": "sa.json", "api_key_env": "MY_KEY", "labels": {"team": "support"},

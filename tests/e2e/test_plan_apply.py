@@ -182,6 +182,17 @@ def test_going_back_to_an_answered_request_is_reused(workspace: Workspace, reaso
     assert [r["text"] for r in workspace.delivered()] == [r["text"] for r in first]
 
 
+def test_json_in_an_answer_of_words_is_found_later_for_nothing(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(1, title='{"label": "bug"}', body="is what it is")])  # the emulator says it again
+    workspace.spec(output={"format": "json", "extract": False})
+    assert workspace.run("apply", "--yes").code == 6
+    workspace.spec(output={"format": "json"})
+    assert workspace.actions() == {"reparse": 1}
+    workspace.apply()
+    assert [row["response"] for row in workspace.delivered()] == [{"label": "bug"}]
+    assert len(workspace.billed()) == 1
+
+
 def test_schema_changes_only_in_the_sent_schema_cost(workspace: Workspace) -> None:
     workspace.spec(generation_config={"max_output_tokens": 64, "response_schema": SCHEMA})
     workspace.apply()

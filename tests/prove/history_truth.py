@@ -137,8 +137,8 @@ def _read(raw: bytes) -> Results:
             continue
         key = key_of(said) or _asked(said)
         if key is not None and found.get(key, ("", ""))[0] != GOOD:
-            text = classify(said, parse_json=False).text or ""
-            found[key] = (classify(said, parse_json=text.startswith("{")).cls, text)
+            text = classify(said).text or ""
+            found[key] = (classify(said, decode=msgspec.json.decode if text.startswith("{") else None).cls, text)
     return found
 
 

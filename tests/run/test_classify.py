@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchform.run.classify import ANSWERED, Reading, classify, key_of
+from batchform.run.classify import ANSWERED, Decode, Reading, classify, key_of
+from batchform.run.extract import json_in
 from batchform.run.parse import parser_for
 from batchform.spec.model import FailureClass
 from examples_kit import examples
@@ -62,7 +63,7 @@ def answer(text: str | None = "hello", finish: str | None = "STOP", **more: Any)
     ],
 )
 def test_the_table(line: Any, expected: str) -> None:
-    reading = classify(line, parse_json=False)
+    reading = classify(line)
     assert reading.cls == expected
     assert (reading.message is None) == (expected == ANSWERED)
 
@@ -70,7 +71,7 @@ def test_the_table(line: Any, expected: str) -> None:
 def test_thoughts_are_no_text() -> None:
     parts = [{"text": "hm", "thought": True}, {"text": "a"}, {"inlineData": {}}, {"text": "b"}, "odd", {"text": 5}]
     line = {"response": {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}}
-    assert classify(line, parse_json=False).text == "ab"
+    assert classify(line).text == "ab"
 
 
 def test_usage_is_read_as_it_comes() -> None:
@@ -81,14 +82,14 @@ def test_usage_is_read_as_it_comes() -> None:
         "cachedContentTokenCount": 2**70,
         "totalTokenCount": True,
     }
-    reading = classify(answer(usageMetadata=usage, modelVersion="m-1"), parse_json=False)
+    reading = classify(answer(usageMetadata=usage, modelVersion="m-1"))
     assert reading[-5:] == (11, 5, None, None, None) and reading.model_version == "m-1"
 
 
 def test_a_blocked_prompt_says_why_and_is_billed() -> None:
     feedback = {"blockReason": "JAILBREAK", "blockReasonMessage": "no"}
     line = {"response": {"promptFeedback": feedback, "usageMetadata": {"promptTokenCount": 9}}}
-    reading = classify(line, parse_json=False)
+    reading = classify(line)
     assert (reading.cls, reading.prompt_tokens) == ("blocked", 9) and "JAILBREAK. no" in str(reading.message)
 
 
@@ -143,9 +144,9 @@ ODD = st.recursive(
 
 
 @settings(max_examples=examples(150), deadline=None)
-@given(ODD, st.booleans())
-def test_no_json_makes_it_raise(line: Any, parse_json: bool) -> None:
-    reading = classify(line, parse_json=parse_json, validate=lambda _: "")
+@given(ODD, st.sampled_from([None, msgspec.json.decode, json_in]))
+def test_no_json_makes_it_raise(line: Any, decode: Decode | None) -> None:
+    reading = classify(line, decode=decode, validate=lambda _: "")
     assert isinstance(reading, Reading) and reading.cls in CLASSES
     assert (reading.message is None) == (reading.cls == ANSWERED)
     for count in reading[-5:]:

@@ -59,6 +59,8 @@ _USAGE: Final = (
 )
 _MOST_TOKENS: Final = 2**62
 
+Decode = Callable[[str], Any]
+"""The JSON of an answer's text. Raises ValueError when there is none."""
 Validate = Callable[[Any], str]
 """Says what is wrong with a parsed answer; empty if nothing."""
 
@@ -89,17 +91,17 @@ def key_of(line: Any) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def classify(line: Any, *, parse_json: bool, validate: Validate | None = None) -> Reading:
+def classify(line: Any, *, decode: Decode | None = None, validate: Validate | None = None) -> Reading:
     """The class of a result line and everything that its row will show.
 
-    parse_json: whether the answer's text must be JSON; validate: judges the parsed JSON.
+    decode: reads the answer's text as JSON, None where any text will do; validate: judges the parsed JSON.
     """
     if not isinstance(line, dict):
         return Reading("internal", "The result line is not a JSON object.")
     response = line.get("response")
     if not isinstance(response, dict) or not response or _failed(line):
         return _error(line)
-    return _response(response, parse_json, validate)
+    return _response(response, decode, validate)
 
 
 def did_not_run(line: dict[str, Any]) -> bool:
@@ -140,7 +142,7 @@ def _stated(status: Any) -> dict[str, Any] | None:
     return _dict(value.get("error", value)) or None
 
 
-def _response(response: dict[str, Any], parse_json: bool, validate: Validate | None) -> Reading:
+def _response(response: dict[str, Any], decode: Decode | None, validate: Validate | None) -> Reading:
     candidates = response.get("candidates")
     candidate = _dict(candidates[0]) if isinstance(candidates, list) and candidates else {}
     finish = _word(candidate.get("finishReason"))
@@ -151,8 +153,8 @@ def _response(response: dict[str, Any], parse_json: bool, validate: Validate | N
         cls, message, parsed = _stopped(candidate, finish)
     elif text is None:
         cls, message, parsed = "empty", f"The answer holds no text; it ended with {finish or 'no reason'}.", None
-    elif parse_json:
-        cls, message, parsed = _parse(text, validate)
+    elif decode is not None:
+        cls, message, parsed = _parse(text, decode, validate)
     else:
         cls, message, parsed = ANSWERED, None, None
     usage = _counts(response.get("usageMetadata"))
@@ -177,9 +179,9 @@ def _stopped(candidate: dict[str, Any], finish: str) -> Judged:
     return _FINISH_CLASSES[finish], _clip(f"The answer ended with {finish}. {detail}".strip()), None
 
 
-def _parse(text: str, validate: Validate | None) -> Judged:
+def _parse(text: str, decode: Decode, validate: Validate | None) -> Judged:
     try:
-        value = msgspec.json.decode(text)
+        value = decode(text)
         encoded = msgspec.json.encode(value).decode()
     except (ValueError, RecursionError) as error:
         return "invalid_output", _clip(f"The answer is not JSON: {error}"), None

@@ -203,7 +203,7 @@ def spec_parser(ctx: RunContext, name: str) -> tuple[Parser, str]:
 
     spec = ctx.spec(name)
     if spec is None:
-        return Parser(parse_json=False), UNPARSED
+        return Parser(), UNPARSED
     return parser_for(spec.output_format, spec.output_schema), spec.parse_digest
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
-from batchform.run.classify import Reading, Validate, classify, did_not_run, key_of
+from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
+from batchform.run.extract import json_in
 
 if TYPE_CHECKING:
     from batchform.run.rejoin import Rejoiner
@@ -36,11 +37,11 @@ _HASH_DIGITS: Final = 32
 class Parser(Struct, frozen=True):
     """How the answers of one spec are read."""
 
-    parse_json: bool
+    decode: Decode | None = None
     validate: Validate | None = None
 
     def read(self, line: Any) -> Reading:
-        return classify(line, parse_json=self.parse_json, validate=self.validate)
+        return classify(line, decode=self.decode, validate=self.validate)
 
 
 class Parsed(Struct):
@@ -54,10 +55,11 @@ class Parsed(Struct):
 
 def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
     """The parser of a spec. Raises ValueError if `schema` is no JSON Schema, which loading the spec refuses."""
-    if output_format != "json":
-        return Parser(parse_json=False)
+    if output_format == "text":
+        return Parser()
+    decode = json_in if output_format == "json_in_text" else msgspec.json.decode
     if not schema:
-        return Parser(parse_json=True)
+        return Parser(decode)
     import jsonschema_rs
 
     validator = jsonschema_rs.validator_for(dict(schema))
@@ -69,7 +71,7 @@ def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
         place = "/".join(str(p) for p in error.instance_path)
         return f"{error.message} at {place}" if place else str(error.message)
 
-    return Parser(parse_json=True, validate=validate)
+    return Parser(decode, validate)
 
 
 Lines = Callable[[], Iterable[bytes]]

@@ -133,7 +133,7 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
         return _mapped(spec)
     columns = [OutputColumn(c, KeyColumn(c)) for c in spec.key_columns] or [OutputColumn("key", Key())]
     fields = [f for f in _DEFAULT if f != "response"]
-    if spec.output_format != "json":
+    if spec.output_format == "text":
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
         return _named(columns, [(f, Field(f)) for f in fields], []), complaints
     if not spec.spec.destination.flatten:

@@ -184,7 +184,7 @@ def near(name: str, known: Collection[str]) -> str:
 
 
 def _check_field(name: str, spec: ResolvedSpec) -> None:
-    if name == "response" and spec.output_format != "json":
+    if name == "response" and spec.output_format == "text":
         raise ExpressionError("the answers of this spec are free text, so there is no `response`: use `text`")
 
 

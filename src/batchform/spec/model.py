@@ -208,6 +208,10 @@ class Output(Strict):
         None, description="json: parse and validate; text: take as is. Default json when a response schema or "
         "responseMimeType application/json is set."
     )  # fmt: skip
+    extract: bool | None = Field(
+        None, description="json: take it out of code fences and of text around it. Default: only without a schema, "
+        "since a model that is held to one answers with nothing else."
+    )  # fmt: skip
     schema_: str | dict[str, Any] | None = Field(
         None, alias="schema", description="JSON Schema to validate against in place of the response schema; not sent."
     )

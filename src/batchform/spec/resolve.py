@@ -255,7 +255,12 @@ def _output(
         message = "answers are read as JSON, but the request does not ask for JSON"
         hint = f"Set generation_config.response_mime_type: {_JSON_MIME}, or a response_schema."
         problems.append(document.diagnostic("json-not-asked", message, ("output",), hint=hint, severity="warning"))
-    return chosen, schema
+    extract = spec.output.extract
+    if extract and chosen == "text":
+        message = "`output.extract` takes JSON out of text, but `output.format` is text"
+        problems.append(document.diagnostic("conflicting-fields", message, ("output", "extract"), on_key=True))
+    wrapped = schema is None if extract is None else extract
+    return "json_in_text" if chosen == "json" and wrapped else chosen, schema
 
 
 # --- project -----------------------------------------------------------------------------------------------------

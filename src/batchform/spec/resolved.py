@@ -49,7 +49,8 @@ class ResolvedSpec(Struct, frozen=True):
     request_base: canonical camelCase request without contents and systemInstruction: generationConfig,
     safetySettings, … (`request:` is kept apart in `request_overlay`, merged last);
     response_schema: JSON Schema of answers that was sent, None if free text; output_schema: what answers are validated
-    against; output_format: "json" or "text"; the digests are the components of the request that a plan compares;
+    against; output_format: "json", "json_in_text" (JSON that may have something around it) or "text"; the digests are
+    the components of the request that a plan compares;
     parse_digest: of everything that decides how an answer is read, nothing that is sent;
     places: where fields stand in the user's files, by dotted name, for errors that show up later.
     """
