@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from tests_e2e_kit import Workspace
+from tests_e2e_kit import SPEC, Workspace
 
 
 def schema(*required: str) -> dict[str, Any]:
@@ -142,3 +143,41 @@ def test_lost_answers_that_are_read_anew_forget_no_rerun(answered: Workspace) ->
     answered.spec(generation_config=SENT, output=LOOSE)
     answered.apply()
     assert (answered.actions(), len(answered.billed()), len(answered.delivered())) == ({"keep": 6}, 7, 6)
+
+
+@pytest.mark.parametrize("policy", [{}, {"on_prompt_change": "keep"}], ids=["rerun", "keep"])
+def test_what_is_collected_without_its_spec_waits_to_be_judged(workspace: Workspace, policy: dict[str, str]) -> None:
+    """An old checkout collects a job whose spec it does not have: nothing that was judged gives way to it."""
+    spec = {"generation_config": SENT, "retry": {"max_attempts": 1}}
+    spec |= {"idempotency": {"key": ["id"], **policy}} if policy else {}
+    workspace.spec(**spec)
+    other = {**SPEC, "name": "other", "destination": {"type": "jsonl", "path": "results/other.jsonl"}}
+    workspace.write("specs/other.yaml", json.dumps(other))
+    workspace.rows([workspace.row(1), workspace.row(2)])
+    workspace.apply("--select", "triage")
+    first = workspace.delivered()
+    workspace.rows(
+        [workspace.row(1, body="[[emulator:invalid_json]]"), workspace.row(2, body="edited"), workspace.row(3)]
+    )
+    workspace.ok("apply", "--yes", "--detach", "--select", "triage")
+    made = workspace.root / "specs/triage.yaml"
+    kept = made.read_bytes()
+    made.unlink()
+    collected = workspace.run("sync", "--wait", "--json")
+    assert (collected.code, collected.json["rows"]) == (0, {"triage": {"unread": 3}})
+    made.write_bytes(kept)
+    if policy:
+        workspace.write("templates/triage.j2", "Another title: {{ title }}\nBody: {{ body }}\n")
+    workspace.run("sync", "--wait")
+    assert workspace.delivered() == first
+    assert plan_of(workspace) == {"reparse": 3}
+    applied = workspace.run("apply", "--yes", "--json", "--select", "triage")
+    assert applied.json["reread"] == {"triage": {"answered": 2, "invalid_output": 1}}
+    assert (applied.code, len(workspace.billed())) == (6, 5)
+    delivered = {row["id"]: row for row in workspace.delivered()}
+    assert delivered["T-1"] == first[0] and delivered["T-2"] != first[1] and len(delivered) == 3
+
+
+def plan_of(workspace: Workspace) -> dict[str, int]:
+    [spec] = workspace.run("plan", "--json", "--select", "triage").json["specs"]
+    return {name: count for name, count in spec["actions"].items() if count}

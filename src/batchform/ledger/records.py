@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from batchform.canon import digest
+
 FORMAT_VERSION: Final = 1
 
 # Column → DuckDB type of rows-*.parquet. One spec per segment. All nullable except key, key_hash, status.
@@ -48,6 +50,10 @@ ROW_COLUMNS: Final[dict[str, str]] = {
     "changed_serial": "BIGINT",  # ledger serial of this record; NULL in a fresh segment means the segment's serial
     "at": "TIMESTAMPTZ",
 }
+
+UNPARSED: Final = digest(b"no spec: answers kept as text")
+"""Parse digest, and `failure_parse`, of answers that came while their spec was not in the project. When it is back,
+they are parsed again."""
 
 RowStatus = Literal["in_flight", "answered", "failed", "pending", "absent", "gone"]
 """in_flight: in a job that is not settled; answered: request_fp is answered; failed: it is not, see failure; pending:

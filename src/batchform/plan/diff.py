@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION
+from batchform.ledger.records import UNPARSED
 from batchform.rows.keyed import NARROW, KeyedRows
 from batchform.rows.sql import literal
 from batchform.spec.resolved import ResolvedSpec
@@ -246,8 +247,9 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
         WHEN {asked} THEN '{REQUESTED}'
         WHEN status = 'pending' THEN '{PENDING}'
-        WHEN status = 'failed' AND failure = 'invalid_output' AND {spec_same} AND row_same
-            AND tag NOT IN ({gone}) AND failure_parse IS DISTINCT FROM {parse} THEN '{REPARSE}'
+        WHEN status = 'failed' AND failure = 'invalid_output' AND tag NOT IN ({gone})
+            AND (({spec_same} AND row_same AND failure_parse IS DISTINCT FROM {parse})
+                OR ({unchanged} AND failure_parse = {literal(UNPARSED)})) THEN '{REPARSE}'
         WHEN status = 'failed' AND {spec_same} AND row_same THEN
             CASE WHEN failure IN ({retryable}) AND attempt < {spec.retry.max_attempts} THEN
                 CASE WHEN tag = answer_tag OR failure NOT IN ({by_sync}) THEN '{FOR_APPLY}' ELSE '{RETRY}' END

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from batchform.ledger.records import ANSWER_COLUMNS
+from batchform.ledger.records import ANSWER_COLUMNS, UNPARSED
 from batchform.plan.price import Rates, usage_cost_sql
 from batchform.rows.sql import literal
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 _ROW_GROUP: Final = 8192
 """Rows of a row group. Answers are wide: DuckDB's default of 122,880 would make every reader hold 128 MB at once."""
+
+
+UNREAD: Final = "unread"
+OUTCOME: Final = (
+    f"CASE WHEN failure_parse = {literal(UNPARSED)} THEN {literal(UNREAD)} ELSE coalesce(failure, 'answered') END"
+)
+"""SQL: what became of a row: "answered", "unread" if nobody could judge its answer, or the class of its failure."""
 
 
 class Answers(Struct, frozen=True):
@@ -108,6 +115,18 @@ def _anomalies(con: DuckDBPyConnection, known: str, moved: str, parsed: Parsed) 
         "moved": int(again),
         "unreadable": parsed.unreadable,
     }
+
+
+def unjudged(answers: str) -> str:
+    """FROM-able: answers of a spec that is not in the project, none of which may take the place of one that was judged.
+
+    They wait like answers that did not fit: a plan with the spec reads them from the archive, for nothing.
+    """
+    message = "The spec was not in the project when this answer came; it is archived, and `batchform apply` reads it."
+    return (
+        "(SELECT * REPLACE (CASE WHEN class = 'answered' THEN 'invalid_output' ELSE class END AS class, "
+        f"CASE WHEN class = 'answered' THEN {literal(message)} ELSE message END AS message) FROM {answers})"
+    )
 
 
 def write_no_answers(con: DuckDBPyConnection, to: Path) -> None:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from batchform.canon import digest
 from batchform.errors import BackendError, BatchformError, NotFound
-from batchform.ledger.records import AnyEvent, Collected, JobRecord, answers_name, archive_name
+from batchform.ledger.records import UNPARSED, AnyEvent, Collected, JobRecord, answers_name, archive_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.price import usage_cost_sql
 from batchform.plan.sent import sent_lines
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
-from batchform.run.answers import Answers, write_answers
+from batchform.run.answers import OUTCOME, Answers, unjudged, write_answers
 from batchform.run.context import (
     RESULTS_NOT_FOUND,
     RunContext,
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from batchform.run.parse import Parsed, Parser
-
-UNPARSED: Final = digest(b"no spec: answers kept as text")
-"""Parse digest of answers whose spec is gone from the project. When it is back, they are parsed again."""
 
 # State of a job → class of its rows that have no result.
 _REST: Final = {"CANCELLED": "cancelled", "EXPIRED": "expired", "FAILED": "job_failed"}
@@ -296,7 +292,9 @@ def _row_states(
     record, remote = finished.record, finished.remote
     spec, tag = record.intent.spec, record.tag
     rows = ctx.ledger.tag_rows(con, spec, tag)
-    path = answers.path if answers else _no_answers(con, to)
+    found = f"read_parquet({literal(str(answers.path if answers else _no_answers(con, to)))})"
+    if ctx.spec(spec) is None:
+        found = unjudged(found)
     ended = remote.ended_at if remote and remote.ended_at else ctx.clock.now()
     values = {
         "status": "CASE WHEN a.class = 'answered' THEN 'answered' ELSE 'failed' END",
@@ -312,7 +310,7 @@ def _row_states(
         ),
         "at": literal(ctx.now()),
     }
-    source = f"{rows} r LEFT JOIN read_parquet({literal(str(path))}) a USING (key_hash) WHERE {WAITING}"
+    source = f"{rows} r LEFT JOIN {found} a USING (key_hash) WHERE {WAITING}"
     return RowsFile(spec, to, write_states(con, values, source, to))
 
 
@@ -349,8 +347,7 @@ def _event(
 ) -> Collected:
     record = finished.record
     counted = con.execute(
-        f"SELECT coalesce(failure, 'answered'), count(*) FROM read_parquet({literal(str(rows.path))}) GROUP BY ALL "
-        "ORDER BY ALL"
+        f"SELECT {OUTCOME}, count(*) FROM read_parquet({literal(str(rows.path))}) GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     usage = answers.usage(con, ctx.rates(record.intent.model)) if answers else (0, 0, 0.0)
     return Collected(

@@ -30,6 +30,7 @@ from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.ports import Delivered
 from batchform.rows.sql import literal
+from batchform.run.answers import OUTCOME, UNREAD
 from batchform.run.budget import Refused, check_budgets, not_sent
 from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
@@ -92,7 +93,7 @@ class Outcome(Struct):
 
     @property
     def failed(self) -> int:
-        return sum(sum(classes.values()) - classes["answered"] for classes in self.rows.values())
+        return sum(sum(classes.values()) - classes["answered"] - classes[UNREAD] for classes in self.rows.values())
 
     def error(self, tolerated: Mapping[str, float], *, detached: bool = False) -> BatchformError | None:
         """What the exit code says: interrupted, stopped, unknown, held by a limit, unseen, still running (unless
@@ -236,7 +237,7 @@ def _failures(ctx: RunContext, outcome: Outcome) -> dict[str, Counter[str]]:
         with closing(ctx.connect()) as con:
             found = con.execute(
                 f"SELECT failure, count(*) FROM {ctx.ledger.rows_relation(con, spec)} "
-                f"WHERE status = 'failed' AND tag IN ({tags}) GROUP BY failure ORDER BY failure"
+                f"WHERE status = 'failed' AND tag IN ({tags}) AND {OUTCOME} <> '{UNREAD}' GROUP BY failure ORDER BY 1"
             ).fetchall()
         failures[spec] = Counter({str(name): int(n) for name, n in found})
     return failures
