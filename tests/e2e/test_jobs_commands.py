@@ -105,3 +105,32 @@ def test_abandon_says_that_archived_results_were_collected(workspace: Workspace)
     done = workspace.ok("jobs", "abandon", tag)
     assert f"{tag}: its results were archived already: they were collected and nothing was given up" in done.out
     assert "6 answered" in done.out
+
+
+def test_queued_rows_go_to_another_backend_by_apply_only(workspace: Workspace) -> None:
+    """Nobody reviewed a sync that sends what was applied elsewhere."""
+    backend = {"type": "emulator", "job_seconds": 0, "poll": "10ms", "max_jobs_in_flight": 1, "max_rows_per_job": 2}
+    both = {"local": backend, "other": backend}
+    workspace.project(backends=both)
+    workspace.ok("apply", "--yes", "--detach")
+    workspace.project(backends=both, defaults={"backend": "other"})
+    synced = workspace.ok("sync", "--wait", "--json").json
+    assert (synced["created"], synced["left"]) == ([], {"failed": 0, "for_apply": 4})
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 2, "run": 4}, 2)
+    workspace.project(backends=both)
+    assert workspace.ok("sync", "--json").json["created"], "back where they were meant to go"
+    workspace.project(backends=both, defaults={"backend": "other"})
+    workspace.apply()
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
+
+
+def test_rows_of_which_none_was_sent_yet_stay_with_their_backend(workspace: Workspace) -> None:
+    backend = {"type": "emulator", "job_seconds": 0, "poll": "10ms", "max_jobs_in_flight": 1}
+    both = {"local": backend, "other": backend}
+    workspace.project(backends=both)
+    workspace.write("specs/other.yaml", (workspace.root / "specs/triage.yaml").read_text().replace("triage", "queued"))
+    workspace.write("templates/queued.j2", "Queued: {{ title }}\n")
+    workspace.ok("apply", "--yes", "--detach")
+    workspace.project(backends=both, defaults={"backend": "other"})
+    synced = workspace.ok("sync", "--wait", "--json").json
+    assert (synced["created"], synced["left"]["for_apply"], len(workspace.billed())) == ([], 6, 6)

@@ -21,6 +21,7 @@ from batchform.ledger.records import (
     JobDeleted,
     JobRecord,
     NotSubmitted,
+    Refreshed,
     RerunRequested,
     Spent,
     StateSeen,
@@ -34,6 +35,8 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
     """The view of all (serial, event) pairs, in order of commit. Events of unknown jobs are left out."""
     view = ControlView(lineage=lineage, serial=serial)
     for at, event in events:
+        if isinstance(event, Intent | Refreshed) and event.backend:
+            view.applied_to[event.spec] = event.backend
         if isinstance(event, Intent):
             _intend(view, event)
         elif isinstance(event, JobEvent):

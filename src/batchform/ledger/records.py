@@ -213,10 +213,11 @@ class Reparsed(Event, frozen=True, kw_only=True, tag=True):
 
 class Refreshed(Event, frozen=True, kw_only=True, tag=True):
     """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left, and rows
-    of a plan that found no room and stay queued."""
+    of a plan that found no room and stay queued, for `backend`."""
 
     spec: str
     rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove | queued → rows
+    backend: str = ""
 
 
 class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
@@ -371,6 +372,7 @@ class ControlView(msgspec.Struct, kw_only=True):
     serial: int = 0
     jobs: dict[str, JobRecord] = msgspec.field(default_factory=dict)  # by tag, in order of intent
     deliveries: dict[str, DeliveredTo] = msgspec.field(default_factory=dict)  # last one, by spec
+    applied_to: dict[str, str] = msgspec.field(default_factory=dict)  # backend that rows were last meant for, by spec
     reruns: dict[str, list[tuple[int, RerunRequested]]] = msgspec.field(default_factory=dict)  # by spec, with serial
     allowed: list[Allowed] = msgspec.field(default_factory=list)
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial

@@ -275,6 +275,8 @@ def render_candidates(
     to render all rows.
     """
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
+    if settings.purpose != "apply" and control.applied_to.get(spec.name, spec.backend_name) != spec.backend_name:
+        paying = frozenset()  # nobody has reviewed that its rows go to this backend
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
     rules = rules or RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model))
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)

@@ -169,7 +169,9 @@ class Submitter:
         rows_path = self._bundle / work.shard.rows_path
         with closing(ctx.connect()) as con:
             rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
-        return [Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})], [rows]
+        queued = {"queued": work.shard.rows}
+        event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows=queued, backend=work.plan.backend)
+        return [event], [rows]
 
     def _states_of(self, work: Work) -> Path:
         return self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
