@@ -154,6 +154,15 @@ def free(**change: Any) -> list[Case]:
 
 HELLO, SORT, ASK = ("user", {"text": "Hello"}), ("model", "system.j2"), ("user", {"text": "{{ title }}: {{ body }}"})
 
+SHOT = '{"user": "Hello", "model": "Sort tickets."}\n'
+
+
+def shots(sends: int, text: str = SHOT, path: str = "data/shots.jsonl", **change: Any) -> Case:
+    """The conversation of `chat`, its first turns from a file."""
+    asked = {"messages": None, "user": ASK[1], "examples": {"path": path, **change}}
+    return Case(sends, {"prompt": asked}, "chat", files={path: text})
+
+
 LIMITS = {
     "max_usd": 0, "max_usd_per_plan": 0, "max_usd_per_month": 0, "max_usd_total": 0, "max_usd_basis": "high",
     "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0,
@@ -254,6 +263,15 @@ SPEC_CASES: dict[str, list[Case]] = {
         turns(0, HELLO, SORT, user=ASK[1]),
         turns(0, HELLO, SORT, ("user", {"text": "{% set t = title %}{{ t }}: {{ body }}"})),
         turns(1, HELLO, SORT, ("user", {"text": "{{ title }}: {{ body|replace('plain', 'fancy') }}"})),
+    ],
+    "prompt.examples.path": [shots(0), shots(0, path="data/more.jsonl"), shots(4, SHOT + SHOT)],
+    "prompt.examples.user": [shots(0, user={"text": "Hello"}), shots(4, user="system.j2")],
+    "prompt.examples.user.InlineText.text": [
+        shots(0, user={"text": "{{ user | trim }}"}), shots(4, user={"text": "{{ user }}!"}),
+    ],
+    "prompt.examples.model": [shots(0, model="system.j2"), shots(4, model={"text": "Sort them."})],
+    "prompt.examples.model.InlineText.text": [
+        shots(0, model={"text": "{{ row.model }}"}), shots(4, model={"text": "{{ model | upper }}"}),
     ],
     "model": [Case(0, {"model": "models/gemini-3.5-flash-lite"}), Case(4, {"model": "gemini-3.5-flash"})],
     "generation_config": [

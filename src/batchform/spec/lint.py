@@ -191,7 +191,7 @@ def _own_file(target: str, project: ProjectFiles) -> str:
         return "is a spec"
     for name in [*project.spec_entries, "templates", "schemas"]:
         folder = project.root / name
-        if folder.is_dir() and _inside(Path(target), folder):
+        if folder.is_dir() and is_inside(Path(target), folder):
             return f"is inside {shown(name.rstrip('/'))}/, which holds the project's own files"
     return ""
 
@@ -257,7 +257,7 @@ def _path_problem(path: str, root: Path, folders: Sequence[Path]) -> tuple[str, 
     start = root / (fixed if fixed == path else fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ""))
     if ".." in Path(path).parts and fixed != path and ".." in Path(path[len(fixed) :]).parts:
         return "path-outside", "{path} has `..` after a wildcard", "Write the folder out."
-    if any(_inside(start, folder) for folder in (root, *folders)):
+    if any(is_inside(start, folder) for folder in (root, *folders)):
         return None
     hint = "Move it into the project, or list its folder under `allow_paths:` in batchform.yaml."
     return "path-outside", "{path} is outside the project", hint
@@ -272,7 +272,8 @@ def _remote_problem(path: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder once links are followed."""
     return Path(_resolved(path)).is_relative_to(_resolved(folder))
 
 
@@ -310,6 +311,7 @@ __all__ = [
     "ProjectFiles",
     "destination_identity",
     "glob_matches",
+    "is_inside",
     "lint_destinations",
     "lint_project",
     "lint_spec",

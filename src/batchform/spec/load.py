@@ -201,7 +201,7 @@ def _check_pieces(document: Document, parts: ProjectParts) -> list[Diagnostic]:
     problems: list[Diagnostic] = []
     prompt, _ = validate(Prompt, document, ("prompt",))
     if prompt is not None:
-        compile_prompt(prompt, document, parts.templates, problems)
+        compile_prompt(prompt, document, parts, problems)
     pieces: dict[str, Any] = {
         n: document.get(n) for n in ("generation_config", "request") if isinstance(document.get(n), dict)
     }

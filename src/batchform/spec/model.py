@@ -193,11 +193,26 @@ class Message(Strict):
     content: TemplateRef = Wire(description="What is said: a file in templates/, or {text: …}.")
 
 
+class Examples(Strict):
+    """Few-shot examples from a file: each record becomes a user turn and the model's turn that is wanted."""
+
+    path: str = Wire(description="A .jsonl file, or a .yaml file whose `examples:` is a list; in the project.")
+    user: TemplateRef = Wire(
+        default_factory=lambda: InlineText(text="{{ user }}"),
+        description="The question, from a record's fields: a file in templates/, or {text: …}. Default its `user`.",
+    )
+    model: TemplateRef = Wire(
+        default_factory=lambda: InlineText(text="{{ model if model is string else model | tojson }}"),
+        description="The answer, likewise. Default its `model`, as JSON when that is no text.",
+    )
+
+
 class Prompt(Strict):
     """What is asked of each row: `user`, or `messages` that end with a user turn; `system` beside either."""
 
     system: TemplateRef | None = Wire(None, description="System instruction: a file in templates/, or {text: …}.")
     user: TemplateRef | None = Wire(None, description="User turn: a file in templates/, or {text: …}.")
+    examples: Examples | None = Wire(None, description="Few-shot examples from a file, before all other turns.")
     messages: list[Message] | None = Wire(None, description="Turns in order; `user`, if given, comes last.")
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from batchform.canon import digest_of
 from batchform.errors import Diagnostic, InvalidProject, Place
 from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
-from batchform.spec.model import Backend, Defaults, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
+from batchform.spec.lint import is_inside
+from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
 from batchform.spec.resolved import ResolvedSpec, Turn
 from batchform.spec.schemas import check_schema, read_schema, sendable
 from batchform.spec.template_errors import explain_render_error
@@ -58,7 +59,7 @@ def resolve_spec(
 ) -> tuple[ResolvedSpec | None, list[Diagnostic]]:
     """The resolved spec, None when there are errors; and its complaints, warnings included."""
     problems: list[Diagnostic] = []
-    prompt = compile_prompt(spec.prompt, document, parts.templates, problems)
+    prompt = compile_prompt(spec.prompt, document, parts, problems)
     request = request_parts(spec, document, parts.root, problems)
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
@@ -96,10 +97,11 @@ def resolve_spec(
 
 
 def compile_prompt(
-    prompt: Prompt, document: Document, templates: TemplateSet, problems: list[Diagnostic]
+    prompt: Prompt, document: Document, parts: ProjectParts, problems: list[Diagnostic]
 ) -> CompiledPrompt | None:
     """Compile every template of a prompt. Complaints go to `problems`; None if there are any."""
-    before = len(problems)
+    before, templates = len(problems), parts.templates
+    examples = _examples(prompt.examples, document, parts, problems) if prompt.examples else ()
     system = _template(prompt.system, document, ("prompt", "system"), templates, problems)
     turns = []
     for i, message in enumerate(prompt.messages or ()):
@@ -109,7 +111,27 @@ def compile_prompt(
         turns.append(("user", _template(prompt.user, document, ("prompt", "user"), templates, problems)))
     if len(problems) > before:
         return None
-    return CompiledPrompt(system, tuple(Turn(role, t) for role, t in turns if t is not None))
+    return CompiledPrompt(system, (*examples, *(Turn(role, t) for role, t in turns if t is not None)))
+
+
+def _examples(
+    examples: Examples, document: Document, parts: ProjectParts, problems: list[Diagnostic]
+) -> tuple[Turn, ...]:
+    """The turns of few-shot examples."""
+    from batchform.spec.examples import example_turns
+
+    at: NodePath = ("prompt", "examples")
+    user = _template(examples.user, document, (*at, "user"), parts.templates, problems)
+    model = _template(examples.model, document, (*at, "model"), parts.templates, problems)
+    if not is_inside(parts.root / examples.path, parts.root):
+        message = f"`{shown(examples.path)}` is outside the project"
+        hint = "Examples are part of the prompt: keep them with the project."
+        problems.append(document.diagnostic("path-outside", message, (*at, "path"), hint=hint))
+    elif user is not None and model is not None:
+        turns, found = example_turns(parts.root / examples.path, examples.path, user=user, model=model)
+        problems += found
+        return turns
+    return ()
 
 
 def _template(
