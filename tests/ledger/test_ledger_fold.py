@@ -61,7 +61,7 @@ def job(*events: AnyEvent) -> JobRecord:
         ([SUBMITTED, FULL], "collected", False),
         ([SUBMITTED, FULL, DELETED], "collected", False),
         ([SUBMITTED, FULL, intent("t"), SUBMITTED], "collected", False),
-        ([SUBMITTED, DELETED], "deleted", False),
+        ([SUBMITTED, DELETED], "submitted", True),  # its rows wait for it: sync finds it gone
         ([SUBMITTED, DELETED, FULL], "collected", False),
     ],
 )

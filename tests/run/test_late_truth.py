@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from run_kit import START, World, refusal, world
 
+from batchform.ledger.records import JobDeleted
 from batchform.plan.model import Plan
 from batchform.run.context import RunContext
 from batchform.run.reconcile import apply_plan, settle_past, sync
@@ -96,6 +97,24 @@ def test_a_job_that_was_not_found_for_long_is_at_work_after_all(w: World) -> Non
     settle_past(w.run())  # what apply does before it plans
     assert w.rows(ctx)["a"]["status"] == "in_flight"
     assert sync(w.run(), ctx.project.specs, wait="done").answered == 1 and w.charged() == 1
+
+
+def test_a_job_that_is_deleted_while_a_sync_reopens_it_gives_its_rows_back(w: World) -> None:
+    ctx, plan = started(w, {"a": "x"})
+    wrong = w.fault("GET", JOBS, after=said_to_have("FAILED"), times=1000)
+    sync(w.run(), ctx.project.specs)
+    assert w.rows(ctx)["a"]["failure"] == "job_failed"
+    wrong.times = 0
+    settle_past(w.run())  # between another command's look and its commit
+    job = w.run().ledger.control().jobs[tag_of(plan)].job or ""
+    for end in (ctx.backend("local").cancel, ctx.backend("local").delete):
+        end(job)
+    ctx.ledger.refresh()
+    ctx.ledger.commit([JobDeleted(at=ctx.now(), tag=tag_of(plan))])
+    assert w.rows(ctx)["a"]["status"] == "in_flight"
+    sync(w.run(), ctx.project.specs, wait="done")
+    row = w.rows(ctx)["a"]
+    assert (row["status"], row["failure"]) == ("failed", "expired")
 
 
 def test_one_look_that_does_not_find_a_job_proves_nothing(w: World) -> None:

@@ -278,7 +278,7 @@ class InputDeleted(Event, frozen=True, kw_only=True, tag=True):
 
 
 class JobDeleted(Event, frozen=True, kw_only=True, tag=True):
-    """A person deleted the remote job."""
+    """A person deleted the remote job. If it is open, its rows wait until it is found to be gone."""
 
     tag: str
 
@@ -337,7 +337,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, kw_only=True):
     """A job as the fold of its events sees it.
 
-    status: intent (no job known) | submitted | collected | not_submitted | deleted; how: of the last Submitted, or of
+    status: intent (no job known) | submitted | collected | not_submitted; how: of the last Submitted, or of
     NotSubmitted, whose reason is kept too.
     """
 

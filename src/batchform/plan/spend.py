@@ -71,8 +71,6 @@ def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]
     for job in jobs:
         if job.collected is not None:
             yield job.collected.at, _cost(job, job.collected, basis)
-        elif job.status == "deleted":
-            yield job.submitted_at or job.intent.at, _reserved(job.intent, basis)
 
 
 def _cost(job: JobRecord, collected: Collected, basis: Basis) -> float:
