@@ -10,7 +10,8 @@ from run_kit import Log, World, refusal, world
 
 from batchform.errors import StalePlan
 from batchform.plan.model import Plan, Shard
-from batchform.run.reconcile import Outcome, apply_plan, sync
+from batchform.run.outcome import Outcome
+from batchform.run.reconcile import apply_plan, sync
 from batchform.run.recover import recover
 
 CREATE = ":batchGenerateContent"

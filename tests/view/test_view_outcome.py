@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from batchform.ports import Delivered
-from batchform.run.reconcile import Left, Outcome
+from batchform.run.outcome import Left, Outcome
 from batchform.view.outcome import outcome_lines
 
 

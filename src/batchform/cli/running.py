@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchform.plan.model import Plan
     from batchform.run.budget import Refused
     from batchform.run.context import RunContext
-    from batchform.run.reconcile import Left, Outcome
+    from batchform.run.outcome import Left, Outcome
     from batchform.spec.resolved import ResolvedSpec
     from batchform.view.progress import BarProgress, LineProgress
 
@@ -189,7 +189,7 @@ def _retries(
     from batchform.errors import SourceError
     from batchform.run.budget import Refused
     from batchform.run.left import left_by_ledger, left_by_plan
-    from batchform.run.reconcile import Left
+    from batchform.run.outcome import Left
 
     unsettled = {s.name: _unsettled(session, s.name) for s in specs}
     waiting = [s for s in specs if s.spec.idempotency.reuse_identical or unsettled[s.name]]

@@ -10,7 +10,7 @@ from batchform.plan.model import Action, Plan
 from batchform.plan.render import LEFT_TO_APPLY
 from batchform.rows.sql import literal
 from batchform.run.context import RunContext
-from batchform.run.reconcile import Left
+from batchform.run.outcome import Left
 from batchform.spec.resolved import ResolvedSpec
 
 

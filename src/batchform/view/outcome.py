@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from batchform.errors import BatchformError, as_json
-from batchform.run.reconcile import Outcome
+from batchform.run.outcome import Outcome
 from batchform.spec.wording import counted, money
 
 
