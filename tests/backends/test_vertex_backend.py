@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from batchform.adapters.vertex_wire import Place, labels, remote_job, suits, sui
 from batchform.emulator import EmulatorServer
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import RemoteJob, Staged
+from batchform.spec.backends import EmulatorBackend
+from batchform.spec.model import GoogleCloud
 
 UPLOAD = "storage.objects.insert"
 BOTH = pytest.mark.parametrize("via", ["storage", "bigquery"])
@@ -423,6 +426,22 @@ def test_a_dataset_elsewhere_is_refused_before_anything_is_sent(
             backend.stage(lines, digest="sha256:00", tag="bf-1", mode="file")
         assert f"one in {location}" in caught.value.hint
         assert not [j for j in backend.list_jobs() if j.tag == "bf-1"]
+
+
+@pytest.mark.parametrize("location", ["us-central1", "europe-west4", "eu", "global"])
+def test_an_emulator_gets_its_dataset_where_jobs_may_use_it(
+    emulator: EmulatorServer, tmp_path: Path, location: str
+) -> None:
+    """At a server of its own nobody makes one beforehand, and BigQuery would put it into the US."""
+    config = EmulatorBackend(
+        type="emulator", cloud="vertex", project=PROJECT, location=location, via="bigquery", url=emulator.url,
+        dataset=f"made_for_{location.replace('-', '_')}",
+    )  # fmt: skip
+    with closing(VertexBackend(config, cloud=GoogleCloud(), env={}, realm="emulator")) as backend:
+        path, digest = shard(tmp_path, "hello")
+        staged = backend.stage(path, digest=digest, tag="bf-made", mode="file")
+        job = backend.create(model=MODEL, tag="bf-made", staged=staged)
+        assert (backend.get(job).state, backend.get(job).error) == ("SUCCEEDED", "")
 
 
 @pytest.mark.parametrize(("location", "where"), [("us-central1", "EU"), ("eu", "US"), ("us-west1", "NAM4")])

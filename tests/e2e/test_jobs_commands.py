@@ -62,7 +62,7 @@ def test_a_settle_window_that_is_too_short_is_refused_with_its_place(workspace: 
     workspace.project(backends={"local": {"type": "emulator", "settle": "500ms"}})
     found = workspace.run("validate")
     assert found.code == 1 and "`settle` of backend local is too short" in found.err + found.out
-    assert "[short-settle]" in found.err + found.out
+    assert " short-settle]" in found.err + found.out
     workspace.project(backends={"local": {"type": "emulator"}, "g": {"type": "gemini", "settle": "30s"}})
     found = workspace.run("validate")
     assert found.code == 1 and "At least 120s; 15m is the default" in found.err + found.out

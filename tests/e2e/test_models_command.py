@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from tests_e2e_kit import PROJECT, Workspace
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
 
 
 def test_the_list_has_prices_and_ends(workspace: Workspace) -> None:

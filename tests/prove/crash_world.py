@@ -88,7 +88,10 @@ def warm_up_client(world: World) -> None:
     for mode in ("file",) if world.cloud.vertex else ("file", "inline"):
         staged = backend.stage(path, digest="sha256:" + "0" * 64, tag=f"bf-warm-{mode}", mode=mode)
         job = backend.create(model=model, tag=f"bf-warm-{mode}", staged=staged)
-        backend.download(backend.get(job), world.folder / "warm.out")
+        while not (seen := backend.get(job)).terminal:  # its place is named before its results are there
+            time.sleep(0.01)
+        assert seen.state == "SUCCEEDED", seen
+        backend.download(seen, world.folder / "warm.out")
         if staged.name is not None:
             backend.delete_input(staged.name)
     backend.close()

@@ -47,7 +47,7 @@ SAMPLE = {
             BASE["apply on Vertex by tables"], (fault("bigquery.jobs.upload.bytes", nth=3, type="error", status=403),)
         ),
     ],
-    "8 8 8 0 0": [Schedule(ONE, (fault("batches.create", type="drop"), fault("batches.list", nth=2, type="hide")))],
+    "8 0 0": [Schedule(ONE, (fault("batches.create", type="drop"), fault("batches.list", nth=2, type="hide")))],
 }
 """By the exit codes that a user sees: of the command, then of sync and apply as the messages say."""
 

@@ -131,7 +131,7 @@ class TableStaging:
         except Missing:
             if not self._access.endpoint:
                 raise
-            self._client.create_dataset(self._dataset, exists_ok=True)
+            self._make_dataset()
             where = ""
         if where and not suits_tables(where, self._location):
             raise BackendError(
@@ -140,6 +140,14 @@ class TableStaging:
                 hint=f"Set `dataset` to one in {self._location}, or `location` to where it is, or `via: storage`.",
             )
         self._fits = True
+
+    def _make_dataset(self) -> None:
+        """At an emulator, where nobody made one beforehand: where jobs may use it."""
+        from google.cloud.bigquery import Dataset
+
+        made = Dataset(self._dataset)
+        made.location = "US" if self._location == "global" else self._location
+        self._client.create_dataset(made, exists_ok=True)
 
     def delete(self, name: str) -> None:
         with _errors(f"Deleting input {name}"):
