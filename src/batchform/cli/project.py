@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def _echo_complaints(form: str, complaints: list[Diagnostic], names: list[str] |
 def _explain(code: str) -> None:
     from batchform.errors import UsageError
     from batchform.rules import catalogue
-    from batchform.view.complaints import rule_page
+    from batchform.view.complaints import print_rule, rule_page
 
     rules = catalogue()
     found = [rule for rule in rules.values() if code.casefold() in (rule.code.casefold(), rule.name)]
@@ -176,7 +177,10 @@ def _explain(code: str) -> None:
         raise UsageError(
             f"there is no rule {code}", hint="Rules are listed in docs/rules, and named by each complaint."
         )
-    click.echo(rule_page(found[0]), nl=False)
+    if sys.stdout.isatty():
+        print_rule(found[0])
+    else:
+        click.echo(rule_page(found[0]), nl=False)
 
 
 @click.command("schema", short_help="JSON Schemas of batchform.yaml and specs, for editors.")

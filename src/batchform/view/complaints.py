@@ -84,6 +84,20 @@ def rule_page(rule: Rule) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def print_rule(rule: Rule) -> None:
+    """The page for a person at a terminal: wrapped, and without the marks of Markdown."""
+    from rich.text import Text
+
+    from batchform.view.console import make_console
+
+    console = make_console()
+    for line in rule_page(rule).splitlines():
+        if line.startswith("```"):
+            continue
+        heading = line.startswith("# ")
+        console.print(Text(line.removeprefix("# "), style="bold" if heading else ""))
+
+
 def _example(example: Example) -> str:
     files = {"specs/triage.yaml": example} if isinstance(example, str) else example
     blocks = []
