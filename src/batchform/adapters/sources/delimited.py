@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from batchform.adapters.sources.csv_parts import PART_BYTES, cut
 from batchform.adapters.sources.paths import Remote, SourceFile, describe, expand, read_from
 from batchform.adapters.sources.records import Dialect, data_records, normalised, records
 from batchform.adapters.sources.snapshot import Snapshot, check_columns, locate, take, temp_path
@@ -32,14 +33,17 @@ _NO_NULL = "\x01batchform\x01"
 
 
 class _Plain(Struct, frozen=True):
-    """A file as DuckDB reads it. path: the file itself, or its clean copy in the temp folder."""
+    """A file as DuckDB reads it. path: the file itself, or its clean copy in the temp folder; parts: what is read, the
+    same or pieces of it."""
 
     file: SourceFile
     path: Path
+    parts: tuple[Path, ...]
     header: tuple[str, ...]
     size: int
     lines: int
     quotes: int
+    breaks: bool  # a line end may stand within quotes
     dangling: bool  # some line ends with a delimiter
     end: str  # line end of all records
 
@@ -52,6 +56,7 @@ class _Scan(Struct):
     cr: int = 0
     crlf: int = 0
     quotes: int = 0
+    breaks: bool = False
     dangling: bool = False
 
     @property
@@ -123,7 +128,14 @@ class CsvSource:
                 pass
         header = _header(file, self._dialect, self._encoding)
         lines = max(scan.lf, scan.cr)
-        return _Plain(file, path, header, scan.size, lines, scan.quotes, scan.dangling, scan.end or "\n")
+        breaks, end = scan.breaks or bool(scan.quotes % 2), scan.end or "\n"
+        parts = [path]
+        if breaks and scan.size > 2 * PART_BYTES:
+            parts = cut(path, quote=self._dialect.quote, end=end[-1:].encode(), new=lambda: temp_path(con, ".csv"))
+            for part in parts:
+                if part != path:
+                    cleanup.callback(part.unlink, missing_ok=True)
+        return _Plain(file, path, tuple(parts), header, scan.size, lines, scan.quotes, breaks, scan.dangling, end)
 
     def _reader(self, plain: Sequence[_Plain], *, null: str = "") -> str:
         """FROM-able SQL over all files, in order; neighbours with one column order share a reader."""
@@ -142,9 +154,10 @@ class CsvSource:
         # it drops them all, but finds that out by itself.
         new_line = {"\n": "new_line = '\\n', ", "\r": "new_line = '\\r', "}.get(files[0].end, "")
         # Parallel reading splits files in places where a line break inside a quoted cell is taken for a row's end.
-        parallel = not any(file.quotes for file in files)
+        # Serial reading holds the whole file in memory.
+        parallel = not any(file.breaks for file in files)
         return (
-            f"read_csv([{', '.join(quote_text(glob_escape(p.path)) for p in files)}], auto_detect = false, "
+            f"read_csv([{', '.join(quote_text(glob_escape(p)) for f in files for p in f.parts)}], auto_detect = false, "
             f"header = true, columns = {{{names}}}, delim = {quote_text(self._dialect.delimiter.decode())}, "
             f"quote = {quote}, escape = {quote}, nullstr = {quote_text(null)}, allow_quoted_nulls = false, "
             f"{new_line}compression = 'none', hive_partitioning = false, strict_mode = true, null_padding = false, "
@@ -234,7 +247,13 @@ def _scan(chunks: Iterator[bytes], dialect: Dialect, file: SourceFile) -> _Scan:
             scan.cr += chunk.count(b"\r")
             scan.crlf += chunk.count(b"\r\n")
         scan.crlf += tail.endswith(b"\r") and chunk.startswith(b"\n")
-        scan.quotes += chunk.count(dialect.quote) if dialect.quote else 0
+        if dialect.quote and dialect.quote in chunk:
+            parts = chunk.split(dialect.quote)
+            within = b"".join(parts[1 - scan.quotes % 2 :: 2])
+            scan.breaks = scan.breaks or b"\n" in within or b"\r" in within
+            scan.quotes += len(parts) - 1
+        elif scan.quotes % 2:
+            scan.breaks = scan.breaks or b"\n" in chunk or b"\r" in chunk
         seam = tail + chunk[:1]
         scan.dangling = scan.dangling or any(end in chunk or end in seam for end in dangling)
         tail = (tail + chunk)[-len(dialect.delimiter) :]
