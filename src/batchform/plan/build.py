@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from batchform.plan.recorded import attempts, check_destination, diff_recorded, 
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer
 from batchform.plan.rendered import Rendered
-from batchform.plan.row_rules import RowRules
+from batchform.plan.row_rules import EnoughRows, RowRules
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.plan.spend import Books
 from batchform.ports import BackendLimits, Destination, Source
@@ -140,18 +140,18 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
 
     found: list[Diagnostic] = []
     for spec in specs:
-        config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
+        request = merge(spec.request_base, spec.request_overlay)
         there = registry.on(cloud_of(spec.backend))
         findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
-        findings += there.check_config(spec.model, config)
+        findings += there.check_config(spec.model, request.get("generationConfig", {}))
         complaints = [finding.at(spec.at("model")) for finding in findings]
         info = there.model(spec.model)
-        complaints += [*check_features(spec), *check_inline(spec, info.kind if info else "text")]
-        complaints += check_request(spec, info)
+        complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
+        complaints += check_request(spec, request, info)
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
-            complaints += check_vertex(spec, registry.vertex_refuses)
+            complaints += check_vertex(spec, request, registry.vertex_refuses)
         found += without_ignored(complaints, spec.spec.ignore)
     return found
 
@@ -201,10 +201,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
     with closing(work.connect()) as con, reading(ledger, spec):
-        past = recorded(con, ledger, spec, destination=work.destination)
-        rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-        refuse_empty(spec, rows)
-        found = diff_recorded(con, ledger, spec, rows, past)
+        past, rows, found = compare(con, work, ledger)
         control = ledger.control()
         free = FreeRows(own / "free.parquet")
         rendered, shards, fp_columns = render_candidates(
@@ -243,6 +240,15 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
         return _with_destination_note(draft, control, work)
 
 
+def compare(con: DuckDBPyConnection, work: Work, ledger: Ledger) -> tuple[Recorded, KeyedRows, Diff]:
+    """The first level: what is recorded of a spec, its rows, and how they differ. Raises SourceError."""
+    spec = work.spec
+    past = recorded(con, ledger, spec, destination=work.destination)
+    rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
+    _refuse_empty(spec, rows)
+    return past, rows, diff_recorded(con, ledger, spec, rows, past)
+
+
 def _with_destination_note(draft: Draft, control: ControlView, work: Work) -> Draft:
     """What apply will refuse is said where it is reviewed. No error: plans may be made where nothing can be written."""
     if not draft.plan.delivers:
@@ -267,18 +273,18 @@ def render_candidates(
     folder: Path | None,
     free: FreeRows,
     ledger: Ledger | None = None,
-    rules: RowRules | None = None,
+    most: int | None = None,
 ) -> tuple[Rendered, list[DraftShard], str]:
     """Run the second level of the diff. Returns what it came to, the shards, and the columns that fingerprints cover.
 
     folder: where shards are written; None only counts them; ledger: where jobs are looked up that can be resumed, None
-    to render all rows.
+    to render all rows; most: rows to look at, None for all.
     """
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
     if settings.purpose != "apply" and control.applied_to.get(spec.name, spec.backend_name) != spec.backend_name:
         paying = frozenset()  # nobody has reviewed that its rows go to this backend
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
-    rules = rules or RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model))
+    rules = RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model), most=most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     cutter = ShardCutter(
         spec,
@@ -298,7 +304,9 @@ def render_candidates(
         going_on = GoingOn(con, spec, ledger, limits)
         going_on.choose(found, past, paying=paying, fp_columns=renderer.fp_columns)
     try:
-        rendered = renderer.run(found, cutter)
+        rendered = renderer.out
+        with suppress(EnoughRows):
+            renderer.run(found, cutter)
         if going_on is not None:
             going_on.cut(renderer, cutter)
         rendered.complaints = without_ignored(rules.complaints(), spec.spec.ignore)
@@ -317,8 +325,7 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     return BackendLimits(rows, min(backend.max_bytes_per_job, largest), inline, largest)
 
 
-def refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
-    """Raise SourceError for a source without rows, unless a condition may have taken them."""
+def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
     source = spec.spec.source
     if rows.rows == 0 and not source.where and not source.query:
         raise SourceError(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from batchform.errors import Diagnostic
-from batchform.rows.request import merge
 from batchform.spec.generation import snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
@@ -49,9 +48,8 @@ _NAMES: Final = {"vertex": "Vertex AI", "gemini": "the Gemini API"}
 _FIELDS: Final = {"generationConfig": "generation_config", "safetySettings": "safety_settings"}
 
 
-def check_features(spec: ResolvedSpec) -> list[Diagnostic]:
-    """Complaints about what the other API alone has, each with its place in the spec."""
-    request = merge(spec.request_base, spec.request_overlay)
+def check_features(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagnostic]:
+    """Complaints about what the other API alone has, each with its place in the spec. request: what all rows share."""
     here = cloud_of(spec.backend)
     other = "gemini" if here == "vertex" else "vertex"
     return [

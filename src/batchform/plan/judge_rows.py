@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 
 from batchform.errors import Diagnostic, SourceError
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
-from batchform.plan.build import Settings, Work, refuse_empty, render_candidates
-from batchform.plan.recorded import diff_recorded, reading, recorded
-from batchform.plan.row_rules import EnoughRows, RowRules
-from batchform.rows.keyed import prepare
-from batchform.spec.ignored import without_ignored
-from batchform.spec.realm import cloud_of
+from batchform.plan.build import Settings, Work, compare, render_candidates
+from batchform.plan.recorded import reading
 
 
 def judge_rows(work: Work, ledger: Ledger, settings: Settings, *, most: int | None) -> list[Diagnostic]:
@@ -21,17 +17,12 @@ def judge_rows(work: Work, ledger: Ledger, settings: Settings, *, most: int | No
     most: of them that are rendered, None for all; rows are read and keyed all the same.
     """
     spec = work.spec
-    rules = RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model), most=most)
     try:
-        with closing(work.connect()) as con, reading(ledger, spec), suppress(EnoughRows):
-            past = recorded(con, ledger, spec, destination=work.destination)
-            rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-            refuse_empty(spec, rows)
-            found = diff_recorded(con, ledger, spec, rows, past)
-            control = ledger.control()
-            render_candidates(
-                con, spec, rows, past, found, control, settings, folder=None, free=FreeRows(None), rules=rules
+        with closing(work.connect()) as con, reading(ledger, spec):
+            past, rows, found = compare(con, work, ledger)
+            rendered, _, _ = render_candidates(
+                con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None), most=most
             )
     except SourceError as error:
         return [Diagnostic("row-fails", error.message, error.place or spec.at("source"), error.hint)]
-    return without_ignored(rules.complaints(), spec.spec.ignore)
+    return rendered.complaints

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from batchform.errors import Diagnostic
 from batchform.plan.registry import ModelInfo
-from batchform.rows.request import merge
 from batchform.spec.generation import FIELDS, SCHEMA_FIELDS, camel, snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.yaml_source import leaves
 
 REQUEST_FIELDS: Final = frozenset({
     "cachedContent", "contents", "generationConfig", "labels", "model", "modelArmorConfig", "safetySettings",
@@ -25,9 +25,8 @@ ROOM_TO_THINK: Final = 2048
 _GENERATION: Final = frozenset({*FIELDS, *SCHEMA_FIELDS})
 
 
-def check_request(spec: ResolvedSpec, info: ModelInfo | None) -> list[Diagnostic]:
-    """Complaints about the request of a spec. info: what is known of its model."""
-    request = merge(spec.request_base, spec.request_overlay)
+def check_request(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> list[Diagnostic]:
+    """Complaints about a spec. request: what all its rows share; info: what is known of its model."""
     return [*_shape(spec), *_thinking(spec, request, info), *_tools(spec, request), *_references(spec, request)]
 
 
@@ -122,14 +121,8 @@ def _is_uploaded(uri: str) -> bool:
     return uri.startswith("files/") or "generativelanguage.googleapis.com/" in uri
 
 
-def _uris(value: Any) -> Iterator[str]:
+def _uris(request: Mapping[str, Any]) -> Iterator[str]:
     """Every `fileData.fileUri`, in either spelling."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if camel(name) == "fileUri" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _uris(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _uris(inner)
+    for path, leaf in leaves(request):
+        if isinstance(leaf, str) and camel(str(path[-1])) == "fileUri":
+            yield leaf

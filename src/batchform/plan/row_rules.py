@@ -4,8 +4,7 @@ batches: one expression over all of them finds those that deserve a closer look.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -13,7 +12,8 @@ from batchform.errors import Diagnostic
 from batchform.plan.registry import ModelInfo
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.secrets import MARKS, secret_in
-from batchform.spec.wording import counted, shown
+from batchform.spec.wording import counted, dotted, shown
+from batchform.spec.yaml_source import leaves
 
 _NAMED: Final = 5
 _BATCH_ROWS: Final = 1024
@@ -82,7 +82,10 @@ class RowRules:
         self._keys, self._requests, self._bytes = [], [], 0
 
     def _judge(self, key: str, request: bytes) -> None:
-        for path, text in _texts(msgspec.json.decode(request), "$"):
+        for at, text in leaves(msgspec.json.decode(request)):
+            if not isinstance(text, str):
+                continue
+            path = f"$.{dotted(at)}"
             if kind := secret_in(text):
                 self._note("secret-in-row", key, f"{kind} at {path}")
             if _HOME.search(text):
@@ -121,15 +124,3 @@ class RowRules:
 
 
 _CUT: Final = "Cut the text in the template, `{{ text | truncate(100000) }}`, or split the rows."
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text of a request with its JSON path."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _texts(inner, f"{path}.{name}")
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{i}]")
-    elif isinstance(value, str):
-        yield path, value

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from batchform.errors import Diagnostic
-from batchform.rows.request import merge
 from batchform.spec.backends import EmulatorBackend, VertexBackend
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.service_limits import VertexRefusals
@@ -25,9 +24,9 @@ _AROUND: Final = 3
 Path = tuple[str, ...]
 
 
-def check_vertex(spec: ResolvedSpec, refuses: VertexRefusals) -> list[Diagnostic]:
-    """Complaints about a spec whose backend is Vertex AI, each with its place in the spec."""
-    request = merge(spec.request_base, spec.request_overlay)
+def check_vertex(spec: ResolvedSpec, request: Mapping[str, Any], refuses: VertexRefusals) -> list[Diagnostic]:
+    """Complaints about a spec whose backend is Vertex AI, each with its place in the spec. request: what all rows
+    share."""
     assert isinstance(spec.backend, (VertexBackend, EmulatorBackend))
     problems = [*_features(request, refuses)]
     if spec.spec.submit == "inline":

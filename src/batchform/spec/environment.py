@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from batchform.errors import Diagnostic, UsageError
 from batchform.spec.wording import suggestion
-from batchform.spec.yaml_source import Document, NodePath
+from batchform.spec.yaml_source import Document, NodePath, leaves
 
 _REFERENCE = re.compile(r"\$\{ENV:([A-Za-z_][A-Za-z0-9_]*)\}")
 _OPENING = re.compile(r"\$\{\s*ENV\b", re.IGNORECASE)
@@ -58,7 +58,7 @@ def substitute(
 
 def refuse_references(document: Document) -> list[Diagnostic]:
     """Complaints about `${ENV:…}` in a file that may not have it."""
-    found = [path for path, text in _texts(document.value, ()) if _OPENING.search(text)]
+    found = [path for path, leaf in leaves(document.value) if isinstance(leaf, str) and _OPENING.search(leaf)]
     message = "${ENV:…} works only in batchform.yaml"
     hint = (
         "What is sent must not depend on the environment; put the value here, or use an environment of batchform.yaml."
@@ -136,17 +136,6 @@ def _pruned(value: Any) -> Any:
 
 def _waits(value: Any) -> bool:
     return isinstance(value, str) and _OPENING.search(value) is not None
-
-
-def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:
-    if isinstance(value, dict):
-        for k, v in value.items():
-            yield from _texts(v, (*path, k))
-    elif isinstance(value, list):
-        for i, v in enumerate(value):
-            yield from _texts(v, (*path, i))
-    elif isinstance(value, str):
-        yield path, value
 
 
 def _bad_keys(document: Document) -> list[NodePath]:

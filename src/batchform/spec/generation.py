@@ -13,7 +13,7 @@ from typing import Any, Final
 from batchform.canon import normalise
 from batchform.errors import Diagnostic
 from batchform.spec.wording import shown, suggestion
-from batchform.spec.yaml_source import Document, NodePath
+from batchform.spec.yaml_source import Document, NodePath, leaves
 
 Kind = Any
 """What a field takes: a type name ("int", "number", "bool", "text", "json"), a tuple of words, a list of one kind
@@ -165,7 +165,7 @@ def canonical_overlay(document: Document, value: Mapping[str, Any]) -> tuple[dic
     """`request:` with camelCase names at the top and in generationConfig's known objects; nothing else is touched."""
     problems: list[Diagnostic] = []
     overlay = _renamed(document, ("request",), value, {}, problems)
-    for path, inner in _leaves(value, ("request",)):
+    for path, inner in leaves(value, ("request",)):
         if inner is None:
             message, hint = "null says nothing here", "Remove the line: what is absent is not sent."
             problems.append(document.diagnostic("wrong-value", message, path, hint=hint))
@@ -252,11 +252,3 @@ def _number(value: Any, key: str, kind: str, bad: Any) -> Any:
     if key == "candidateCount" and number != 1:
         return bad("1", "More than one candidate per request is not supported; use several rows or specs.")
     return number if low <= number <= high else bad(f"between {low:g} and {high:g}")
-
-
-def _leaves(value: Any, path: NodePath) -> list[tuple[NodePath, Any]]:
-    if isinstance(value, dict):
-        return [leaf for k, v in value.items() for leaf in _leaves(v, (*path, k))]
-    if isinstance(value, list):
-        return [leaf for i, v in enumerate(value) for leaf in _leaves(v, (*path, i))]
-    return [(path, value)]

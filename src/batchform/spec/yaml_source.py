@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,6 +100,18 @@ class Document(Struct, frozen=True):
             if spot := first.get(at) or second.get(at):
                 return spot
         return None
+
+
+def leaves(value: Any, path: NodePath = ()) -> Iterator[tuple[NodePath, Any]]:
+    """Every value below mappings and lists, with where it stands; `path`: of the value itself."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, name))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from leaves(inner, (*path, i))
+    else:
+        yield path, value
 
 
 def read_text(path: Path, shown_path: str, *, limit: int = MAX_BYTES) -> str | Diagnostic:

@@ -6,11 +6,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PLAIN_WIDTH = 120
 """Columns where nobody can tell: a file, a pipe, a CI log."""
@@ -31,6 +34,13 @@ def make_console(*, file: IO[str] | None = None, width: int | None = None, color
     if width is None and not stream.isatty() and "COLUMNS" not in os.environ:
         width = PLAIN_WIDTH
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False, **options)
+
+
+def plain_table() -> Table:
+    """A table without lines; its columns are the caller's."""
+    from rich.table import Table  # plans need none
+
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
 
 
 class Grid(Struct, frozen=True):

@@ -9,14 +9,13 @@ from typing import Any, Final
 import msgspec
 import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from batchform.plan.registry import ModelInfo, Origin, PriceEntry, Registry
 from batchform.plan.served import Difference
 from batchform.spec.wording import counted
-from batchform.view.console import Grid, line, make_console
-from batchform.view.text import safe, safe_lines
+from batchform.view.console import Grid, line, make_console, plain_table
+from batchform.view.text import count, safe, safe_lines
 
 _SOON: Final = dt.timedelta(days=60)
 _PRICES: Final = {
@@ -42,7 +41,7 @@ def model_json(registry: Registry, info: ModelInfo, now: dt.datetime) -> dict[st
 def print_models(registry: Registry, now: dt.datetime, console: Console | None = None) -> None:
     """A line a model; columns that do not fit are left to `models show`."""
     console = console or make_console()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table = plain_table()
     wide = console.width >= 110
     table.add_column("model", no_wrap=True)
     table.add_column("batch", no_wrap=True)
@@ -133,7 +132,7 @@ def _output(info: ModelInfo, price: PriceEntry) -> float:
 
 
 def _tokens(limit: int | None) -> str:
-    return "" if limit is None else f"{limit:,}"
+    return "" if limit is None else count(limit)
 
 
 def _until(end: dt.date | None, today: dt.date) -> Text:
@@ -164,4 +163,4 @@ def _worded(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ", ".join(map(_worded, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return count(value) if isinstance(value, int) else str(value)

@@ -8,13 +8,12 @@ from typing import Any, Final
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from batchform.canon import short
 from batchform.run.budget import BudgetLine
 from batchform.spec.wording import counted, money
-from batchform.view.console import Grid, line, make_console
+from batchform.view.console import Grid, line, make_console, plain_table
 from batchform.view.requests import request_diff, request_lines
 from batchform.view.text import clipped, count, duration, safe
 from batchform.view.values import Explanation, JobLine, ResultsTable, SpecLine, StatusView
@@ -85,7 +84,7 @@ def print_jobs(jobs: Sequence[JobLine], console: Console | None = None) -> None:
     if not jobs:
         console.print(line("No jobs."))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table = plain_table()
     wide = console.width >= 110
     table.add_column("job", no_wrap=True, overflow="ellipsis")
     for name, right in (
@@ -145,7 +144,7 @@ def print_results(results: ResultsTable, console: Console | None = None) -> None
     cells = [[cell_text(value) for value in row] for row in results.rows]
     widths = [max(cell_len(safe(n)), *(cell_len(row[i]) for row in cells)) for i, n in enumerate(results.columns)]
     shown = _fitting(widths, console.width)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table = plain_table()
     for i in range(shown):
         number = all(type(row[i]) in (int, float) for row in results.rows)
         header = Text(safe(results.columns[i]))
