@@ -44,11 +44,14 @@ def bucket(faulty: EmulatorServer) -> Iterator[storage.Bucket]:
 
 @pytest.fixture
 def leaky() -> Iterator[None]:
-    """For faults of downloads: Google's client leaves the answers that it gives up to the garbage collector."""
+    """For faults of downloads: Google's client leaves the answers that it gives up to the garbage collector, which must
+    not come by while warnings are errors: in the middle of the test, in whatever thread it is."""
+    gc.disable()
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.enable()
 
 
 def upload(bucket: storage.Bucket, name: str = "x", **more: Any) -> storage.Blob:
