@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from batchform.adapters.sources.files import MAX_TEXT, mime_type
+from batchform.adapters.sources.files import MAX_TEXT
 from batchform.errors import SourceError
+from batchform.spec.mime import mime_type
 
 
 def test_one_row_per_file_sorted_by_path(desk: Any) -> None:

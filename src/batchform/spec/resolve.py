@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel
 
-from batchform.canon import digest_of
 from batchform.errors import Diagnostic, InvalidProject, Place
+from batchform.spec.digests import component_digests, spec_digest
 from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
 from batchform.spec.lint import is_inside
 from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
@@ -23,7 +23,6 @@ from batchform.spec.yaml_source import Document, NodePath
 
 M = TypeVar("M", bound=BaseModel)
 
-_PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 _JSON_MIME = "application/json"
 
 
@@ -68,7 +67,7 @@ def resolve_spec(
         return None, problems
     retry = _laid_over(spec.retry, parts.defaults.retry, Retry)
     limits = _laid_over(spec.limits, parts.defaults.limits, Limits)
-    digests = _digests(prompt, request)
+    digests = component_digests(prompt, request)
     return ResolvedSpec(
         spec=spec,
         path=path,
@@ -88,7 +87,7 @@ def resolve_spec(
         output_schema=request.output_schema,
         output_format=request.output_format,
         **digests,
-        spec_digest=_spec_digest(spec, model, backend_name, backend, retry, limits, digests),
+        spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, digests),
         places=_places(document, spec, parts),
     ), problems
 
@@ -348,45 +347,3 @@ def _laid_over(own: M | None, default: M | None, kind: type[M]) -> M:
     """The default's fields with those that the spec itself sets laid over."""
     values = {n: getattr(m, n) for m in (default, own) if m is not None for n in m.model_fields_set}
     return kind.model_construct(**{**kind().model_dump(), **values})
-
-
-# --- digests -----------------------------------------------------------------------------------------------------
-
-
-def _digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str, str]:
-    config = dict(request.base.get("generationConfig", {}))
-    schema = config.pop("responseJsonSchema", None)
-    base = {**request.base, "generationConfig": config}
-    turns = [[turn.role, turn.template.digest] for turn in prompt.turns]
-    return {
-        "prompt_digest": digest_of(
-            "prompt", {"system": prompt.system.digest if prompt.system else None, "turns": turns}
-        ),
-        "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
-        "schema_digest": digest_of("schema", schema),
-        "parse_digest": digest_of("parse", {"format": request.output_format, "schema": request.output_schema}),
-    }
-
-
-def _spec_digest(
-    spec: Spec,
-    model: str,
-    backend_name: str,
-    backend: Backend,
-    retry: Retry,
-    limits: Limits,
-    digests: Mapping[str, str],
-) -> str:
-    """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
-    kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
-    return digest_of(
-        "spec",
-        {
-            **spec.model_dump(mode="json", include=kept),
-            "model": model,
-            "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
-            "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
-            "limits": limits.model_dump(mode="json"),
-            **digests,
-        },
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import mimetypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from batchform.adapters.sources.sql import source_error
 from batchform.adapters.sources.text import CHUNK, is_utf8
 from batchform.errors import SourceError
 from batchform.ports import Relation
+from batchform.spec.mime import mime_type
 from batchform.spec.model import FilesSource
 
 if TYPE_CHECKING:
@@ -26,32 +26,6 @@ MAX_TEXT = 32 << 20
 
 _BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 4_096
-# What Python versions disagree about or do not know. The machine's own table must not count: the same file is the same
-# row everywhere.
-_MIME = {
-    ".csv": "text/csv",
-    ".flac": "audio/flac",
-    ".gz": "application/gzip",
-    ".heic": "image/heic",
-    ".heif": "image/heif",
-    ".j2": "text/plain",
-    ".jsonl": "application/jsonl",
-    ".log": "text/plain",
-    ".m4a": "audio/mp4",
-    ".md": "text/markdown",
-    ".ogg": "audio/ogg",
-    ".parquet": "application/vnd.apache.parquet",
-    ".rst": "text/x-rst",
-    ".rtf": "application/rtf",
-    ".toml": "application/toml",
-    ".wav": "audio/wav",
-    ".webm": "video/webm",
-    ".webp": "image/webp",
-    ".xml": "application/xml",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-    ".zst": "application/zstd",
-}
 
 
 class FileListSource:
@@ -144,12 +118,3 @@ def _text(content: bytes, encoding: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text
-
-
-def mime_type(name: str) -> str:
-    """The MIME type by the name's ending, the same on every machine; application/octet-stream if unknown."""
-    suffix = Path(name).suffix.lower()
-    return _MIME.get(suffix) or _TYPES.guess_type(f"x{suffix}")[0] or "application/octet-stream"
-
-
-_TYPES = mimetypes.MimeTypes()  # Python's own table, not the machine's

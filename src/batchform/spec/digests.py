@@ -1,0 +1,54 @@
+"""Digests of a spec: of each component that explains a row's action, and of all that can matter to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from batchform.canon import digest_of
+from batchform.spec.model import Backend, Limits, Retry, Spec
+
+if TYPE_CHECKING:
+    from batchform.spec.resolve import CompiledPrompt, RequestParts
+
+_PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
+
+
+def component_digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str, str]:
+    """Digests of prompt, configuration, schema and reading. What a spec does not use is in none of them, so that they
+    stay the same when a new batchform knows more."""
+    config = dict(request.base.get("generationConfig", {}))
+    schema = config.pop("responseJsonSchema", None)
+    base = {**request.base, "generationConfig": config}
+    turns = [[turn.role, turn.template.digest] for turn in prompt.turns]
+    said: dict[str, Any] = {"system": prompt.system.digest if prompt.system else None, "turns": turns}
+    return {
+        "prompt_digest": digest_of("prompt", said),
+        "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
+        "schema_digest": digest_of("schema", schema),
+        "parse_digest": digest_of("parse", {"format": request.output_format, "schema": request.output_schema}),
+    }
+
+
+def spec_digest(
+    spec: Spec,
+    model: str,
+    backend_name: str,
+    backend: Backend,
+    retry: Retry,
+    limits: Limits,
+    digests: Mapping[str, str],
+) -> str:
+    """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
+    kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
+    return digest_of(
+        "spec",
+        {
+            **spec.model_dump(mode="json", include=kept),
+            "model": model,
+            "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
+            "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
+            "limits": limits.model_dump(mode="json"),
+            **digests,
+        },
+    )
