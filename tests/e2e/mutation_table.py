@@ -279,6 +279,9 @@ SPEC_CASES: dict[str, list[Case]] = {
         Case(4, {"generation_config": {"temperature": 0.5}}),
         Case(4, {"generation_config": {"response_schema": "schemas/label.json"}}),
     ],
+    "schema_dialect": [
+        Case(4, {"generation_config": {"response_schema": "schemas/label.json"}, "schema_dialect": "openapi"}),
+    ],
     "safety_settings": [
         Case(0, {"safety_settings": [
             {"threshold": "off", "category": "HATE_SPEECH"}, {"category": "HARASSMENT", "threshold": "NONE"},

@@ -9,7 +9,8 @@ from batchform.canon import digest_of
 from batchform.spec.model import Backend, Limits, Retry, Spec
 
 if TYPE_CHECKING:
-    from batchform.spec.resolve import CompiledPrompt, RequestParts
+    from batchform.spec.request_parts import RequestParts
+    from batchform.spec.resolve import CompiledPrompt
 
 _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 
@@ -19,6 +20,8 @@ def component_digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str
     stay the same when a new batchform knows more."""
     config = dict(request.base.get("generationConfig", {}))
     schema = config.pop("responseJsonSchema", None)
+    if "responseSchema" in config:
+        schema = {"responseSchema": config.pop("responseSchema")}
     base = {**request.base, "generationConfig": config}
     turns = [[turn.role, turn.template.digest] for turn in prompt.turns]
     said: dict[str, Any] = {"system": prompt.system.digest if prompt.system else None, "turns": turns}

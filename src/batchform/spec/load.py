@@ -16,7 +16,8 @@ from batchform.spec.ignored import without_ignored
 from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
-from batchform.spec.resolve import ProjectParts, compile_prompt, request_parts, resolve_spec
+from batchform.spec.request_parts import request_parts
+from batchform.spec.resolve import ProjectParts, compile_prompt, resolve_spec
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 from batchform.spec.templates import TemplateSet
 from batchform.spec.wording import shown, suggestion

@@ -318,6 +318,11 @@ class Spec(Strict):
         default_factory=dict, description="The API's generationConfig, snake_case or camelCase; "
         "response_schema may be a file in schemas/."
     )  # fmt: skip
+    schema_dialect: Literal["auto", "json_schema", "inlined", "openapi"] = Wire(
+        "auto",
+        description="Form in which the response schema is sent. json_schema: as it is; inlined: without $ref; openapi: "
+        "as the API's `responseSchema`; auto: as it is, on Vertex AI as its importer takes it.",
+    )
     safety_settings: list[dict[str, Any]] = Wire(default_factory=list, description="The API's safetySettings.")
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 from pydantic import BaseModel
 
 from batchform.errors import Diagnostic, InvalidProject, Place
 from batchform.spec.digests import component_digests, spec_digest
-from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
 from batchform.spec.lint import is_inside
 from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
+from batchform.spec.request_parts import request_parts
 from batchform.spec.resolved import ResolvedSpec, Turn
-from batchform.spec.schemas import check_schema, read_schema, sendable
 from batchform.spec.template_errors import explain_render_error
 from batchform.spec.templates import CompiledTemplate, TemplateSet
 from batchform.spec.wording import shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
 
 M = TypeVar("M", bound=BaseModel)
-
-_JSON_MIME = "application/json"
 
 
 class ProjectParts(Struct, frozen=True):
@@ -43,25 +40,15 @@ class CompiledPrompt(Struct, frozen=True):
     turns: tuple[Turn, ...]
 
 
-class RequestParts(Struct, frozen=True):
-    """Everything of a request but its texts, and how answers are read."""
-
-    base: dict[str, Any]
-    overlay: dict[str, Any]
-    response_schema: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    output_format: str
-
-
 def resolve_spec(
     spec: Spec, document: Document, path: Path, parts: ProjectParts
 ) -> tuple[ResolvedSpec | None, list[Diagnostic]]:
     """The resolved spec, None when there are errors; and its complaints, warnings included."""
     problems: list[Diagnostic] = []
     prompt = compile_prompt(spec.prompt, document, parts, problems)
-    request = request_parts(spec, document, parts.root, problems)
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
+    request = request_parts(spec, document, parts.root, problems, backend=backend)
     model = _model(spec, document, parts, problems)
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
         return None, problems
@@ -181,107 +168,6 @@ def _key_template(
         message = "the key expression reads no column, so that all rows would have one key"
         problems.append(document.diagnostic("constant-key", message, at, hint=hint))
     return template
-
-
-# --- request -----------------------------------------------------------------------------------------------------
-
-
-def request_parts(spec: Spec, document: Document, root: Path, problems: list[Diagnostic]) -> RequestParts:
-    """Canonical generationConfig, safetySettings, overlay and schemas of a spec."""
-    config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
-    problems += found
-    response_schema = None
-    if schema_at is not None:
-        response_schema = _schema(*schema_at, document, root, problems, sent=True)
-        _check_mime(document, config, schema_at[0], problems)
-        config.setdefault("responseMimeType", _JSON_MIME)
-        config["responseJsonSchema"] = sendable(response_schema) if response_schema is not None else {}
-    safety, found = canonical_safety(document, spec.safety_settings)
-    problems += found
-    overlay, found = canonical_overlay(document, spec.request)
-    problems += found
-    base: dict[str, Any] = {}
-    if config:
-        base["generationConfig"] = config
-    if safety:
-        base["safetySettings"] = safety
-    _check_merged(document, config, overlay, problems)
-    output_format, output_schema = _output(spec, document, root, config, overlay, response_schema, problems)
-    sent = config.get("responseJsonSchema") if response_schema is not None else None
-    return RequestParts(base, overlay, sent, output_schema, output_format)
-
-
-def _schema(
-    at: NodePath, value: Any, document: Document, root: Path, problems: list[Diagnostic], *, sent: bool
-) -> dict[str, Any] | None:
-    source, found = read_schema(value, document, at, root=root / "schemas")
-    problems += found
-    if source is None:
-        return None
-    problems += check_schema(source, sent=sent)
-    return source.schema
-
-
-def _check_mime(document: Document, config: dict[str, Any], at: NodePath, problems: list[Diagnostic]) -> None:
-    mime = config.get("responseMimeType", _JSON_MIME)
-    if mime not in (_JSON_MIME, "text/x.enum"):
-        message = f"a response schema needs the MIME type {_JSON_MIME}, not {shown(mime)}"
-        hint = "Remove response_mime_type: it is set for you."
-        problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True, hint=hint))
-
-
-def _check_merged(
-    document: Document, config: dict[str, Any], overlay: dict[str, Any], problems: list[Diagnostic]
-) -> None:
-    """What the overlay and the named fields may not say together."""
-    over = overlay.get("generationConfig")
-    if over is None:
-        return
-    at: NodePath = ("request", next(n for n in document.get("request") or {} if camel(n) == "generationConfig"))
-    if not isinstance(over, dict):
-        problems.append(document.diagnostic("wrong-value", "`generationConfig` must be a mapping", at))
-        return
-    merged = {**config, **over}
-    if "responseSchema" in merged and "responseJsonSchema" in merged:
-        message = "the request would have two response schemas"
-        problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True))
-    thinking = [c["thinkingConfig"] for c in (config, over) if isinstance(c.get("thinkingConfig"), dict)]
-    if {"thinkingLevel", "thinkingBudget"} <= {name for t in thinking for name in t} and len(thinking) > 0:
-        message = "thinkingLevel and thinkingBudget exclude each other"
-        if not config.get("thinkingConfig", {}).keys() >= {"thinkingLevel", "thinkingBudget"}:
-            problems.append(document.diagnostic("conflicting-fields", message, at, on_key=True))
-
-
-def _output(
-    spec: Spec,
-    document: Document,
-    root: Path,
-    config: Mapping[str, Any],
-    overlay: Mapping[str, Any],
-    response_schema: dict[str, Any] | None,
-    problems: list[Diagnostic],
-) -> tuple[str, dict[str, Any] | None]:
-    over = overlay.get("generationConfig")
-    mime = {**config, **(over if isinstance(over, dict) else {})}.get("responseMimeType")
-    declared, own = spec.output.format, spec.output.schema_
-    chosen = declared or ("json" if mime == _JSON_MIME or own is not None else "text")
-    if own is None:
-        schema = response_schema if chosen == "json" else None
-    else:
-        schema = _schema(("output", "schema"), own, document, root, problems, sent=False)
-        if chosen == "text":
-            message = "`output.schema` validates JSON, but `output.format` is text"
-            problems.append(document.diagnostic("conflicting-fields", message, ("output", "schema"), on_key=True))
-    if chosen == "json" and mime != _JSON_MIME:
-        message = "answers are read as JSON, but the request does not ask for JSON"
-        hint = f"Set generation_config.response_mime_type: {_JSON_MIME}, or a response_schema."
-        problems.append(document.diagnostic("json-not-asked", message, ("output",), hint=hint, severity="warning"))
-    extract = spec.output.extract
-    if extract and chosen == "text":
-        message = "`output.extract` takes JSON out of text, but `output.format` is text"
-        problems.append(document.diagnostic("conflicting-fields", message, ("output", "extract"), on_key=True))
-    wrapped = schema is None if extract is None else extract
-    return "json_in_text" if chosen == "json" and wrapped else chosen, schema
 
 
 # --- project -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -29,11 +29,11 @@ STRIPPED: Final = frozenset(("$schema", "$comment"))
 """Speak to tools, not to the model: taken away before the schema is sent."""
 
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
-_SCHEMAS_BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-_ONLY_VALIDATED = "Put it into `output.schema`, which answers are validated against and which is not sent."
-_HINTS: Final = {
+SCHEMAS_BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+ONLY_VALIDATED = "Put it into `output.schema`, which answers are validated against and which is not sent."
+HINTS: Final = {
     "nullable": 'Write type: [string, "null"].',
     "definitions": "Write $defs.",
     "example": "Say it in the description.",
@@ -43,6 +43,7 @@ _HINTS: Final = {
     "allOf": "Write the properties into one object, or put it into `output.schema`, which is not sent.",
 }
 
+Sending = Literal["json_schema", "openapi"]
 Problem = tuple[NodePath, str, str]
 """Path in the schema, message, hint."""
 
@@ -157,11 +158,14 @@ def _no_constant(name: str) -> Any:
 # --- checking ----------------------------------------------------------------------------------------------------
 
 
-def check_schema(source: SchemaSource, *, sent: bool) -> list[Diagnostic]:
-    """Complaints about a schema. sent: whether the service must understand it too."""
+def check_schema(source: SchemaSource, *, sent: Sending | bool) -> list[Diagnostic]:
+    """Complaints about a schema. sent: the form in which the service must understand it too; False for none.
+    What the OpenAPI dialect lacks shows when it is translated."""
     try:
         problems = list(_refs(source.schema)) or _meta(source.schema)
-        if sent:
+        if sent == "openapi":
+            problems = problems or _all_names(source.schema)
+        elif sent:
             named = [*_unsupported(source.schema, ()), *_cycles(source.schema)]
             problems = named + [p for p in problems if p[0] not in {n[0] for n in named}]
     except RecursionError:
@@ -175,12 +179,12 @@ def sendable(schema: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in schema.items():
         if key in STRIPPED:
             continue
-        if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+        if key in SCHEMAS_BY_NAME and isinstance(value, dict):
             result[key] = {n: sendable(s) if isinstance(s, dict) else s for n, s in value.items()}
-        elif key in _SCHEMA_LISTS and isinstance(value, list):
+        elif key in SCHEMA_LISTS and isinstance(value, list):
             result[key] = [sendable(s) if isinstance(s, dict) else s for s in value]
         else:
-            result[key] = sendable(value) if key in _ONE_SCHEMA and isinstance(value, dict) else value
+            result[key] = sendable(value) if key in ONE_SCHEMA and isinstance(value, dict) else value
     return result
 
 
@@ -209,11 +213,11 @@ def _type_hint(schema: Any, path: NodePath) -> str:
 
 def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[NodePath, Any]]:
     for key, value in schema.items():
-        if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+        if key in SCHEMAS_BY_NAME and isinstance(value, dict):
             yield from (((key, name), sub) for name, sub in value.items())
-        elif key in _SCHEMA_LISTS and isinstance(value, list):
+        elif key in SCHEMA_LISTS and isinstance(value, list):
             yield from (((key, i), sub) for i, sub in enumerate(value))
-        elif key in _ONE_SCHEMA and not isinstance(value, list):
+        elif key in ONE_SCHEMA and not isinstance(value, list):
             yield (key,), value
 
 
@@ -240,7 +244,7 @@ def _unsupported(schema: Any, at: NodePath) -> Iterator[Problem]:
         return
     for key in schema:
         if key not in SUPPORTED and key not in STRIPPED:
-            hint = _HINTS.get(key, "") or _ONLY_VALIDATED
+            hint = HINTS.get(key, "") or ONLY_VALIDATED
             yield (*at, key), f"the service does not support `{shown(key)}` in a response schema", hint
     if "$ref" in schema:
         extra = sorted(k for k in schema if not k.startswith("$"))
@@ -267,6 +271,18 @@ def _names(schema: Mapping[str, Any], at: NodePath) -> Iterator[Problem]:
                 yield (*at, key, i), message, suggestion(name, known, noun="Properties")
 
 
+def _all_names(schema: Mapping[str, Any]) -> list[Problem]:
+    """`_names` of a schema and of all within it."""
+
+    def walk(node: Any, at: NodePath) -> Iterator[Problem]:
+        if isinstance(node, dict):
+            yield from _names(node, at)
+            for path, sub in _subschemas(node):
+                yield from walk(sub, (*at, *path))
+
+    return list(walk(schema, ()))
+
+
 def _cycles(schema: dict[str, Any]) -> Iterator[Problem]:
     """References that lead back to themselves through required parts only: answers could never end."""
     done: dict[str, bool] = {}
@@ -277,7 +293,7 @@ def _cycles(schema: dict[str, Any]) -> Iterator[Problem]:
             if done.get(ref) is False:
                 message = f"`{shown(ref)}` contains itself through required properties"
                 yield path, message, "The service allows a cycle only through a property that is not required."
-            elif ref not in done and (target := _resolved(schema, ref)) is not None:
+            elif ref not in done and (target := resolved(schema, ref)) is not None:
                 yield from visit(ref, target[1], target[0])
         done[name] = True
 
@@ -300,7 +316,7 @@ def _required_refs(node: Any, at: NodePath) -> Iterator[tuple[NodePath, str]]:
             yield from _required_refs(sub, (*at, *path))
 
 
-def _resolved(schema: dict[str, Any], ref: str) -> tuple[NodePath, Any] | None:
+def resolved(schema: dict[str, Any], ref: str) -> tuple[NodePath, Any] | None:
     if ref != "#" and not ref.startswith("#/"):
         return None
     node: Any = schema
