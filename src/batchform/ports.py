@@ -242,6 +242,35 @@ class RemoteJob(Struct, frozen=True):
         return self.state in TERMINAL_STATES
 
 
+class StoredFile(Struct, frozen=True):
+    """A file of results that stays where the service wrote it. uri: `gs://…`; generation: which version of it; size: in
+    bytes; crc32c: as Cloud Storage gives it."""
+
+    uri: str
+    generation: int
+    size: int
+    crc32c: str
+
+
+class StoredFiles(Protocol):
+    """Results as the service wrote them, read where they lie and only when they are needed."""
+
+    def files_of(self, job: RemoteJob, *, results: Path) -> tuple[StoredFile, ...]:
+        """The files with a job's result lines, in order, if they can be read later and hold what `download` wrote to
+        `results`, byte for byte; else none. Raises BackendError."""
+        ...
+
+    def problem(self, file: StoredFile) -> str:
+        """What became of a file, in words; "" if it is there as it was. Raises BackendError, AuthError when that cannot
+        be asked."""
+        ...
+
+    def pieces(self, file: StoredFile) -> Iterator[bytes]:
+        """The bytes of a file, asked for range by range as they are used, and held against its checksum at the end.
+        Raises NotFound when it is not there as it was, BackendError."""
+        ...
+
+
 class ServedModel(Struct, frozen=True):
     """A model as the service lists it. batch: whether it takes batches of requests; limits in tokens, None where the
     service says nothing."""
@@ -256,12 +285,16 @@ class Backend(Protocol):
     """A batch service. Every call has a timeout; only reads are retried; `create` is called once.
 
     realm: whose answers these are; fingerprint: digest of what decides which jobs are seen (kind, endpoint, and the
-    credential or the project), never a credential; place: project and location of the jobs, "" where there are none.
+    credential or the project), never a credential; place: project and location of the jobs, "" where there are none;
+    stored: results that stay where the service wrote them, None where the service has no such place.
     """
 
     realm: str
     fingerprint: str
     place: str
+
+    @property
+    def stored(self) -> StoredFiles | None: ...
 
     def check_model(self, model: str) -> None:
         """Raise BackendError if the service does not know the model or it takes no batches."""

@@ -358,7 +358,7 @@ PACE: dict[str, Any] = {
 
 EMULATED: dict[str, Any] = {
     "project": "acme-support", "location": "global", "staging": "gs://acme-batch/staging", "via": "bigquery",
-    "dataset": "batches", "resume": "auto",
+    "dataset": "batches", "resume": "auto", "raw_results": "bucket",
 }  # fmt: skip
 PLACES: dict[str, Any] = {
     **EMULATED, "credentials": "sa.json", "api_key_env": "MY_KEY", "labels": {"team": "support"},

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchform.errors import BackendError, NotCreated, OutcomeUnknown
-from batchform.ports import RemoteJob
+from batchform.ports import RemoteJob, StoredFiles
 
 if TYPE_CHECKING:
     import ssl
@@ -56,6 +56,10 @@ class GenaiBackend(ABC):
         self._create_timeout = max(0.001, min(timeout, settle * 0.4))
         self._sleep = sleep
         self._now = now
+
+    @property
+    def stored(self) -> StoredFiles | None:
+        return None
 
     @property
     def endpoint(self) -> str:

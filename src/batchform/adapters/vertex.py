@@ -23,7 +23,7 @@ from batchform.adapters import vertex_wire as wire
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.adapters.vertex_access import API_VERSION, Access
 from batchform.errors import BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import RemoteJob, Staged
+from batchform.ports import RemoteJob, Staged, StoredFiles
 from batchform.spec.backends import EmulatorBackend
 from batchform.spec.backends import VertexBackend as VertexConfig
 from batchform.spec.model import GoogleCloud
@@ -162,6 +162,10 @@ class VertexBackend(GenaiBackend):
             self._access, self._config.dataset or "unset", project=self._where.project, location=self._where.location,
             env=self._env,
         )  # fmt: skip
+
+    @property
+    def stored(self) -> StoredFiles:
+        return self._objects
 
     def _staging(self, name: str) -> ObjectStaging | TableStaging:
         """What holds an input or results of this name."""

@@ -13,13 +13,14 @@ from batchform.adapters.vertex_access import Access
 from batchform.adapters.vertex_errors import staging_errors
 from batchform.adapters.vertex_wire import suits
 from batchform.errors import BackendError, NotFound
-from batchform.ports import RemoteJob
+from batchform.ports import RemoteJob, StoredFile
 from batchform.spec.remote import Address, address
 
 if TYPE_CHECKING:
     from batchform.adapters.storage.client import Stat, StorageClient
 
 _PIECE: Final = 1 << 20
+_RANGE: Final = 8 << 20  # bytes of stored results that are asked for at once
 _NAMES: Final = 9
 _PARTIAL: Final = ("FAILED", "CANCELLED", "EXPIRED")
 
@@ -121,6 +122,40 @@ class ObjectStaging:
             self._check_place()
             found = list(self._files(address(job.results.rstrip("/") + "/")))
         return tuple(str(f.at) for f in found) if _hold(found, results) else ()
+
+    # --- results that stay ---------------------------------------------------------------------------------------
+
+    def files_of(self, job: RemoteJob, *, results: Path) -> tuple[StoredFile, ...]:
+        if job.results is None or not job.results.startswith("gs://"):
+            return ()
+        with staging_errors(f"Looking at the results of {job.name}"):
+            found = list(self._files(address(job.results.rstrip("/") + "/")))
+        if not _hold(found, results):
+            return ()
+        return tuple(StoredFile(str(f.at), f.generation, f.size, f.crc32c) for f in found)
+
+    def problem(self, file: StoredFile) -> str:
+        with staging_errors(f"Looking at {file.uri}"):
+            there = self._client.stat(address(file.uri), generation=file.generation)
+            if there is None:
+                now = self._client.stat(address(file.uri))
+                return "was replaced since" if now else "is gone"
+        return "" if (there.size, there.crc32c) == (file.size, file.crc32c) else "has other content"
+
+    def pieces(self, file: StoredFile) -> Iterator[bytes]:
+        import google_crc32c
+
+        total, at = google_crc32c.Checksum(), address(file.uri)
+        for first in range(0, file.size, _RANGE):
+            last = min(first + _RANGE, file.size) - 1
+            with staging_errors(f"Reading {file.uri}"):
+                piece, _ = self._client.read(at, generation=file.generation, span=(first, last))
+            total.update(piece)
+            if len(piece) != last - first + 1:
+                break
+            yield piece
+        if base64.b64encode(total.digest()).decode() != file.crc32c:
+            raise NotFound(f"{file.uri} does not hold what was collected: its checksum is another.")
 
     def _files(self, folder: Address) -> Iterator[Stat]:
         for found in self._client.list(folder):

@@ -61,6 +61,7 @@ def verify_command(common: Common, *, deep: bool) -> int:
 
     with open_session(common) as session:
         ledger = Ledger(session.blobs, clock=session.clock, who=session.who)
+        ledger.stores = session.stores
         con = session.connect()
         try:
             findings = verify(ledger, con)
@@ -129,7 +130,7 @@ def repair_command(common: Common, *, backup: str | None, dry_run: bool) -> int:
 
     with open_session(common) as session:
         copy = session.copy_of_ledger(backup) if backup else None
-        report = repair(session.blobs, clock=session.clock, backup=copy, dry_run=dry_run)
+        report = repair(session.blobs, clock=session.clock, backup=copy, dry_run=dry_run, stores=session.stores)
     if common.as_json:
         click.echo(json.dumps({"done": report.done, "refused": [_shown(f) for f in report.refused]}))
         return 1 if report.refused else 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
     from batchform.plan.build import Settings, Work
     from batchform.plan.registry import Registry
-    from batchform.ports import Backend, Blobs, Delivered, Destination, Source
+    from batchform.ports import Backend, Blobs, Delivered, Destination, Source, StoredFiles
     from batchform.run.context import Backends, Progress, RunContext
 
 # Of DuckDB, measured on a million rows. Reading commands: with less the joins of a plan spill, with more they are no
@@ -148,7 +148,13 @@ class Session:
     def ledger(self) -> Ledger:
         from batchform.ledger.store import Ledger
 
-        return Ledger.open(self.blobs, clock=self.clock, who=self.who)
+        ledger = Ledger.open(self.blobs, clock=self.clock, who=self.who)
+        ledger.stores = self.stores
+        return ledger
+
+    def stores(self, backend: str) -> StoredFiles | None:
+        """What reads the raw results that a backend left where they were written."""
+        return self.backends(backend).stored
 
     @cached_property
     def ledger_at_hand(self) -> Ledger:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from batchform.errors import LedgerCorrupt
 from batchform.ledger import segments as seg
-from batchform.ledger.records import Head, is_results
+from batchform.ledger.records import Head, tag_of_results
 from batchform.ports import Blobs
 
 FOLDER: Final = "heads/"
@@ -68,7 +68,7 @@ def left_without(blobs: Blobs) -> list[str]:
     """Names of what only a ledger that had a head can hold. Inputs are archived before the first commit: they prove
     nothing."""
     found = [name for folder in (seg.FOLDER, FOLDER, "answers/") for name in blobs.list(folder)]
-    return found + [name for name in blobs.list("archive/") if is_results(name)]
+    return found + [name for name in blobs.list("archive/") if tag_of_results(name)]
 
 
 def read(blobs: Blobs, copy: Copy) -> Head | None:

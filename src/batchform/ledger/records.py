@@ -86,9 +86,17 @@ def archive_name(tag: str) -> str:
     return f"archive/{tag}.jsonl.gz"
 
 
-def is_results(name: str) -> bool:
-    """Whether a blob's name is that of raw results."""
-    return name.startswith("archive/") and name.endswith(".jsonl.gz")
+def reference_name(tag: str) -> str:
+    """Blob name of what stands for raw results that stay where the service wrote them: JSON, see ledger/raw.py."""
+    return f"archive/{tag}.stored.json"
+
+
+def tag_of_results(name: str) -> str:
+    """The job whose raw results a blob holds or stands for, by its name; "" if it is none of those."""
+    for end in (".jsonl.gz", ".stored.json"):
+        if name.startswith("archive/") and name.endswith(end):
+            return name.removeprefix("archive/").removesuffix(end)
+    return ""
 
 
 def rerun_name(token: str) -> str:

@@ -19,15 +19,10 @@ from batchform.ledger import heads
 from batchform.ledger import segments as seg
 from batchform.ledger.findings import ERROR, RESTORE_FILE, WARNING, Finding
 from batchform.ledger.fold import fold
-from batchform.ledger.records import ControlView, Head, Segment, is_results
-from batchform.ledger.stored import (
-    AGAIN,
-    answers_problem,
-    archive_problem,
-    input_problem,
-    parquet_problem,
-    results_of,
-)
+from batchform.ledger.raw import StoresOf, blob_problem
+from batchform.ledger.records import ControlView, Head, Segment, tag_of_results
+from batchform.ledger.store import Ledger
+from batchform.ledger.stored import AGAIN, answers_problem, can_be_made_again, input_problem, parquet_problem
 from batchform.ports import Blobs, Clock
 
 FOLDER: Final = "damaged/"
@@ -45,17 +40,23 @@ class Repaired(Struct):
     refused: list[Finding] = field(default_factory=list)
 
 
-def repair(blobs: Blobs, *, clock: Clock, backup: Blobs | None = None, dry_run: bool = False) -> Repaired:
-    """Put right what is damaged. backup: a copy of the ledger, whole or not; dry_run: only say what would be done.
+def repair(
+    blobs: Blobs, *, clock: Clock, backup: Blobs | None = None, dry_run: bool = False, stores: StoresOf | None = None
+) -> Repaired:
+    """Put right what is damaged. backup: a copy of the ledger, whole or not; dry_run: only say what would be done;
+    stores: reads raw results that are not in the ledger.
 
     Raises LedgerCorrupt for a ledger that a newer batchform wrote, LedgerMoved when another writer is faster.
     """
-    return _Repair(blobs, backup, seg.timestamp(clock.now()).replace(":", ""), act=not dry_run).run()
+    ledger = Ledger(blobs, clock=clock, who="repair")
+    ledger.stores = stores
+    return _Repair(ledger, backup, seg.timestamp(clock.now()).replace(":", ""), act=not dry_run).run()
 
 
 class _Repair:
-    def __init__(self, blobs: Blobs, backup: Blobs | None, when: str, *, act: bool) -> None:
-        self._blobs = blobs
+    def __init__(self, ledger: Ledger, backup: Blobs | None, when: str, *, act: bool) -> None:
+        self._ledger = ledger
+        self._blobs = ledger.blobs
         self._backup = backup
         self._when = when
         self._act = act
@@ -168,8 +169,8 @@ class _Repair:
         if any(s.kind == "events" and self._problem(s) for s in head.segments):
             return ""
         tags = _control(self._blobs, head).jobs
-        names = [n for n in self._blobs.list("archive/") if is_results(n)]
-        return next((n for n in names if n.removeprefix("archive/").removesuffix(".jsonl.gz") not in tags), "")
+        names = [n for n in self._blobs.list("archive/") if tag_of_results(n)]
+        return next((n for n in names if tag_of_results(n) not in tags), "")
 
     # --- segments ------------------------------------------------------------------------------------------------
 
@@ -229,8 +230,8 @@ class _Repair:
             self._report.refused.append(Finding(severity, f"{name}: {problem}.{needed}", hint, name))
 
     def _answers(self, name: str, problem: str) -> None:
-        source, archive = self._in_backup(name), results_of(name)
-        if archive in self._blobs.list(archive) and not archive_problem(self._blobs.local(archive)):
+        source = self._in_backup(name)
+        if can_be_made_again(self._ledger, name):
             self._set_aside(name)
             self._did(f"{name}: {problem}. Set aside: {AGAIN}")
         elif source is not None and not answers_problem(source):
@@ -272,7 +273,7 @@ def _named(view: ControlView, there: set[str]) -> Iterator[tuple[str, Callable[[
             lost = (
                 "" if job.collected and job.collected.answers in there else f" The answers of job {job.tag} are lost."
             )
-            yield archive, archive_problem, lost
+            yield archive, blob_problem(archive), lost
         sent = f"archive/{job.tag}.input.jsonl.zst"
         if sent in there:
             yield sent, input_problem, ""

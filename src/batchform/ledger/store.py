@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from batchform.ledger.lease import Lease
+    from batchform.ledger.raw import StoresOf
 
 __all__ = ["Ledger", "RowsFile"]
 
@@ -51,6 +52,7 @@ class Ledger:
         self._control: tuple[tuple[str, int, int], ControlView] | None = None
         self._waiting: deque[Member] = deque()
         self._pending: Pending | None = None
+        self.stores: StoresOf | None = None  # reads raw results that are not kept here; set by whoever opens backends
 
     @classmethod
     def open(cls, blobs: Blobs, *, clock: Clock, who: str) -> Ledger:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.errors import LedgerCorrupt, no_room
-from batchform.ledger.records import ANSWER_COLUMNS, archive_name
-from batchform.ledger.segments import RESTORE
+from batchform.ledger.records import ANSWER_COLUMNS
 
 if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
@@ -36,15 +35,17 @@ class DamagedAnswers(LedgerCorrupt):
         self.name = name
 
 
-def results_of(name: str) -> str:
-    """The blob of raw results from which a file of answers was made."""
-    return archive_name(name.removeprefix("answers/").removesuffix(".parquet").rpartition(".")[0])
+def tag_of_answers(name: str) -> str:
+    """The job whose results a file of answers was made from."""
+    return name.removeprefix("answers/").removesuffix(".parquet").rpartition(".")[0]
 
 
 def can_be_made_again(ledger: Ledger, name: str) -> bool:
     """Whether the results from which a file of answers was made are archived and can be read to the end."""
-    archive = results_of(name)
-    return ledger.has_blob(archive) and not archive_problem(ledger.blob(archive))
+    from batchform.ledger.raw import results_name, results_problem
+
+    results = results_name(ledger, tag_of_answers(name))
+    return bool(results) and not results_problem(ledger, results)
 
 
 def is_whole(ledger: Ledger, name: str) -> bool:
@@ -82,20 +83,6 @@ def reading_answers(ledger: Ledger, names: Sequence[str]) -> Iterator[None]:
         for name in names:
             if problem := answers_problem(ledger.blob(name)):
                 raise DamagedAnswers(ledger, name, problem) from error
-        raise
-
-
-@contextmanager
-def reading_archive(ledger: Ledger, name: str) -> Iterator[Path]:
-    """The file of a job's raw results. What goes wrong since it is damaged becomes LedgerCorrupt with its name."""
-    path = ledger.blob(name)
-    try:
-        yield path
-    except (OSError, EOFError, zlib.error) as error:
-        if problem := archive_problem(path):
-            raise LedgerCorrupt(
-                f"{ledger.place}/{name} is damaged: {problem}.", hint=f"Restore it. {RESTORE}"
-            ) from error
         raise
 
 

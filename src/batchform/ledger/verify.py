@@ -24,7 +24,7 @@ from batchform.ledger.findings import (
     worst_first,
 )
 from batchform.ledger.fold import JobEvent
-from batchform.ledger.records import ControlView, Head, Intent, is_results
+from batchform.ledger.records import ControlView, Head, Intent, tag_of_results
 from batchform.ledger.verify_blobs import check_blobs
 from batchform.ledger.verify_rows import check_rows
 
@@ -150,8 +150,8 @@ def _later_tag(ledger: Ledger, name: str, view: ControlView) -> str:
 def _unknown_results(ledger: Ledger, view: ControlView) -> Iterator[Finding]:
     """Results of jobs that were never intended here: an intent comes first, always."""
     for name in ledger.blobs.list("archive/"):
-        tag = name.removeprefix("archive/").removesuffix(".jsonl.gz")
-        if is_results(name) and tag not in view.jobs:
+        tag = tag_of_results(name)
+        if tag and tag not in view.jobs:
             text = f"{name} holds results of a job that this ledger does not know: the ledger went back."
             yield Finding(ERROR, text, WENT_BACK, name)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from batchform.errors import BatchformError
 from batchform.ledger import segments as seg
 from batchform.ledger.findings import ERROR, FROM_BACKUP, REPAIR, SYNC, WARNING, Finding
+from batchform.ledger.raw import raw_results, reference_problem, restore, results_problem
 from batchform.ledger.records import Collected, ControlView, JobRecord
-from batchform.ledger.stored import AGAIN, answers_problem, archive_problem, input_problem, parquet_problem
+from batchform.ledger.stored import AGAIN, answers_problem, input_problem, parquet_problem
 
 if TYPE_CHECKING:
     from batchform.ledger.store import Ledger
@@ -34,11 +36,16 @@ def check_blobs(ledger: Ledger, view: ControlView) -> Iterator[Finding]:
 
 def _of_job(ledger: Ledger, job: JobRecord, collected: Collected, there: set[str]) -> Iterator[Finding]:
     archive, answers = collected.archive, collected.answers
-    broken = archive_problem(ledger.blob(archive)) if archive in there and archive else ""
+    broken, unasked = _broken(ledger, archive) if archive in there and archive else ("", "")
     replayable = archive in there and not broken
     unread = answers_problem(ledger.blob(answers)) if answers in there and answers else ""
     readable = answers in there and not unread
-    if archive and broken:
+    if archive and unasked:
+        text = f"Whether the results of job {job.tag} are where they were is not known: {unasked}"
+        yield Finding(WARNING, text, "Run it again where they can be read.", archive)
+    if archive and broken and not archive.endswith(".gz"):
+        yield _moved(ledger, job, archive, broken, readable=readable)
+    elif archive and broken:
         lost = "Its answers are there; they cannot be parsed anew." if readable else "Its answers are lost with it."
         text = f"{archive} is damaged: {broken}. It holds the raw results of job {job.tag}. {lost}"
         yield Finding(ERROR, text, _TAKE, archive, FROM_BACKUP)
@@ -53,6 +60,26 @@ def _of_job(ledger: Ledger, job: JobRecord, collected: Collected, there: set[str
         yield Finding(ERROR, f"{answers} is damaged: {unread}.", way_out[0], answers, way_out[1])
     elif answers and answers not in there and replayable:
         yield Finding(WARNING, f"{answers} is missing.", AGAIN, answers, SYNC)
+
+
+def _broken(ledger: Ledger, archive: str) -> tuple[str, str]:
+    """What is wrong with raw results, and why that cannot be told."""
+    try:
+        return results_problem(ledger, archive), ""
+    except BatchformError as error:
+        return "", error.message
+
+
+def _moved(ledger: Ledger, job: JobRecord, archive: str, broken: str, *, readable: bool) -> Finding:
+    """Results that stayed in their bucket are not what they were."""
+    lost = "Its answers are there; they cannot be parsed anew." if readable else "Its answers are lost with it."
+    text = f"The raw results of job {job.tag} cannot be read: {broken}. {lost}"
+    if reference_problem(ledger.blob(archive)):
+        return Finding(ERROR, text, _TAKE, archive, FROM_BACKUP)
+    hint = restore(raw_results(ledger, job.tag))
+    if readable:
+        return Finding(WARNING, text, f"Fine if a rule of the bucket deletes them; else: {hint}", archive)
+    return Finding(ERROR, text, hint, archive)
 
 
 def _of_rerun(ledger: Ledger, name: str, there: set[str]) -> Iterator[Finding]:

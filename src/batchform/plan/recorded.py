@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
-from batchform.ledger.records import ControlView, answers_name, archive_name
+from batchform.ledger.raw import results_missing
+from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
@@ -60,7 +61,7 @@ def diff_recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, r
     gone = {
         str(tag): int(count)
         for tag, count in holders
-        if not ledger.has_blob(archive_name(tag)) and not is_whole(ledger, answers_name(tag, spec.parse_digest))
+        if not is_whole(ledger, answers_name(tag, spec.parse_digest)) and results_missing(ledger, tag)
     }
     if not gone:
         return found

@@ -7,17 +7,17 @@ spec are as they were, and the archived lines have the fingerprints that the led
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from batchform.canon import RequestHasher
-from batchform.ledger.records import ControlView, JobRecord, archive_name
+from batchform.errors import NotFound
+from batchform.ledger.raw import Raw, open_lines, raw_results, results_missing
+from batchform.ledger.records import ControlView, JobRecord
 from batchform.ledger.store import Ledger
 from batchform.plan import diff as first
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
@@ -66,22 +66,19 @@ class Output(Struct, frozen=True):
     line: int
 
 
-def outputs(path: Path) -> Iterator[Output]:
-    """The lines of a job's raw results, plain or gzip."""
+def outputs(raw: Raw) -> Iterator[Output]:
+    """The lines of a job's raw results."""
     decode = msgspec.json.Decoder(_Line).decode
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        with gzip.GzipFile(fileobj=raw) if packed else raw as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    found = decode(line)
-                except (ValueError, RecursionError):
-                    found = _Line()
-                response = b"" if found.status else bytes(found.response).strip()
-                yield Output(_key_hash(found.key), b"" if response in _EMPTY else response, len(line), number)
+    with open_lines(raw) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                found = decode(line)
+            except (ValueError, RecursionError):
+                found = _Line()
+            response = b"" if found.status else bytes(found.response).strip()
+            yield Output(_key_hash(found.key), b"" if response in _EMPTY else response, len(line), number)
 
 
 def _key_hash(key: Any) -> bytes | None:
@@ -200,9 +197,9 @@ def _judge(
     limits: BackendLimits,
 ) -> Resumed | str:
     """The job to be resumed, its rows without an answer in the temp table _UNRUN; or why it is not."""
-    if not ledger.has_blob(archive_name(record.tag)):
+    if results_missing(ledger, record.tag):
         return "its results are archived no longer"
-    read = read_results(ledger.blob(archive_name(record.tag)))
+    read = read_results(raw_results(ledger, record.tag))
     if isinstance(read, str):
         return read
     unrun, results, handed_on, size = read
@@ -227,13 +224,13 @@ def _judge(
     return Resumed(tag=record.tag, job=record.job or "", results=results)
 
 
-def read_results(path: Path) -> tuple[list[bytes], int, int, int] | str:
+def read_results(raw: Raw) -> tuple[list[bytes], int, int, int] | str:
     """(rows without an answer, results, bytes of the others, bytes of all); or why nothing can go on with it."""
     unrun: set[bytes] = set()
     answered: set[bytes] = set()
     results = handed_on = size = 0
     try:
-        for output in outputs(path):
+        for output in outputs(raw):
             results, size = results + 1, size + output.size
             if output.key is None:
                 return "some of its results do not say whose they are"
@@ -242,7 +239,7 @@ def read_results(path: Path) -> tuple[list[bytes], int, int, int] | str:
                 handed_on += output.size
             else:
                 unrun.add(output.key)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, NotFound):
         return "its archived results cannot be read"
     if len(unrun) + len(answered) < results or not answered.isdisjoint(unrun):
         return "some of its rows have several results"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchform.errors import AuthError, BackendError, NotFound, UsageError
-from batchform.ledger.records import Collected, JobRecord, archive_name
+from batchform.ledger.raw import results_name
+from batchform.ledger.records import Collected, JobRecord
 from batchform.ports import Backend, RemoteJob
 from batchform.run.collect import Finished, collect
 from batchform.run.context import RunContext, described
@@ -151,7 +152,7 @@ def _backend_or_none(ctx: RunContext, record: JobRecord) -> Backend | None:
 
 def is_archived(ctx: RunContext, record: JobRecord) -> bool:
     """Whether the results of an open job are in the ledger: stored by a run that ended before it could record them."""
-    return ctx.ledger.has_blob(archive_name(record.tag))
+    return bool(results_name(ctx.ledger, record.tag))
 
 
 def abandon(ctx: RunContext, record: JobRecord) -> Collected:

@@ -5,7 +5,6 @@ The raw results are stored before anything reads them. What comes after can be d
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +16,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.errors import BackendError, BatchformError, NotFound
-from batchform.ledger.records import UNPARSED, AnyEvent, Collected, JobRecord, answers_name, archive_name
+from batchform.ledger.raw import Raw, results_name
+from batchform.ledger.records import UNPARSED, AnyEvent, Collected, JobRecord, answers_name
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.price import usage_cost_sql
@@ -25,6 +25,7 @@ from batchform.plan.sent import sent_lines
 from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import OUTCOME, Answers, unjudged, write_answers
+from batchform.run.archive import archive
 from batchform.run.context import (
     RESULTS_NOT_FOUND,
     RunContext,
@@ -33,7 +34,6 @@ from batchform.run.context import (
     missing_for_long,
     state_seen,
 )
-from batchform.run.fetch import fetch
 from batchform.run.inputs import sent_requests
 from batchform.run.row_states import WAITING, sent_again, write_states
 
@@ -61,7 +61,7 @@ class Finished(Struct, frozen=True):
 class _Read(Struct, frozen=True):
     """Raw results, and a Parquet of what they say."""
 
-    archived: Path
+    archived: Raw
     readings: Path
     parsed: Parsed
 
@@ -129,7 +129,7 @@ def _prepare(ctx: RunContext, finished: Finished, scratch: Path) -> _Ready | Non
     """Archive and read a job's results. None if they are not found, and it is too early to call them gone."""
     record, rest = finished.record, _rest(finished)
     try:
-        archived = archive(ctx, finished, scratch)
+        archived = archive(ctx, record, finished.remote, scratch)
     except NotFound as error:
         if not missing_for_long(ctx, record, RESULTS_NOT_FOUND, str(error)):
             ctx.progress.note(f"The results of {record.tag} were not found; they are looked for again: {error}")
@@ -144,39 +144,6 @@ def _prepare(ctx: RunContext, finished: Finished, scratch: Path) -> _Ready | Non
         state = finished.remote.state if finished.remote else record.state
         read = _Read(archived, readings, _parse(ctx, record, archived, readings, state=state))
     return _Ready(finished, rest, read, scratch)
-
-
-# --- archive ---------------------------------------------------------------------------------------------------
-
-
-def archive(ctx: RunContext, finished: Finished, scratch: Path) -> Path | None:
-    """A local file with the raw results, stored durably; None if the job has none."""
-    record, remote = finished.record, finished.remote
-    name = archive_name(record.tag)
-    if ctx.ledger.has_blob(name):  # stored by a run that ended before it could record it
-        return ctx.ledger.blob(name)
-    if remote is None or remote.results is None:
-        return None
-    raw, packed = scratch / "results.jsonl", scratch / "results.jsonl.gz"
-    fetch(ctx, record, remote, raw)
-    pack(raw, packed)
-    try:
-        ctx.ledger.put_blob(name, packed)
-    except BatchformError:
-        if not ctx.ledger.has_blob(name):
-            raise
-        return ctx.ledger.blob(name)  # another runner was faster, and the service sent the lines in another order
-    return raw
-
-
-def pack(raw: Path, packed: Path) -> None:
-    """gzip without name and time, so that the same results are the same bytes."""
-    with (
-        raw.open("rb") as source,
-        packed.open("wb") as target,
-        gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=3, mtime=0) as archive,
-    ):
-        shutil.copyfileobj(source, archive, 1 << 20)
 
 
 def _rest(finished: Finished) -> _Rest:
@@ -203,7 +170,7 @@ def spec_parser(ctx: RunContext, name: str) -> tuple[Parser, str]:
     return parser_for(spec.output_format, spec.output_schema), spec.parse_digest
 
 
-def _parse(ctx: RunContext, record: JobRecord, raw: Path, readings: Path, *, state: str) -> Parsed:
+def _parse(ctx: RunContext, record: JobRecord, raw: Raw, readings: Path, *, state: str) -> Parsed:
     from batchform.run.parse import parse_file
 
     parser, _ = spec_parser(ctx, record.intent.spec)
@@ -354,7 +321,7 @@ def _event(
         at=ctx.now(),
         by=ctx.who,
         tag=record.tag,
-        archive=archive_name(record.tag) if answers else None,
+        archive=results_name(ctx.ledger, record.tag) if answers else None,
         answers=answers_name(record.tag, answers.parse_digest) if answers else None,
         rows={str(name): int(count) for name, count in counted},
         anomalies={name: count for name, count in answers.anomalies.items() if count} if answers else {},

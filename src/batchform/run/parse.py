@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from batchform.ledger.raw import Raw, open_lines
 from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
 from batchform.run.extract import json_in
 
@@ -78,15 +77,15 @@ Lines = Callable[[], Iterable[bytes]]
 
 
 def parse_file(
-    raw: Path, readings: Path, *, parser: Parser, sent: Lines | None = None, cut_short: bool = False
+    raw: Raw, readings: Path, *, parser: Parser, sent: Lines | None = None, cut_short: bool = False
 ) -> Parsed:
-    """Read result lines (plain or gzip) into a Parquet of READING_SCHEMA.
+    """Read result lines into a Parquet of READING_SCHEMA.
 
     sent: the lines of the job's input, asked for when results came without keys; cut_short: whether the job ended
     before all rows had run. Vertex AI then hands on those that did not, without response and status: no results.
     """
     met, keys = Parsed(), _Keys(raw, sent)
-    with _open(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
+    with open_lines(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
         batch = _Batch()
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -113,7 +112,7 @@ def parse_file(
 class _Keys:
     """Whose result a line is: by its key, or where none came back by the request that it repeats."""
 
-    def __init__(self, raw: Path, sent: Lines | None) -> None:
+    def __init__(self, raw: Raw, sent: Lines | None) -> None:
         self._raw, self._sent = raw, sent
         self._rejoiner: Rejoiner | None = None
 
@@ -129,7 +128,7 @@ class _Keys:
 
     def _came(self) -> Iterator[str]:
         """The keys that results came with."""
-        with _open(self._raw) as lines:
+        with open_lines(self._raw) as lines:
             for line in lines:
                 key = key_of(decode_line(line))
                 if key is not None:
@@ -198,16 +197,3 @@ def _remember(met: Parsed, value: dict[str, Any]) -> None:
     """Keep a few keys that are none of ours, for people."""
     if len(met.examples) < 3:
         met.examples.append(str(key_of(value))[:60])
-
-
-@contextmanager
-def _open(raw: Path) -> Iterator[IO[bytes]]:
-    """The file's lines, decompressed if it is gzip."""
-    with raw.open("rb") as f:
-        compressed = f.read(2) == b"\x1f\x8b"
-        f.seek(0)
-        if not compressed:
-            yield f
-            return
-        with gzip.GzipFile(fileobj=f) as unpacked:
-            yield unpacked  # type: ignore[misc]

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from batchform.ledger.records import JobRecord, answers_name, archive_name
+from batchform.ledger.raw import results_missing
+from batchform.ledger.records import JobRecord, answers_name
 from batchform.ledger.stored import DamagedAnswers, can_be_made_again, is_whole
 from batchform.ports import Delivered
 from batchform.rows.sql import literal
@@ -56,10 +57,10 @@ def _lost(ctx: RunContext, spec: ResolvedSpec) -> tuple[list[JobRecord], list[Jo
     lost, otherwise, elsewhere = [], [], []
     for record in ledger.control().jobs.values():
         recorded = record.collected.answers if record.collected else None
-        if record.intent.spec != spec.name or recorded is None or not ledger.has_blob(archive_name(record.tag)):
+        if record.intent.spec != spec.name or recorded is None:
             continue
         current = answers_name(record.tag, spec.parse_digest)
-        if is_whole(ledger, current):
+        if is_whole(ledger, current) or results_missing(ledger, record.tag):
             continue
         if recorded == current or ledger.has_blob(current):
             lost.append(record)

@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchform.ledger.records import Reparsed, answers_name, archive_name
+from batchform.ledger.raw import reading_results, results_missing
+from batchform.ledger.records import Reparsed, answers_name
 from batchform.ledger.store import RowsFile
-from batchform.ledger.stored import answers_problem, is_whole, reading_archive
+from batchform.ledger.stored import answers_problem, is_whole
 from batchform.plan.diff import asked_since
 from batchform.plan.price import usage_cost_sql
 from batchform.plan.sent import sent_lines
@@ -127,13 +128,13 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
     name = answers_name(tag, spec.parse_digest)
     if is_whole(ctx.ledger, name):
         return ctx.ledger.blob(name)
-    if not ctx.ledger.has_blob(archive_name(tag)):
-        ctx.progress.note(f"The raw results of {tag} are no longer archived: its answers stay as they were read.")
+    if why := results_missing(ctx.ledger, tag):
+        ctx.progress.note(f"The raw results of {tag} cannot be read ({why}): its answers stay as they were read.")
         return None
     readings, to = folder / f"{tag}.readings.parquet", folder / f"{tag}.answers.parquet"
-    with reading_archive(ctx.ledger, archive_name(tag)) as archive:
+    with reading_results(ctx.ledger, tag) as results:
         parsed = parse_file(
-            archive, readings, parser=parser_for(spec.output_format, spec.output_schema),
+            results, readings, parser=parser_for(spec.output_format, spec.output_schema),
             sent=lambda: sent_lines(ctx.ledger, tag), cut_short=_state(ctx, tag) in CUT_SHORT,
         )  # fmt: skip
     known, record = ctx.ledger.rows_relation(con, spec.name), ctx.ledger.control().jobs.get(tag)

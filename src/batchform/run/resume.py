@@ -6,7 +6,6 @@ each is compared with what was archived, and only the rows that this job had to 
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from msgspec import Struct
 
 from batchform.canon import canonical_json, digest
 from batchform.errors import BackendError
-from batchform.ledger.records import JobRecord, archive_name
-from batchform.ledger.stored import reading_archive
+from batchform.ledger.raw import Raw, open_lines, reading_results, results_missing
+from batchform.ledger.records import JobRecord
 from batchform.plan.model import Resumed, Shard, SpecPlan
 from batchform.plan.resume import RUN_AGAIN, outputs
 from batchform.ports import Backend, Staged
@@ -61,12 +60,12 @@ def _staged(
         return None
     if (record.intent.fingerprint, record.intent.place) != (backend.fingerprint, backend.place):
         return None
-    if not ctx.ledger.has_blob(archive_name(resumed.tag)):
+    if results_missing(ctx.ledger, resumed.tag):
         return None
     raw = folder / "results.jsonl"
     with (
-        reading_archive(ctx.ledger, archive_name(resumed.tag)) as archive,
-        gzip.open(archive) as source,
+        reading_results(ctx.ledger, resumed.tag) as results,
+        open_lines(results) as source,
         raw.open("wb") as target,
     ):
         shutil.copyfileobj(source, target, 1 << 20)
@@ -85,7 +84,7 @@ class Apart(Struct, frozen=True):
 
 
 def set_apart(
-    ctx: RunContext, con: DuckDBPyConnection, record: JobRecord, raw: Path, readings: Path, requests: str
+    ctx: RunContext, con: DuckDBPyConnection, record: JobRecord, raw: Raw, readings: Path, requests: str
 ) -> Apart:
     """Take what a resumed job handed on out of its readings, and hold it against what was archived.
 
@@ -137,15 +136,14 @@ def _copy(con: DuckDBPyConnection, source: str, to: Path) -> Path:
 def _answers_before(ctx: RunContext, record: JobRecord) -> dict[bytes, str] | None:
     """Key hash → digest of the response, of all answers that the results had which a job went on with; None if those
     are archived no longer."""
-    name = archive_name(record.intent.resumes)
-    if not ctx.ledger.has_blob(name):
+    if results_missing(ctx.ledger, record.intent.resumes):
         ctx.progress.note(
             f"What {record.tag} hands on cannot be compared: the results of {record.intent.resumes} are gone from the "
             "archive."
         )
         return None
-    with reading_archive(ctx.ledger, name) as archive:
-        return {o.key: _digest(o.response) for o in outputs(archive) if o.key is not None and o.response}
+    with reading_results(ctx.ledger, record.intent.resumes) as results:
+        return {o.key: _digest(o.response) for o in outputs(results) if o.key is not None and o.response}
 
 
 def _digest(response: bytes) -> str:

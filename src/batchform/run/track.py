@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from batchform.errors import AuthError, BackendError, BatchformError, NotFound
 from batchform.ledger.records import JobRecord
 from batchform.ports import TERMINAL_STATES, RemoteJob
-from batchform.run.collect import Finished, archive, scratch_folder
+from batchform.run.archive import archive
+from batchform.run.collect import Finished, scratch_folder
 from batchform.run.context import (
     NOT_FOUND,
     STILL_LOOKED_FOR,
@@ -190,7 +191,7 @@ def lives(ctx: RunContext, record: JobRecord) -> bool:
         if remote.results is None:
             return False
         with scratch_folder(ctx, record.tag) as scratch:
-            return archive(ctx, Finished(record, remote), scratch) is not None
+            return archive(ctx, record, remote, scratch) is not None
     except ShortResults:
         return True
     except BatchformError:  # it cannot be asked, or its results cannot be had: it stays as it is

@@ -22,6 +22,7 @@ Staging = Annotated[str, StringConstraints(pattern=STAGING)]
 Dataset = Annotated[str, StringConstraints(pattern=DATASET)]
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
 Resume = Literal["auto", "never"]
+RawResults = Literal["ledger", "bucket"]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]
 
 
@@ -58,6 +59,7 @@ class EmulatorBackend(_BackendBase):
     via: Literal["storage", "bigquery"] = Field("storage", description="vertex: what carries inputs and results.")
     dataset: Dataset = Field("batchform_staging", description="vertex: dataset of the tables, with `via: bigquery`.")
     resume: Resume = Field("never", description="vertex: whether a job that was cut short is gone on with.")
+    raw_results: RawResults = Field("ledger", description="vertex: where raw results are kept.")
     settle: Duration = Field(
         10.0, description="How long a submission of unknown outcome waits before it is sent again."
     )
@@ -97,6 +99,10 @@ class VertexBackend(_BackendBase):
     resume: Resume = Field(
         "never", description="Whether a new job may go on with what one that was cut short has written: `auto`, where "
         "that moves fewer bytes, or `never`; see docs/google-cloud.md."
+    )  # fmt: skip
+    raw_results: RawResults = Field(
+        "ledger", description="Where raw results are kept: copied to the `ledger`, or left in the `bucket` where "
+        "Vertex AI wrote them, and read there when they are needed; see docs/google-cloud.md."
     )  # fmt: skip
     credentials: str | None = Field(
         None, description="A credentials file outside of the project; default that of `google_cloud`."

@@ -16,7 +16,7 @@ from batchform.spec.yaml_source import Document, NodePath
 _LEAST_SETTLE: Final = 120.0
 _LEAST_SETTLE_EMULATOR: Final = 1.0
 _NEEDED: Final = {"storage": ("staging", "gs://bucket/prefix"), "bigquery": ("dataset", "my_dataset")}
-_OF_VERTEX: Final = ("project", "location", "staging", "via", "dataset", "resume")
+_OF_VERTEX: Final = ("project", "location", "staging", "via", "dataset", "resume", "raw_results")
 
 
 def lint_backends(document: Document, config: Project, root: Path) -> Iterator[Diagnostic]:
@@ -25,6 +25,10 @@ def lint_backends(document: Document, config: Project, root: Path) -> Iterator[D
     yield from _above_the_service(document, config, root)
     for name, backend in (config.backends or {}).items():
         at = ("backends", name)
+        if getattr(backend, "raw_results", "ledger") == "bucket" and getattr(backend, "via", "storage") == "bigquery":
+            message = "`raw_results: bucket` needs `via: storage`: results of `via: bigquery` are rows of a table"
+            hint = "Remove the line: they are archived in the ledger."
+            yield document.diagnostic("conflicting-fields", message, (*at, "raw_results"), on_key=True, hint=hint)
         if isinstance(backend, VertexBackend):
             yield from _vertex(document, backend, at)
         elif isinstance(backend, EmulatorBackend) and backend.cloud != "vertex":

@@ -85,9 +85,9 @@ class StorageClient:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def stat(self, at: Address) -> Stat | None:
-        """The live version of an object, or None."""
-        blob = self._blob(at)
+    def stat(self, at: Address, *, generation: int | None = None) -> Stat | None:
+        """The live version of an object, or this one; None if there is none."""
+        blob = self._blob(at, generation)
         try:
             with vendor_errors("read", at, self._settings):
                 blob.reload(projection="noAcl", timeout=self._timeout, retry=self._retry())
