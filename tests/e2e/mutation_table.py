@@ -405,6 +405,7 @@ PROJECT_CASES: dict[str, list[Case]] = {
     "defaults.retry.max_attempts": [Case(0, project={"defaults": {"retry": {"max_attempts": 1}}})],
     "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
     "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
+    "allow_imports": [Case(0, project={"allow_imports": ["acme.schemas"]})],
     **{
         f"google_cloud.{name}": [Case(0, project={"google_cloud": {name: "other"}})]
         for name in ("project", "credentials", "impersonate")

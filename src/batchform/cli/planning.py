@@ -139,7 +139,7 @@ def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, all
         plan = make_plan(session, specs, allow=allow, folder=folder, saved=True)
         (folder / "plan.json").write_text(plan_json_text(plan), encoding="utf-8")
         (folder / "plan.md").write_text(plan_markdown(plan), encoding="utf-8")
-        save_bundle(folder, plan)
+        save_bundle(folder, plan, schemas={name: schema for s in specs for name, schema in s.classes.items()})
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

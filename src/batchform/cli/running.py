@@ -47,7 +47,7 @@ def apply_command(
         raise UsageError(
             "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {plan}"
         )
-    with open_session(common, memory=RUNNING_MEMORY) as session:
+    with open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
         note_warnings(session, common)
         with make_progress_for(common) as progress:
             bundle = Path(plan).resolve() if plan and not is_remote(plan) else session.scratch / "bundle"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -344,14 +344,21 @@ class Session:
 
 
 @contextmanager
-def open_session(common: Common, *, memory: str = READING_MEMORY) -> Iterator[Session]:
-    """Load the project and hand out a session; closes whatever was opened."""
+def open_session(common: Common, *, memory: str = READING_MEMORY, saved: str | None = None) -> Iterator[Session]:
+    """Load the project and hand out a session; closes whatever was opened. saved: a plan that is to be applied, whose
+    schemas stand for the Python classes that specs name."""
     from batchform.spec.load import find_project, load_project
 
+    recorded = None
+    if saved:
+        from batchform.cli.saved import schemas_of
+
+        recorded = partial(schemas_of, saved)
     env = dict(os.environ)
     # Read by Arrow when it is imported. Its own allocator keeps what was freed; the C library's gives it back.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    project = load_project(find_project(Path(common.directory)), environment=common.environment, env=env)
+    file = find_project(Path(common.directory))
+    project = load_project(file, environment=common.environment, env=env, recorded=recorded)
     session = Session(project, env, memory=memory)
     try:
         yield session

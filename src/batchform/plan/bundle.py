@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -37,11 +37,13 @@ _UNFINISHED: Final = ".unfinished"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`bundle.json`. files: bundle-relative path → digest."""
+    """`bundle.json`. files: bundle-relative path → digest; schemas: of Python classes that specs name, so that
+    nothing is imported to apply the plan. The digests of the specs cover them."""
 
     bundle_format: int
     plan: Plan
     files: dict[str, str]
+    schemas: dict[str, dict[str, Any]] = {}
 
 
 def prepare_folder(folder: Path) -> None:
@@ -66,13 +68,15 @@ def prepare_folder(folder: Path) -> None:
             entry.unlink()
 
 
-def save_bundle(folder: Path, plan: Plan) -> None:
-    """Complete a bundle whose shards and row states are already in `folder`. The manifest comes last."""
+def save_bundle(folder: Path, plan: Plan, *, schemas: Mapping[str, dict[str, Any]]) -> None:
+    """Complete a bundle whose shards and row states are already in `folder`. The manifest comes last. schemas: of
+    Python classes that specs name."""
     files = {p.relative_to(folder).as_posix(): file_digest(p) for p in _files(folder)}
     manifest = Manifest(
         bundle_format=BUNDLE_FORMAT,
         plan=plan,
         files=files,
+        schemas=dict(schemas),
     )
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     (folder / _UNFINISHED).unlink(missing_ok=True)

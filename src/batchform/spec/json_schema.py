@@ -23,7 +23,8 @@ def spec_schema() -> dict[str, Any]:
     """JSON Schema of a spec."""
     schema = _schema(Spec, "A spec of batchform: rows, prompt, model, destination")
     shared: dict[str, Any] = schema["$defs"]
-    named = {"type": ["object", "string"], "description": "A file in schemas/, or the schema itself."}
+    where = "A file in schemas/, the schema itself, or {python: package.module:Class}."
+    named = {"type": ["object", "string"], "description": where}
     more = {"response_schema": named, "responseSchema": named}
     schema["properties"]["generation_config"].update(_object(FIELDS, shared, more=more))
     schema["properties"]["safety_settings"]["items"] = _object(SAFETY_FIELDS, shared, more={})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
 
 from batchform.errors import Diagnostic, InvalidProject, UsageError, relative_to
+from batchform.spec.classes import Classes
 from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
@@ -42,8 +44,15 @@ def find_project(start: Path) -> Path:
     )
 
 
-def load_project(file: Path, *, environment: str | None, env: Mapping[str, str]) -> ResolvedProject:
-    """Load a project with all its specs. env: the environment variables that `${ENV:…}` may name.
+def load_project(
+    file: Path,
+    *,
+    environment: str | None,
+    env: Mapping[str, str],
+    recorded: Callable[[Project], Mapping[str, dict[str, Any]]] | None = None,
+) -> ResolvedProject:
+    """Load a project with all its specs. env: the environment variables that `${ENV:…}` may name; recorded: gives
+    schemas of Python classes, by name, that are taken in place of importing them; asked when a spec names a class.
 
     Raises InvalidProject with every complaint about every file, UsageError for an environment that is not declared.
     """
@@ -60,7 +69,10 @@ def load_project(file: Path, *, environment: str | None, env: Mapping[str, str])
         config, found = validate(Project, merged)
         problems += found
     backends = _backends(config, env) if config is not None else None
-    parts = ProjectParts(root, merged, config.defaults if config else None, backends, TemplateSet(root / "templates"))
+    templates = TemplateSet(root / "templates")
+    from_plan = cache(partial(recorded, config)) if recorded and config else None
+    classes = Classes(root, tuple(config.allow_imports) if config else (), from_plan)
+    parts = ProjectParts(root, merged, config.defaults if config else None, backends, templates, classes)
     if config is not None:
         config = config.model_copy(update={"backends": backends})
         problems += lint_project(merged, config, root)
@@ -210,7 +222,7 @@ def _check_pieces(document: Document, parts: ProjectParts) -> list[Diagnostic]:
         request_parts(
             Spec.model_construct(output=Spec.model_fields["output"].get_default(call_default_factory=True), **pieces),
             document,
-            parts.root,
+            parts.classes,
             problems,
         )
     return [p for p in problems if p.severity == "error"]

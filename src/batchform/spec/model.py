@@ -134,6 +134,10 @@ class Project(Strict):
     allow_paths: list[str] = Field(
         default_factory=list, description="Folders outside the project that specs may read and write."
     )
+    allow_imports: list[str] = Field(
+        default_factory=list,
+        description="Python modules whose Pydantic classes may be response schemas. Their code runs here.",
+    )
     prices: str | None = Field(
         None, description="A YAML or JSON file of prices and models, laid over the built-in table."
     )
@@ -316,7 +320,7 @@ class Spec(Strict):
     model: str | None = Wire(None, description="Model id, such as gemini-3.5-flash-lite; default from the project.")
     generation_config: dict[str, Any] = Wire(
         default_factory=dict, description="The API's generationConfig, snake_case or camelCase; "
-        "response_schema may be a file in schemas/."
+        "response_schema may be a file in schemas/, or {python: package.module:Class}."
     )  # fmt: skip
     schema_dialect: Literal["auto", "json_schema", "inlined", "openapi"] = Wire(
         "auto",

@@ -4,13 +4,13 @@ are read."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
 
 from batchform.errors import Diagnostic
 from batchform.spec.backends import Backend, EmulatorBackend, VertexBackend
+from batchform.spec.classes import Classes, class_name, read_class
 from batchform.spec.dialect import check_sent
 from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
 from batchform.spec.model import Spec
@@ -30,17 +30,19 @@ class RequestParts(Struct, frozen=True):
     response_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
     output_format: str
+    classes: Mapping[str, dict[str, Any]]
 
 
 def request_parts(
-    spec: Spec, document: Document, root: Path, problems: list[Diagnostic], *, backend: Backend | None = None
+    spec: Spec, document: Document, classes: Classes, problems: list[Diagnostic], *, backend: Backend | None = None
 ) -> RequestParts:
     """Canonical generationConfig, safetySettings, overlay and schemas of a spec. backend: None if it is not known."""
+    schemas = _Schemas(document, classes, problems)
     config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
     problems += found
     response_schema = sent = None
     if schema_at is not None:
-        source = _source(*schema_at, document, root, problems)
+        source = schemas.read(*schema_at)
         _check_mime(document, config, schema_at[0], problems)
         config.setdefault("responseMimeType", JSON_MIME)
         if source is not None:
@@ -61,8 +63,8 @@ def request_parts(
     if safety:
         base["safetySettings"] = safety
     _check_merged(document, config, overlay, problems)
-    output_format, output_schema = _output(spec, document, root, config, overlay, response_schema, problems)
-    return RequestParts(base, overlay, sent, output_schema, output_format)
+    output_format, output_schema = _output(spec, schemas, config, overlay, response_schema)
+    return RequestParts(base, overlay, sent, output_schema, output_format, schemas.of_classes)
 
 
 def _is_imported(backend: Backend | None) -> bool:
@@ -71,12 +73,24 @@ def _is_imported(backend: Backend | None) -> bool:
     return vertex and getattr(backend, "via", "") == "storage"
 
 
-def _source(
-    at: NodePath, value: Any, document: Document, root: Path, problems: list[Diagnostic]
-) -> SchemaSource | None:
-    source, found = read_schema(value, document, at, root=root / "schemas")
-    problems += found
-    return source
+class _Schemas:
+    """Reads the schemas that a spec names or holds. of_classes: those of Python classes, by name."""
+
+    def __init__(self, document: Document, classes: Classes, problems: list[Diagnostic]) -> None:
+        self.document, self.problems = document, problems
+        self.of_classes: dict[str, dict[str, Any]] = {}
+        self._classes = classes
+
+    def read(self, at: NodePath, value: Any) -> SchemaSource | None:
+        name = class_name(value)
+        if name is None:
+            source, found = read_schema(value, self.document, at, root=self._classes.root / "schemas")
+        else:
+            source, found = read_class(name, self.document, at, self._classes)
+        self.problems += found
+        if name is not None and source is not None:
+            self.of_classes[name] = source.schema
+        return source
 
 
 def _check_mime(document: Document, config: dict[str, Any], at: NodePath, problems: list[Diagnostic]) -> None:
@@ -111,13 +125,12 @@ def _check_merged(
 
 def _output(
     spec: Spec,
-    document: Document,
-    root: Path,
+    schemas: _Schemas,
     config: Mapping[str, Any],
     overlay: Mapping[str, Any],
     response_schema: dict[str, Any] | None,
-    problems: list[Diagnostic],
 ) -> tuple[str, dict[str, Any] | None]:
+    document, problems = schemas.document, schemas.problems
     over = overlay.get("generationConfig")
     mime = {**config, **(over if isinstance(over, dict) else {})}.get("responseMimeType")
     declared, own = spec.output.format, spec.output.schema_
@@ -125,7 +138,7 @@ def _output(
     if own is None:
         schema = response_schema if chosen == "json" else None
     else:
-        source = _source(("output", "schema"), own, document, root, problems)
+        source = schemas.read(("output", "schema"), own)
         problems += check_schema(source, sent=False) if source is not None else []
         schema = source.schema if source is not None else None
         if chosen == "text":

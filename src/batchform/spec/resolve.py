@@ -10,6 +10,7 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from batchform.errors import Diagnostic, InvalidProject, Place
+from batchform.spec.classes import Classes
 from batchform.spec.digests import component_digests, spec_digest
 from batchform.spec.lint import is_inside
 from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
@@ -31,6 +32,7 @@ class ProjectParts(Struct, frozen=True):
     defaults: Defaults | None
     backends: Mapping[str, Backend] | None
     templates: TemplateSet
+    classes: Classes
 
 
 class CompiledPrompt(Struct, frozen=True):
@@ -48,7 +50,7 @@ def resolve_spec(
     prompt = compile_prompt(spec.prompt, document, parts, problems)
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
-    request = request_parts(spec, document, parts.root, problems, backend=backend)
+    request = request_parts(spec, document, parts.classes, problems, backend=backend)
     model = _model(spec, document, parts, problems)
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
         return None, problems
@@ -73,6 +75,7 @@ def resolve_spec(
         response_schema=request.response_schema,
         output_schema=request.output_schema,
         output_format=request.output_format,
+        classes=request.classes,
         **digests,
         spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, digests),
         places=_places(document, spec, parts),

@@ -52,6 +52,7 @@ class ResolvedSpec(Struct, frozen=True):
     against; output_format: "json", "json_in_text" (JSON that may have something around it) or "text"; the digests are
     the components of the request that a plan compares;
     parse_digest: of everything that decides how an answer is read, nothing that is sent;
+    classes: schemas of Python classes that it names, by name;
     places: where fields stand in the user's files, by dotted name, for errors that show up later.
     """
 
@@ -78,6 +79,7 @@ class ResolvedSpec(Struct, frozen=True):
     parse_digest: str
     spec_digest: str  # of everything in the spec that can matter to a plan; comments and order do not
     places: Mapping[str, Place] = field(default_factory=dict)
+    classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""

@@ -77,6 +77,13 @@ class RemoteBundle:
             except ObjectMissing:
                 raise UsageError(f"{self.place} was replaced while it was read", hint="Run again.") from None
 
+    def download_manifest(self, folder: Path) -> None:
+        """Bring what says what the plan is, and no more. Raises UsageError if there is none."""
+        stat = self._client.stat(self._at.below(MANIFEST))
+        if stat is None:
+            raise UsageError(f"{self.place} holds no saved plan", hint=_AGAIN)
+        self._client.download(stat, folder / MANIFEST)
+
     @contextmanager
     def named(self, folder: Path) -> Iterator[None]:
         """Let errors about the local copy name the place that the user knows."""
