@@ -58,10 +58,18 @@ class Place(Struct, frozen=True, eq=False):
         return f"{self.path}:{self.line}:{self.column}" if self.column else f"{self.path}:{self.line}"
 
 
+class RowPlace(Struct, frozen=True):
+    """A part of what one row would send. key: the row's; path: JSON path within its request, `$` for all of it."""
+
+    key: str
+    path: str
+
+
 class Diagnostic(Struct, frozen=True):
     """One complaint about what the user wrote.
 
-    rule: the name of a rule of the catalogue ("unknown-field"); severity: "error" or "warning".
+    rule: the name of a rule of the catalogue ("unknown-field"); severity: "error" or "warning"; rows: of complaints
+    about rows, the first that break the rule; row_count: how many do in all.
     """
 
     rule: str
@@ -69,6 +77,8 @@ class Diagnostic(Struct, frozen=True):
     place: Place
     hint: str = ""
     severity: str = "error"
+    rows: tuple[RowPlace, ...] = ()
+    row_count: int = 0
 
     @property
     def code(self) -> str:
@@ -225,8 +235,10 @@ def as_json(error: BatchformError) -> dict[str, Any]:
     return told
 
 
-def complaint_as_json(complaint: Diagnostic) -> dict[str, str]:
-    """A complaint for programs. code, rule: as in the catalogue; place: `file:line:column`."""
+def complaint_as_json(complaint: Diagnostic) -> dict[str, Any]:
+    """A complaint for programs. code, rule: as in the catalogue; place: `file:line:column`; rows, row_count: only of
+    complaints about rows."""
+    rows = {"row_count": complaint.row_count, "rows": [{"key": r.key, "path": r.path} for r in complaint.rows]}
     return {
         "code": complaint.code,
         "rule": complaint.rule,
@@ -234,6 +246,7 @@ def complaint_as_json(complaint: Diagnostic) -> dict[str, str]:
         "message": complaint.message,
         "hint": complaint.hint,
         "place": str(complaint.place),
+        **(rows if complaint.row_count else {}),
     }
 
 

@@ -59,7 +59,8 @@ SOURCES: dict[str, tuple[Break, tuple[str, ...]]] = {
     "division": (template("{{ 1 / (title|length - 8) }}"), ("templates/triage.j2:1", "'T-1'", "division by zero")),
     "endless": (template("{{ title * 10000000000 }}"), ("templates/triage.j2:1", "'T-1'", "10,000,000")),
     "renders-to-nothing": (
-        template("{{ body if title != 'ticket 3' }}"), ("templates/triage.j2", "nothing", "'T-3'", "source.where"),
+        template("{{ body if title != 'ticket 3' }}"),
+        ("templates/triage.j2 renders to nothing", "1 row (`T-3`)", "source.where", "[BF313 empty-prompt]"),
     ),
     "where-unknown-column": (where("idd = '1'"), ("specs/triage.yaml:17:10", 'source.where', '"idd"')),
     "where-syntax": (where("id = = '1'"), ("specs/triage.yaml:17:10", "source.where is not valid SQL")),

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from batchform.errors import Diagnostic, InvalidProject, SourceError
+from batchform.errors import Diagnostic, InvalidProject
 from batchform.plan.build import backend_limits, check_models
 from batchform.plan.draft import _too_much_at_once
 from batchform.plan.model import ZERO, Shard
 from batchform.plan.registry import Registry
+from batchform.plan.row_rules import row_rules
 from batchform.plan.shard import _LINE_OVERHEAD, DraftShard, ShardCutter
 from batchform.spec.load import load_project
 from batchform.spec.resolved import ResolvedSpec
@@ -59,8 +60,9 @@ def complaints(tmp_path: Path, backend: dict[str, Any], **more: Any) -> list[Dia
 
 
 def cut(spec: ResolvedSpec, sizes: list[int], *, registry: Registry | None = None) -> list[DraftShard]:
-    """The shards of rows whose lines have these many bytes."""
+    """The shards of rows whose lines have these many bytes. Raises InvalidProject where a row fits into none."""
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=registry or Registry.load())
+    rules = row_rules(spec, registry or Registry.load(), largest=limits.largest, most=None)
     cutter = ShardCutter(
         spec,
         limits=limits,
@@ -69,6 +71,7 @@ def cut(spec: ResolvedSpec, sizes: list[int], *, registry: Registry | None = Non
         realm="google",
         fp_columns="",
         attempts_of=lambda _: 0,
+        refuse=rules.too_large,
         mark="",
         at=NOW,
     )
@@ -76,6 +79,8 @@ def cut(spec: ResolvedSpec, sizes: list[int], *, registry: Registry | None = Non
     for i, size in enumerate(sizes):
         cutter.add(f"row-{i}", f"{i:032x}", "", texts[size], b"f", 1)
     cutter.close_shard()
+    if found := rules.complaints():
+        raise InvalidProject(found)
     return cutter.shards
 
 
@@ -151,19 +156,25 @@ def test_a_request_that_no_job_takes(tmp_path: Path, name: str) -> None:
     )
     spec = loaded(tmp_path, BACKENDS[name])
     assert [s.bytes for s in cut(spec, [5_000, 5_000], registry=registry)] == [5_000, 5_000]
-    with pytest.raises(SourceError) as caught:
-        cut(spec, [5_000, 5_001], registry=registry)
-    assert caught.value.message == "row row-1: its request has 5,001 bytes, and the input of one job holds 5,000"
-    assert caught.value.hint and str(caught.value.place).startswith("specs/triage.yaml:")
+    with pytest.raises(InvalidProject) as caught:
+        cut(spec, [5_000, 5_001, 5_002], registry=registry)
+    (complaint,) = caught.value.diagnostics
+    assert complaint.rule == "row-too-large"
+    assert complaint.message == (
+        "2 rows (`row-1`, `row-2`) would not fit into the input of one job, which holds 5,000 bytes; "
+        "the first has 5,001 bytes"
+    )
+    assert complaint.hint and str(complaint.place).startswith("specs/triage.yaml:")
 
 
 def test_a_request_that_no_inline_call_takes(tmp_path: Path) -> None:
     spec = loaded(tmp_path, BACKENDS["gemini"], submit="inline")
     assert len(cut(spec, [6_000_000])) == 1
-    with pytest.raises(
-        SourceError, match="6,000,001 bytes, and a create call with its requests inline holds 6,000,000"
-    ):
+    with pytest.raises(InvalidProject) as caught:
         cut(spec, [6_000_001])
+    assert "a create call with its requests inline, which holds 6,000,000 bytes; the first has 6,000,001 bytes" in (
+        caught.value.diagnostics[0].message
+    )
     small = loaded(tmp_path, {"type": "gemini", "max_bytes_per_job": 1_000})
     assert len(cut(small, [2_000])) == 1, "one's own setting sends a longer request alone"
 

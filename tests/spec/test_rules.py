@@ -18,7 +18,7 @@ from batchform.plan.override import lay_over
 from batchform.plan.registry import Registry
 from batchform.plan.row_rules import RowRules
 from batchform.rows.request import RequestRenderer
-from batchform.rules import Example, catalogue, code_of
+from batchform.rules import Example, catalogue, code_of, may_be_ignored
 from batchform.spec.load import load_project
 from batchform.spec.resolved import ResolvedProject
 
@@ -45,6 +45,8 @@ _WITHOUT_EXAMPLE = {
     "model-shutting-down": "tests/plan/test_plan_registry.py",
     "model-ending": "tests/plan/test_plan_registry.py",
     "row-fails": "tests/e2e/test_validate.py",
+    "row-too-large": "tests/plan/test_service_limits.py",
+    "rows-differ": "tests/plan/test_rows_judged.py",
     "unknown-call": "tests/emulator/test_emulator_faults.py",
     "wrong-call": "tests/emulator/test_emulator_faults.py",
 }
@@ -118,6 +120,11 @@ def test_codes_are_unique_in_order_and_found_by_name() -> None:
         assert not rule.title.endswith(".")
         assert rule.why.endswith(".")
         assert rule.fix.endswith(".")
+
+
+def test_what_may_be_ignored_is_known_without_reading_all_texts() -> None:
+    assert {code: may_be_ignored(code) for code in catalogue()} == {c: r.may_be_ignored for c, r in catalogue().items()}
+    assert may_be_ignored("BF000") is None
 
 
 def test_rules_without_examples_are_tested_elsewhere() -> None:

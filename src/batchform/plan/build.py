@@ -29,7 +29,7 @@ from batchform.plan.recorded import attempts, check_destination, diff_recorded, 
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer
 from batchform.plan.rendered import Rendered
-from batchform.plan.row_rules import EnoughRows, RowRules
+from batchform.plan.row_rules import EnoughRows, row_rules
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.plan.spend import Books
 from batchform.ports import BackendLimits, Destination, Source
@@ -284,7 +284,7 @@ def render_candidates(
     if settings.purpose != "apply" and control.applied_to.get(spec.name, spec.backend_name) != spec.backend_name:
         paying = frozenset()  # nobody has reviewed that its rows go to this backend
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
-    rules = RowRules(spec, settings.registry.on(cloud_of(spec.backend)).model(spec.model), most=most)
+    rules = row_rules(spec, settings.registry, largest=limits.largest, most=most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     cutter = ShardCutter(
         spec,
@@ -294,6 +294,7 @@ def render_candidates(
         realm=realm,
         fp_columns=renderer.fp_columns,
         attempts_of=lambda digest: attempts(control, spec.name, digest),
+        refuse=rules.too_large,
         mark=ledger_mark(control.lineage),
         at=settings.now,
     )

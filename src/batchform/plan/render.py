@@ -67,11 +67,13 @@ class CandidateRenderer:
         fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
         assert fp_sql is not None
         self._fp_sql = fp_sql
-        renderer = RequestRenderer(spec, self._names)
+        renderer = RequestRenderer(spec, self._names, keep_empty=True)
         self._render = renderer.render
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
         self._look = rules.look
+        if renderer.one_form:
+            rules.of_one_form()
 
     def run(self, found: Diff, cutter: ShardCutter) -> Rendered:
         """Render all candidates, in row order."""

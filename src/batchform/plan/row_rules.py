@@ -4,33 +4,43 @@ batches: one expression over all of them finds those that deserve a closer look.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from batchform.errors import Diagnostic
-from batchform.plan.registry import ModelInfo
+from batchform.errors import Diagnostic, RowPlace
+from batchform.plan.importer import Columns, form_of, worded
+from batchform.plan.registry import ModelInfo, Registry
+from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.secrets import MARKS, secret_in
 from batchform.spec.wording import counted, dotted, shown
-from batchform.spec.yaml_source import leaves
+from batchform.spec.yaml_source import NodePath, leaves
 
 _NAMED: Final = 5
 _BATCH_ROWS: Final = 1024
 _BATCH_BYTES: Final = 4 << 20
-_HOME: Final = re.compile(
-    r"(?i)(?:/home/|/users/|\b[a-z]:\\+users\\+)(?!(?:user|username|runner|shared|you)\b)[a-z][\w.-]*"
+_FORMS: Final = 10_000
+HOME: Final = re.compile(
+    r"(?:(?<![\w./:~-])|(?<=file://))(?:/home/|/Users/|[A-Za-z]:[\\/]+[Uu]sers[\\/]+)"
+    r"(?!(?:user|username|runner|shared|you|me|NAME)\b)[A-Za-z][\w.-]*",
+    re.IGNORECASE,
 )
-_SUSPECT: Final = rf"{MARKS}|/home/|/Users/|/users/|\\Users\\|\\users\\"
+"""A path in somebody's home folder; in a URL, `/users/` is something else."""
+
+_BLANK: Final = r'"text":"(?: |\\[nrtf]|\xC2\xA0)*"'
+_SUSPECT: Final = rf"{MARKS}|/home/|/Users/|[\\/][Uu]sers[\\/]|{_BLANK}"
 _EXPECTED_BYTES: Final = 4
 _MOST_BYTES: Final = 8
 """Bytes of a token: of ordinary text, and more than any text has. What is longer than the second is surely too long."""
 
 
 class _Found(msgspec.Struct):
-    first: str  # what is to be said of the first row
+    words: str  # what is to be said of the first row
+    hint: str = ""
     rows: int = 0
-    keys: list[str] = msgspec.field(default_factory=list)
+    last: str = ""
+    first: list[RowPlace] = msgspec.field(default_factory=list)
 
 
 class EnoughRows(Exception):
@@ -38,18 +48,36 @@ class EnoughRows(Exception):
 
 
 class RowRules:
-    """Looks at the requests of one spec; complains at the end, once for each rule. info: what is known of its model;
-    most: rows to look at, None for all."""
+    """Looks at the requests of one spec; complains at the end, once for each rule.
 
-    def __init__(self, spec: ResolvedSpec, info: ModelInfo | None, *, most: int | None = None) -> None:
+    info: what is known of its model; most: rows to look at, None for all; largest: bytes of a request that fits into a
+    job; columns: of the importer that will load them, None where there is none, or where all rows have one form.
+    """
+
+    def __init__(
+        self,
+        spec: ResolvedSpec,
+        info: ModelInfo | None,
+        *,
+        most: int | None = None,
+        largest: int | None = None,
+        columns: Columns | None = None,
+    ) -> None:
         self._spec = spec
         self._left = most
+        self._largest = largest
+        self._columns = columns
+        self._forms: set[object] = set()
         self._most_tokens = info.max_input_tokens if info else None
         self._long = (self._most_tokens or 1 << 60) * _EXPECTED_BYTES
         self._found: dict[str, _Found] = {}
         self._keys: list[str] = []
         self._requests: list[bytes] = []
         self._bytes = 0
+
+    def of_one_form(self) -> None:
+        """Rows differ in texts only: their form was judged with the spec."""
+        self._columns = None
 
     def look(self, key: str, request: bytes) -> None:
         """Judge one canonical request, now or with the next ones. Raises EnoughRows."""
@@ -62,6 +90,10 @@ class RowRules:
         self._bytes += len(request)
         if self._bytes >= _BATCH_BYTES or len(self._keys) >= _BATCH_ROWS:
             self._judge_batch()
+
+    def too_large(self, key: str, size: int) -> None:
+        """Note a row whose line no job would take, not even alone. size: its bytes."""
+        self._note("row-too-large", key, (), f"{size:,} bytes")
 
     def complaints(self) -> list[Diagnostic]:
         """One for each rule that was broken, with how many rows broke it and the first of them."""
@@ -79,48 +111,114 @@ class RowRules:
         closer = pc.or_(pc.match_substring_regex(requests, _SUSPECT), long)
         for index in pc.indices_nonzero(closer).to_pylist():
             self._judge(self._keys[index], self._requests[index])
+        if self._columns is not None:
+            for key, request in zip(self._keys, self._requests, strict=True):
+                self._judge_form(self._columns, key, msgspec.json.decode(request))
         self._keys, self._requests, self._bytes = [], [], 0
 
     def _judge(self, key: str, request: bytes) -> None:
+        media = 0
         for at, text in leaves(msgspec.json.decode(request)):
             if not isinstance(text, str):
                 continue
-            path = f"$.{dotted(at)}"
+            if at[-2:] == ("inlineData", "data"):
+                media += len(text)  # bytes in base64: they spell anything, and are counted as pictures, not as text
+                continue
             if kind := secret_in(text):
-                self._note("secret-in-row", key, f"{kind} at {path}")
-            if _HOME.search(text):
-                self._note("personal-path", key, path)
-        if len(request) > self._long:
-            surely = len(request) > self._long // _EXPECTED_BYTES * _MOST_BYTES
-            self._note("prompt-too-long" if surely else "prompt-long", key, f"{len(request):,} bytes")
+                self._note("secret-in-row", key, at, kind)
+            if HOME.search(text):
+                self._note("personal-path", key, at, "")
+            if at[-1] == "text" and (not text or text.isspace()) and at[-3:-2] == ("parts",):
+                self._note("empty-prompt", key, at, self._template(at))
+        size = len(request) - media
+        if size > self._long:
+            surely = size > self._long // _EXPECTED_BYTES * _MOST_BYTES
+            self._note("prompt-too-long" if surely else "prompt-long", key, (), f"{size:,} bytes")
 
-    def _note(self, rule: str, key: str, words: str) -> None:
-        found = self._found.setdefault(rule, _Found(words))
-        if key in found.keys[-1:]:
+    def _template(self, at: NodePath) -> str:
+        """The template that a text of a request comes from, in words; "" if it comes from `request:`."""
+        if at[0] in self._spec.request_overlay:
+            return ""
+        turns, index = self._spec.turns, at[1]
+        found = turns[index].template if isinstance(index, int) and index < len(turns) else self._spec.system
+        return f"{found.name} renders to nothing" if found is not None else ""
+
+    def _judge_form(self, columns: Columns, key: str, request: dict[str, Any]) -> None:
+        form = form_of(request)
+        if form in self._forms:
+            return
+        if len(self._forms) < _FORMS:
+            self._forms.add(form)
+        for problem in columns.look(request, key):
+            path = worded(problem.path)
+            beside = f" (in `{shown(problem.other, 60)}`)" if problem.other else ""
+            rule = "rows-differ" if problem.across and problem.other else "vertex-refuses"
+            self._note(rule, key, (path,), f"{problem.message}{beside}", hint=problem.hint)
+
+    def _note(self, rule: str, key: str, at: NodePath, words: str, *, hint: str = "") -> None:
+        found = self._found.setdefault(rule, _Found(words, hint))
+        if found.rows and key == found.last:
             return  # the same row, at another place
-        found.rows += 1
-        if len(found.keys) < _NAMED:
-            found.keys.append(key)
+        found.rows, found.last = found.rows + 1, key
+        if len(found.first) < _NAMED:
+            found.first.append(RowPlace(key, f"$.{dotted(at)}" if at else "$"))
 
     def _complaint(self, rule: str, found: _Found) -> Diagnostic:
-        keys = ", ".join(f"`{shown(key, 60)}`" for key in found.keys)
-        rows = f"{counted(found.rows, 'row')} ({keys}{', …' if found.rows > len(found.keys) else ''})"
-        most = f"the {self._most_tokens or 0:,} tokens that {self._spec.model} takes; the first has {found.first}"
-        message, hint, severity = {
+        message, hint, severity = self._words(rule, found)
+        place = self._spec.at("prompt")
+        return Diagnostic(rule, message, place, hint, severity, rows=tuple(found.first), row_count=found.rows)
+
+    def _words(self, rule: str, found: _Found) -> tuple[str, str, str]:
+        """Message, hint, severity."""
+        keys = ", ".join(f"`{shown(row.key, 60)}`" for row in found.first)
+        rows = f"{counted(found.rows, 'row')} ({keys}{', …' if found.rows > len(found.first) else ''})"
+        path, words = found.first[0].path, found.words
+        most = f"the {self._most_tokens or 0:,} tokens that {self._spec.model} takes; the first has {words}"
+        return {
             "secret-in-row": (
-                f"{rows} would send what looks like {found.first}",
+                f"{rows} would send what looks like {words} at {path}",
                 "Leave the column out of the prompt, or the rows with source.where; revoke what was exposed.",
                 "error",
             ),
             "personal-path": (
-                f"{rows} would send a path of somebody's home folder, at {found.first}",
+                f"{rows} would send a path of somebody's home folder, at {path}",
                 "It tells the model nothing: send the file's name, or its text.",
                 "warning",
             ),
+            "empty-prompt": (
+                f"{rows} would send a text with nothing in it, at {path}" + (f": {words}" if words else ""),
+                "Leave the rows out with source.where, or let the template say something for them.",
+                "error",
+            ),
             "prompt-too-long": (f"{rows} would send more than {most}", _CUT, "error"),
             "prompt-long": (f"{rows} may send more than {most}", _CUT, "warning"),
+            "row-too-large": (
+                f"{rows} would not fit into {self._job()}; the first has {words}",
+                self._smaller(),
+                "error",
+            ),
+            "vertex-refuses": (f"{rows} would fail the job: {words}", found.hint, "error"),
+            "rows-differ": (f"{rows} would fail the job: {words}", found.hint, "error"),
         }[rule]
-        return Diagnostic(rule, message, self._spec.at("prompt"), hint=hint, severity=severity)
+
+    def _job(self) -> str:
+        inline = self._spec.spec.submit == "inline"
+        what = "a create call with its requests inline" if inline else "the input of one job"
+        return f"{what}, which holds {self._largest or 0:,} bytes"
+
+    def _smaller(self) -> str:
+        if self._spec.spec.submit == "inline":
+            return "Use `submit: file`."
+        return "Give media by `file_uri` in place of their bytes, or cut the text."
+
+
+def row_rules(spec: ResolvedSpec, registry: Registry, *, largest: int, most: int | None) -> RowRules:
+    """The rules for a spec. largest: bytes of a request that fits into a job; most: rows to look at, None for all."""
+    vertex = cloud_of(spec.backend) == "vertex"
+    imported = vertex and getattr(spec.backend, "via", "") == "storage"
+    columns = Columns(registry.vertex_refuses.max_nesting) if imported else None
+    info = registry.on(cloud_of(spec.backend)).model(spec.model)
+    return RowRules(spec, info, most=most, largest=largest, columns=columns)
 
 
 _CUT: Final = "Cut the text in the template, `{{ text | truncate(100000) }}`, or split the rows."

@@ -10,12 +10,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
-from batchform.errors import SourceError
 from batchform.plan.model import Resumed
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
@@ -75,16 +74,18 @@ class ShardCutter:
         realm: str,
         fp_columns: str,
         attempts_of: Callable[[str], int],
+        refuse: Callable[[str, int], None],
         mark: str,
         at: dt.datetime,
     ) -> None:
-        """attempts_of: shard digest → how many jobs were begun for it before; mark: of the ledger, "" while there is
-        none; at: time of the plan."""
+        """attempts_of: shard digest → how many jobs were begun for it before; refuse: told key and bytes of a row that
+        no job would take, not even alone; mark: of the ledger, "" while there is none; at: time of the plan."""
         self._spec = spec
         self._limits = limits
         self._folder = folder
         self._relative = relative
         self._attempts_of = attempts_of
+        self._refuse = refuse
         self._mark = f"-{mark}" if mark else ""
         self._constants: dict[str, Any] = {
             "fp_columns": fp_columns,
@@ -120,6 +121,7 @@ class ShardCutter:
         size = len(request) + _LINE_OVERHEAD
         if size > self._limits.largest:
             self._refuse(key, size)
+            return
         if self._rows and (
             self._rows >= self._limits.max_rows_per_job or self._bytes + size > self._limits.max_bytes_per_job
         ):
@@ -137,19 +139,6 @@ class ShardCutter:
             self._sizes.append(len(request))
         if len(self._hashes) >= _FLUSH_ROWS:
             self._flush()
-
-    def _refuse(self, key: str, size: int) -> NoReturn:
-        """A request that the service would take in no job, not even alone."""
-        most = self._limits.largest
-        inline = self._spec.spec.submit == "inline"
-        what = "a create call with its requests inline" if inline else "the input of one job"
-        raise SourceError(
-            f"row {key}: its request has {size:,} bytes, and {what} holds {most:,}",
-            place=self._spec.at("submit" if inline else "prompt"),
-            hint="Use `submit: file`."
-            if inline
-            else "Give media by `file_uri` in place of their bytes, or cut the text.",
-        )
 
     def _flush(self) -> None:
         for key_hash, fingerprint in zip(self._hashes, self._request_fps, strict=True):

@@ -15,13 +15,20 @@ from batchform.spec.resolved import ResolvedSpec, Template
 
 
 class RequestRenderer:
-    """Renders rows of one spec. `columns`: names of the values that `render` is given, in order."""
+    """Renders rows of one spec. `columns`: names of the values that `render` is given, in order; keep_empty: whether a
+    text with nothing in it is left to whoever judges all rows."""
 
-    def __init__(self, spec: ResolvedSpec, columns: Sequence[str]) -> None:
+    def __init__(self, spec: ResolvedSpec, columns: Sequence[str], *, keep_empty: bool = False) -> None:
         self._spec = spec
+        self._keep_empty = keep_empty
         self._columns = tuple(columns)
         self._templates, self._pieces = _compile(spec)
         self._single = len(self._templates) == 1
+
+    @property
+    def one_form(self) -> bool:
+        """Whether requests differ in texts only."""
+        return True
 
     @property
     def fixed_bytes(self) -> int:
@@ -39,7 +46,7 @@ class RequestRenderer:
                 from batchform.spec.templates import explain_render_error
 
                 raise explain_render_error(template, exc, key) from exc
-            if not text:
+            if not text and not self._keep_empty:
                 raise SourceError(
                     f"{template.name}: renders to nothing for the row with key {key!r} of {self._spec.name}",
                     hint="The API refuses empty text. Leave the row out with source.where, or mend the template.",

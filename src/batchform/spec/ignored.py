@@ -13,15 +13,15 @@ def lint_ignored(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     """Complaints about `ignore:` itself."""
     if not spec.ignore:
         return
-    from batchform.rules import catalogue
+    from batchform.rules import catalogue, may_be_ignored
 
-    rules = catalogue()
     for i, ignored in enumerate(spec.ignore):
-        at, rule = ("ignore", i, "rule"), rules.get(ignored.rule)
-        if rule is None:
+        at, allowed = ("ignore", i, "rule"), may_be_ignored(ignored.rule)
+        if allowed is None:
             hint = "docs/rules lists all rules."
             yield document.diagnostic("cannot-ignore", f"there is no rule {ignored.rule}", at, hint=hint)
-        elif not rule.may_be_ignored:
+        elif not allowed:
+            rule = catalogue()[ignored.rule]
             message = f"{ignored.rule} {rule.name} cannot be ignored: without it there is no plan"
             yield document.diagnostic("cannot-ignore", message, at, hint=rule.fix)
 
@@ -30,8 +30,7 @@ def without_ignored(complaints: Sequence[Diagnostic], ignored: Sequence[Ignored]
     """The complaints but for those of ignored rules. What cannot be ignored stays."""
     if not ignored or not complaints:
         return list(complaints)
-    from batchform.rules import catalogue
+    from batchform.rules import may_be_ignored
 
-    rules = catalogue()
-    gone = {i.rule for i in ignored if i.rule in rules and rules[i.rule].may_be_ignored}
+    gone = {i.rule for i in ignored if may_be_ignored(i.rule)}
     return [c for c in complaints if c.code not in gone]

@@ -14,8 +14,8 @@ _KINDS: Final = {
     "a token of GitHub": ("gh[oprsu]_|github_pat_", r"\bgh[oprsu]_[0-9A-Za-z]{36}|\bgithub_pat_[0-9A-Za-z_]{40,}"),
     "an access key of AWS": ("AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
     "a token of Slack": ("xox[abprs]-", r"\bxox[abprs]-[0-9A-Za-z-]{20,}"),
-    "an API key of Anthropic": ("sk-ant-", r"\bsk-ant-[0-9A-Za-z_-]{40,}"),
-    "an API key of OpenAI": ("sk-", r"\bsk-(?:proj-)?[0-9A-Za-z_-]{40,}"),
+    "an API key of Anthropic": (r"\bsk-ant-", r"\bsk-ant-[0-9A-Za-z_-]{40,}"),
+    "an API key of OpenAI": (r"\bsk-", r"\bsk-(?:proj-)?[0-9A-Za-z_-]{40,}"),
 }
 MARKS: Final = "|".join(mark for mark, _ in _KINDS.values())
 """An expression that every text with a secret matches: cheap to look for, and no proof of one."""

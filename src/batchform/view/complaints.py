@@ -58,14 +58,19 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 def _sarif_result(complaint: Diagnostic, rule_index: int) -> dict[str, Any]:
     place = complaint.place
     region = {name: n for name, n in (("startLine", place.line), ("startColumn", place.column)) if n}
-    location: dict[str, Any] = {"artifactLocation": {"uri": place.path}} | ({"region": region} if region else {})
+    location: dict[str, Any] = {
+        "physicalLocation": {"artifactLocation": {"uri": place.path}} | ({"region": region} if region else {})
+    }
+    if complaint.rows:
+        rows = [{"fullyQualifiedName": f"{row.key} {row.path}", "kind": "element"} for row in complaint.rows]
+        location["logicalLocations"] = rows
     text = f"{complaint.message} {complaint.hint}".strip()
     return {
         "ruleId": complaint.code,
         "ruleIndex": rule_index,
         "level": complaint.severity,
         "message": {"text": text},
-        "locations": [{"physicalLocation": location}],
+        "locations": [location],
     }
 
 
