@@ -94,7 +94,7 @@ class Delivery(Struct, frozen=True):
     (equal to `relation` on the first delivery and on a redelivery); key_columns: names that identify a row;
     name: stable, unique name of this delivery (spec, ledger serial, digest): writing it twice is writing it once;
     spec: the spec's name; full: whether `changed` is everything (first delivery, changed destination or mapping);
-    previous: names of the parts that hold what was delivered before; a full delivery replaces them;
+    previous: names of the parts that hold what was delivered before; a full delivery replaces them; stamps: theirs;
     owner: spec and ledger, the part of `name` before its first dot: what else has it is left from a killed delivery.
     """
 
@@ -106,23 +106,30 @@ class Delivery(Struct, frozen=True):
     full: bool
     previous: tuple[str, ...] = ()
     owner: str = ""
+    stamps: tuple[str, ...] = ()
 
 
 class Delivered(Struct, frozen=True):
     """What a delivery wrote: number of rows written and where, as the user would name it; parts: names of all parts
-    that hold the answers now, earlier ones included; empty unless the destination takes parts."""
+    that hold the answers now, earlier ones included; empty unless the destination takes parts; stamps: for each
+    of them, or for the whole, what tells `exists` that nobody has written there since; empty where nothing does."""
 
     rows: int
     location: str
     parts: tuple[str, ...] = ()
+    stamps: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Destination(Protocol):
     """Where answers go. A delivery is atomic: readers see the old or the new, never half."""
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:
-        """Whether what was delivered before is still there, with all of its parts if it has any."""
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:
+        """Whether what was delivered before is still there, with all of its parts if it has any.
+
+        stamps: as `deliver` gave them: then it must also be as it was written, with no part of ours that is none of
+        these. following: `name` of the delivery that would be next, whose unrecorded part may be there.
+        """
         ...
 
     def check(self, columns: Sequence[str] | None = None) -> None:

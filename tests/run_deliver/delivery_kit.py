@@ -66,6 +66,7 @@ class World:
         self._jobs = 0
         self.scratch.mkdir(parents=True)
         self.memory_limit = "256MB"
+        self.env: dict[str, str] = {}
 
     def spec(
         self,
@@ -86,7 +87,7 @@ class World:
         }
         (self.root / "specs").mkdir(exist_ok=True)
         (self.root / "specs" / "triage.yaml").write_text(json.dumps(document))
-        return load_project(self.root / "batchform.yaml", environment=None, env={}).specs[0]
+        return load_project(self.root / "batchform.yaml", environment=None, env=self.env).specs[0]
 
     def connect(self) -> DuckDBPyConnection:
         return connect(self.scratch, memory_limit=self.memory_limit, threads=2, allowed=[self.root])

@@ -366,8 +366,8 @@ class DyingDestination:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
-    def exists(self, parts: tuple[str, ...] = ()) -> bool:
-        return bool(self.inner.exists(parts))
+    def exists(self, parts: tuple[str, ...] = (), **written: Any) -> bool:
+        return bool(self.inner.exists(parts, **written))
 
     def check(self, columns: tuple[str, ...] | None = None) -> None:
         self.inner.check(columns)
@@ -439,8 +439,8 @@ class OverlappedDestination:
     def __init__(self, inner: Any, *, before: Callable[[], object], after: Callable[[], object]) -> None:
         self.inner, self.before, self.after = inner, before, after
 
-    def exists(self, parts: tuple[str, ...] = ()) -> bool:
-        return bool(self.inner.exists(parts))
+    def exists(self, parts: tuple[str, ...] = (), **written: Any) -> bool:
+        return bool(self.inner.exists(parts, **written))
 
     def check(self, columns: tuple[str, ...] | None = None) -> None:
         self.inner.check(columns)

@@ -229,7 +229,8 @@ class Refreshed(Event, frozen=True, kw_only=True, tag=True):
 
 
 class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
-    """The destination holds every answer up to `through` (ledger serial)."""
+    """The destination holds every answer up to `through` (ledger serial). stamps: of its parts, or of the whole: what
+    tells that nobody has written there since; recorded by versions that know of them."""
 
     spec: str
     destination_digest: str
@@ -238,6 +239,7 @@ class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
     location: str
     parts: tuple[str, ...] = ()
     key_columns: tuple[tuple[str, str], ...] = ()
+    stamps: tuple[str, ...] = ()
 
 
 class RerunRequested(Event, frozen=True, kw_only=True, tag=True):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from batchform.canon import short
 from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
 from batchform.ledger.raw import results_missing
 from batchform.ledger.records import ControlView, answers_name
@@ -40,7 +41,7 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
     current = (
         delivery is not None
         and delivery.destination_digest == destination_digest(spec)
-        and destination.exists(delivery.parts)
+        and still_there(control, spec, destination)
     )
     return Recorded(
         relation=relation,
@@ -81,6 +82,24 @@ def check_destination(control: ControlView, spec: ResolvedSpec, destination: Des
     except DestinationError as exc:
         exc.place = exc.place or spec.at(_field(exc))
         raise
+
+
+def still_there(control: ControlView, spec: ResolvedSpec, destination: Destination) -> bool:
+    """Whether a destination holds what was last delivered to it, as it was written.
+
+    One that a slower delivery of older content has overwritten does not, even if that one was killed right after.
+    """
+    last = control.deliveries.get(spec.name)
+    if last is None:
+        return destination.exists()
+    following = delivery_name(control, spec, last.through)
+    return destination.exists(last.parts, stamps=last.stamps, following=following)
+
+
+def delivery_name(control: ControlView, spec: ResolvedSpec, through: int) -> str:
+    """The name of a delivery of what is newer than `through`: by where it begins, not by where it ends, so that done
+    again, it replaces its own unrecorded part. Its part before the first dot says whose it is."""
+    return f"{spec.name}-{short(control.lineage, 8)}.{short(destination_digest(spec), 8)}.{through:08d}"
 
 
 def _field(error: DestinationError) -> str:

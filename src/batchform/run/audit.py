@@ -13,6 +13,7 @@ from batchform.errors import BatchformError
 from batchform.ledger.findings import ERROR, INFO, SYNC, WARNING, Finding
 from batchform.ledger.records import ledger_mark
 from batchform.ledger.store import Ledger
+from batchform.plan.recorded import still_there
 from batchform.ports import Destination, RemoteJob, Source
 from batchform.rows.sql import identifier
 from batchform.run.context import Backends
@@ -68,6 +69,9 @@ def check_destination(
                 expected, _ = answers_table(con, ledger, spec, scratch=Path(folder), source_rows=source_rows)
                 found = delivered.open(con)
                 yield from _compared(con, spec, shown, expected, found.sql, list(found.columns))
+                if not still_there(ledger.control(), spec, destination):
+                    text = f"{shown} was written by others since it was delivered."
+                    yield Finding(INFO, text, f"`{SYNC}` writes it anew from the archive, for nothing.", repair=SYNC)
     except BatchformError as error:
         yield Finding(ERROR, f"The destination of {spec.name} cannot be compared: {error.message}", error.hint)
 

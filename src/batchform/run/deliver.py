@@ -16,12 +16,11 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from batchform.canon import short
 from batchform.errors import DestinationError, LedgerMoved
 from batchform.ledger.records import ControlView, DeliveredTo
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
-from batchform.plan.recorded import check_destination
+from batchform.plan.recorded import check_destination, delivery_name, still_there
 from batchform.ports import Clock, Delivered, Delivery, Destination
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import Context, key_types, output_relation
@@ -141,7 +140,7 @@ def _write(
     control = ledger.control()
     last, digest = control.deliveries.get(spec.name), destination_digest(spec)
     rows = ledger.rows_relation(con, spec.name)
-    exists = destination.exists(last.parts if last else ())
+    exists = still_there(control, spec, destination)
     need = needs_delivery(con, rows, last, digest=digest, exists=exists)
     if not need.any and not anew:
         return None
@@ -163,6 +162,7 @@ def _write(
         location=delivered.location,
         parts=delivered.parts,
         key_columns=key,
+        stamps=delivered.stamps,
     )
 
 
@@ -217,17 +217,17 @@ def _delivery(
     else:
         show_answers(con, joined, joined.all, where=where)
         ordered = (", ".join(_make_output(con, columns, context)), _OUTPUT, "ORDER BY bf_key")
-    owner = f"{spec.name}-{short(control.lineage, 8)}"
+    name = delivery_name(control, spec, through)
     return Delivery(
         spec=spec.name,
-        # Named by where it begins, not by where it ends: done again, it replaces its own unrecorded part.
-        name=f"{owner}.{short(destination_digest(spec), 8)}.{through:08d}",
+        name=name,
         relation=_view(con, f"{_OUTPUT}_all", ordered, "true"),
         changed=_view(con, f"{_OUTPUT}_new", ordered, f"bf_serial > {through}"),
         key_columns=tuple(c.name for c in columns if isinstance(c.expression, (Key, KeyColumn))),
         full=need.full,
         previous=last.parts if last else (),
-        owner=owner,
+        owner=name.partition(".")[0],
+        stamps=last.stamps if last else (),
     )
 
 

@@ -58,8 +58,8 @@ class BigQueryTable:
         self._to, self._spec, self._access, self._now = to, spec, access, now
         self._shown = f"table {to.table}"
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """A table that cannot be asked for now counts as still there."""
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
+        """A table that cannot be asked for now counts as still there. Nothing at it tells who wrote last."""
         try:
             with self._client() as client:
                 return self._table(client) is not None

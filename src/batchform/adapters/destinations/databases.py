@@ -46,13 +46,14 @@ class _Table(ABC):
         self._shown = f"table {table} of {shown}"
         self._lock_seconds = lock_seconds
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
         """A database that another program keeps to itself counts as still holding the table."""
         if not self._path.is_file():
             return False
         try:
             with self._reading() as db:
-                return bool(self._columns(db, self._table)) and self._owner(db) is not None
+                owner = self._owner(db) if self._columns(db, self._table) else None
+                return owner is not None and all(owner[1] == stamp for stamp in stamps)
         except DestinationError:
             return True
 
@@ -78,7 +79,7 @@ class _Table(ABC):
                 with self._writing() as db:
                     self._refuse_foreign(db)
                     if self._columns(db, self._table) and self._owner(db) == (self._spec, digest):
-                        return Delivered(rows, self._shown)
+                        return Delivered(rows, self._shown, stamps=(digest,))
                     self._replace(db, con, columns, delivery.key_columns, rows_file)
                     self._own(db, digest)
             except BaseException:
@@ -86,7 +87,7 @@ class _Table(ABC):
                     for path in (self._path, *(Path(f"{self._path}{s}") for s in (".wal", "-journal", "-wal", "-shm"))):
                         path.unlink(missing_ok=True)
                 raise
-        return Delivered(rows, self._shown)
+        return Delivered(rows, self._shown, stamps=(digest,))
 
     def _refuse_foreign(self, db: Any) -> None:
         """Raise DestinationError unless the table is this spec's or not there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,8 @@ class FileDestination:
         self._format = format
         self._shown = shown
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        return self._path.is_file()
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
+        return self._path.is_file() and all(_bears(self._path, stamp) for stamp in stamps)
 
     def check(self, columns: Sequence[str] | None = None) -> None:
         if self._path.is_dir():
@@ -56,8 +56,8 @@ class FileDestination:
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
         self.check()
         with refusing(self._shown):
-            rows = _write(con, delivery.relation, self._path, format=self._format)
-        return Delivered(rows, self._shown)
+            rows, stamp = _write(con, delivery.relation, self._path, format=self._format)
+        return Delivered(rows, self._shown, stamps=(stamp,))
 
 
 class PartFolder:
@@ -72,8 +72,15 @@ class PartFolder:
         self._format = format
         self._shown = shown
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:
-        return self._path.is_dir() and all((self._path / part).is_file() for part in parts)
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:
+        if not self._path.is_dir() or not all((self._path / part).is_file() for part in parts):
+            return False
+        if not stamps:
+            return True
+        there = (entry.name for entry in os.scandir(self._path))
+        return not strangers(there, parts, following) and all(
+            _bears(self._path / part, stamp) for part, stamp in zip(parts, stamps, strict=True)
+        )
 
     def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (parts bear names of our own)
         if self._path.exists() and not self._path.is_dir():
@@ -85,12 +92,12 @@ class PartFolder:
         part = f"part-{delivery.name}.{self._format}"
         with refusing(self._shown):
             relation = delivery.relation if delivery.full else delivery.changed
-            rows = _write(con, relation, self._path / part, format=self._format)
+            rows, stamp = _write(con, relation, self._path / part, format=self._format)
             # Only now: at no moment may a row be in no part.
             if delivery.full:
                 self._remove_parts(delivery, keep=part)
-        kept = () if delivery.full else tuple(p for p in delivery.previous if p != part)
-        return Delivered(rows, self._shown + part, (*kept, part))
+        parts, stamps = parts_after(delivery, part, stamp)
+        return Delivered(rows, self._shown + part, parts, stamps)
 
     def _remove_parts(self, delivery: Delivery, *, keep: str) -> None:
         """Remove the recorded parts, and unrecorded ones of this spec and ledger that a killed delivery left."""
@@ -105,15 +112,52 @@ class PartFolder:
 _ELSEWHERE = "Move it away, or choose another path."
 
 
-def _write(con: DuckDBPyConnection, relation: str, target: Path, *, format: str) -> int:  # noqa: A002
-    """Replace `target` by the relation's rows, atomically and durably, unless it already holds just that."""
+def strangers(names: Iterable[str], parts: Sequence[str], following: str) -> list[str]:
+    """Of the names in a folder, the parts of this spec and ledger that are none of `parts`, nor of the next delivery:
+    left by a delivery that was overtaken."""
+    owner = following.partition(".")[0]
+    return [
+        name for name in names
+        if name.startswith(f"part-{owner}.") and name not in parts and not name.startswith(f"part-{following}.")
+    ]  # fmt: skip
+
+
+def parts_after(delivery: Delivery, part: str, stamp: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts that hold the answers after one was written, and their stamps: none if earlier ones have none."""
+    if delivery.full:
+        return (part,), (stamp,)
+    parts = tuple(p for p in delivery.previous if p != part)
+    known = dict(zip(delivery.previous, delivery.stamps, strict=False))
+    stamps = tuple(known[p] for p in parts if p in known)
+    return (*parts, part), (*stamps, stamp) if len(stamps) == len(parts) else ()
+
+
+def _write(con: DuckDBPyConnection, relation: str, target: Path, *, format: str) -> tuple[int, str]:  # noqa: A002
+    """Replace `target` by the relation's rows, atomically and durably, unless it already holds just that.
+
+    Returns the number of rows and the stamp of what was written."""
     with staged(target) as new:
-        rows = write_rows(con, relation, new, format=format)
+        rows, content = write_rows(con, relation, new, format=format), file_digest(new)
         if target.is_file():
-            if file_digest(target) == file_digest(new):
-                return rows
+            if file_digest(target) == content:
+                return rows, _stamp(target, content)
             shutil.copymode(target, new)
         sync(new)
+        stamp = _stamp(new, content)
         new.replace(target)
         sync(target.parent)
-    return rows
+    return rows, stamp
+
+
+def _stamp(path: Path, content: str) -> str:
+    """Size, time of the last write, and digest: the first two tell quickly that a file is as it was."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {content}"
+
+
+def _bears(path: Path, stamp: str) -> bool:
+    """Whether a file is as it was stamped; copied or checked out with the same content, it is."""
+    found, (size, written, content) = path.stat(), stamp.split(" ", 2)
+    if str(found.st_size) != size:
+        return False
+    return str(found.st_mtime_ns) == written or file_digest(path) == content

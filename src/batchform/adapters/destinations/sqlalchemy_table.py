@@ -76,13 +76,14 @@ class SqlTable:
 
     # --- the port
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
         """A database that cannot be reached counts as still holding the table."""
         try:
             if not self._is_there():
                 return False
             with self._database.refusing(self._shown), self._database.reading() as db:
-                return self._has(db, self._name) and self._owner(db) is not None
+                owner = self._owner(db) if self._has(db, self._name) else None
+                return owner is not None and all(owner.digest == stamp for stamp in stamps)
         except DestinationError:
             return True
 
@@ -113,17 +114,18 @@ class SqlTable:
                 path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with self._database.refusing(f"{self._shown} cannot be written"), self._database.writing() as db:
-                    self._write(db, con, delivery, file, expected)
+                    digest = self._write(db, con, delivery, file, expected)
             except BaseException:
                 if path is not None and is_new:
                     for made in (path, *(Path(f"{path}{end}") for end in ("-journal", "-wal", "-shm"))):
                         made.unlink(missing_ok=True)
                 raise
-        return Delivered(expected, self._shown)
+        return Delivered(expected, self._shown, stamps=(digest,))
 
     # --- writing
 
-    def _write(self, db: Connection, con: DuckDBPyConnection, delivery: Delivery, file: Path, expected: int) -> None:
+    def _write(self, db: Connection, con: DuckDBPyConnection, delivery: Delivery, file: Path, expected: int) -> str:
+        """Make the table hold what is delivered; returns the digest by which that is recorded."""
         self._lock(db)
         self._refuse_foreign(db)
         key = delivery.key_columns
@@ -133,7 +135,7 @@ class SqlTable:
         table = self._table(columns, key, nullable=_has_null(con, file, key))
         owner = self._owner(db) if self._has(db, self._name) else None
         if owner is not None and owner.digest == digest and self._count(db, table) == expected:
-            return
+            return digest
         self._shape(db, table, columns, key, owner)
         if delivery.full:
             self._replace(db, con, table, columns, file)
@@ -143,6 +145,7 @@ class SqlTable:
                 write_rows(con, delivery.relation, file, format="parquet")
                 self._replace(db, con, table, columns, file)
         self._own(db, digest, columns, key, owner)
+        return digest
 
     def _replace(
         self, db: Connection, con: DuckDBPyConnection, table: Table, columns: Sequence[TableColumn], file: Path

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.adapters.destinations.columns_in import columns_of
+from batchform.adapters.destinations.files import parts_after, strangers
 from batchform.adapters.destinations.staging import refusing, write_rows
 from batchform.adapters.sources.snapshot import temp_path
-from batchform.adapters.storage.client import StorageClient
+from batchform.adapters.storage.client import StorageClient, checksum
 from batchform.adapters.storage.errors import PreconditionLost, StorageError
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery, Destination
@@ -50,9 +51,10 @@ class StorageFile:
         self._format = format
         self._shown = shown
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:  # noqa: ARG002
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
         with _as_destination_errors():
-            return self._client.stat(self._at) is not None
+            there = self._client.stat(self._at)
+            return there is not None and all(_stamp(there.size, there.crc32c) == stamp for stamp in stamps)
 
     def check(self, columns: Sequence[str] | None = None) -> None:
         with _as_destination_errors():
@@ -72,8 +74,8 @@ class StorageFile:
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
         with _as_destination_errors():
-            rows = _put(self._client, con, delivery.relation, self._at, format=self._format, shown=self._shown)
-        return Delivered(rows, self._shown)
+            rows, stamp = _put(self._client, con, delivery.relation, self._at, format=self._format, shown=self._shown)
+        return Delivered(rows, self._shown, stamps=(stamp,))
 
 
 class StorageParts:
@@ -89,10 +91,15 @@ class StorageParts:
         self._format = format
         self._shown = shown
 
-    def exists(self, parts: Sequence[str] = ()) -> bool:
+    def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:
         with _as_destination_errors():
             there = self._there("part-" if parts else "")
-            return bool(there) and all(part in there for part in parts)
+        if not there or not all(part in there for part in parts):
+            return False
+        return not stamps or (
+            not strangers(there, parts, following)
+            and all(there[part] == stamp for part, stamp in zip(parts, stamps, strict=True))
+        )
 
     def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (parts bear names of our own)
         with _as_destination_errors():
@@ -103,12 +110,12 @@ class StorageParts:
         with _as_destination_errors():
             relation = delivery.relation if delivery.full else delivery.changed
             at, shown = self._at.below(part), self._shown + part
-            rows = _put(self._client, con, relation, at, format=self._format, shown=shown)
+            rows, stamp = _put(self._client, con, relation, at, format=self._format, shown=shown)
             # Only now: at no moment may a row be in no part.
             if delivery.full:
                 self._remove_parts(delivery, keep=part)
-        kept = () if delivery.full else tuple(p for p in delivery.previous if p != part)
-        return Delivered(rows, shown, (*kept, part))
+        parts, stamps = parts_after(delivery, part, stamp)
+        return Delivered(rows, shown, parts, stamps)
 
     def _remove_parts(self, delivery: Delivery, *, keep: str) -> None:
         """Remove the recorded parts, and unrecorded ones of this spec and ledger that a killed delivery left."""
@@ -118,11 +125,12 @@ class StorageParts:
             if stale and name != keep:
                 self._client.delete(self._at.below(name))
 
-    def _there(self, prefix: str) -> set[str]:
-        """Names of the objects in the folder itself."""
+    def _there(self, prefix: str) -> dict[str, str]:
+        """The objects in the folder itself: their names and stamps."""
         folder = self._at.below(prefix)
         start = len(str(self._at.below("")))
-        return {str(stat.at)[start:] for stat in self._client.list(folder, delimiter="/")}
+        found = self._client.list(folder, delimiter="/")
+        return {str(stat.at)[start:]: _stamp(stat.size, stat.crc32c) for stat in found}
 
 
 def _put(
@@ -133,16 +141,22 @@ def _put(
     *,
     format: str,  # noqa: A002
     shown: str,
-) -> int:
-    """Replace an object by the relation's rows, unless it already holds just that. Returns the number of rows."""
+) -> tuple[int, str]:
+    """Replace an object by the relation's rows, unless it already holds just that. Returns the number of rows and the
+    stamp of what was written."""
     staged = temp_path(con, f".{format}")
     try:
         with refusing(shown):
             rows = write_rows(con, relation, staged, format=format)
+        stamp = _stamp(staged.stat().st_size, checksum(staged))
         _replace(client, at, staged, shown)
     finally:
         staged.unlink(missing_ok=True)
-    return rows
+    return rows, stamp
+
+
+def _stamp(size: int, crc32c: str) -> str:
+    return f"{size} {crc32c}"
 
 
 def _replace(client: StorageClient, at: Address, staged: Path, shown: str) -> None:
