@@ -221,6 +221,27 @@ class Staged(Struct, frozen=True):
     more: tuple[str, ...] = ()
 
 
+class File(Struct, frozen=True):
+    """A file that requests name by its content.
+
+    digest: `sha256:<hex>`, or `crc32c:<hex>-<size>` of an object in Cloud Storage; size in bytes; path: where its bytes
+    are on this machine, None for an object; address: of the object, "" for a local file.
+    """
+
+    digest: str
+    mime_type: str
+    size: int
+    path: Path | None
+    address: str = ""
+
+
+class Placed(Struct, frozen=True):
+    """Where a job can read a file. renew_at: from then on no job may be created that reads it there; None: never."""
+
+    uri: str
+    renew_at: datetime | None = None
+
+
 TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
 
 
@@ -318,6 +339,14 @@ class Backend(Protocol):
         is there now is not what was collected, with the requests of the rows to be run.
 
         results: the job's result lines as `download` wrote them; lines: a shard of the rows without an answer.
+        """
+        ...
+
+    def place_file(self, file: File) -> Placed:
+        """Make a file readable for jobs, under a name from its content and type: the same file is uploaded once. What
+        was uploaded too long ago to outlive a job is uploaded anew.
+
+        Raises StalePlan when the file no longer holds what its digest says, BackendError. Threads may call it at once.
         """
         ...
 

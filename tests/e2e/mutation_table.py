@@ -22,6 +22,7 @@ ROWS = {
     ),
     "data/more.csv": "id,tenant,status,title,body\nT-7,acme,open,seven,7\n",
     "data/odd.csv": "a;,b\nT-1;,one\nT-2;x,two\nT-3;,'three'\nT-4;,\"four\"\n",
+    "data/scans.csv": "id,file,other\nT-1,pages/a.txt,pages/b.txt\nT-2,pages/b.txt,pages/b.txt\n",
     "pages/a.txt": "Alpha",
     "pages/b.txt": "Café",
     "pages/c.md": "Gamma",
@@ -72,6 +73,12 @@ SPECS: dict[str, dict[str, Any]] = {
         "idempotency": {"key": ["id"], "duplicates": "first"},
         "prompt": {"user": {"text": "{{ body }}"}},
         "destination": {"type": "sql", "database": "out", "table": "answers"},
+    },
+    "scans": {
+        **COMMON,
+        "source": {"type": "csv", "path": "data/scans.csv"},
+        "prompt": {"user": {"text": "Read this."}, "attachments": ["{{ file }}"]},
+        "destination": {"type": "jsonl", "path": "results/scans.jsonl"},
     },
     "pages": {
         **COMMON,
@@ -150,6 +157,11 @@ def destination(on: str = "triage", **change: Any) -> list[Case]:
 
 def free(**change: Any) -> list[Case]:
     return [Case(0, change)]
+
+
+def attached(sends: int, **change: Any) -> Case:
+    given = change if {"pattern", "column"} & change.keys() else {"path": "{{ file }}", **change}
+    return prompt(sends, "scans", attachments=[given])
 
 
 HELLO, SORT, ASK = ("user", {"text": "Hello"}), ("model", "system.j2"), ("user", {"text": "{{ title }}: {{ body }}"})
@@ -264,6 +276,19 @@ SPEC_CASES: dict[str, list[Case]] = {
         turns(0, HELLO, SORT, ("user", {"text": "{% set t = title %}{{ t }}: {{ body }}"})),
         turns(1, HELLO, SORT, ("user", {"text": "{{ title }}: {{ body|replace('plain', 'fancy') }}"})),
     ],
+    "prompt.attachments": [
+        prompt(0, "scans", attachments=["{{ row.file }}"]),
+        prompt(2, "scans", attachments=["{{ file }}", "pages/c.md"]),
+    ],
+    "prompt.attachments.Attachment.path": [attached(0, path="{{ file | trim }}"), attached(1, path="{{ other }}")],
+    "prompt.attachments.Attachment.pattern": [attached(0, pattern="{{ file }}"), attached(2, pattern="pages/*.txt")],
+    "prompt.attachments.Attachment.column": [attached(0, column="file"), attached(1, column="other")],
+    "prompt.attachments.Attachment.mime_type": [
+        attached(0, mime_type="text/plain"), attached(2, mime_type="text/markdown"),
+    ],
+    "prompt.attachments.Attachment.optional": [attached(0, optional=True)],
+    "prompt.attachments.Attachment.position": [attached(0, position="before"), attached(2, position="after")],
+    "prompt.attachments.Attachment.inline_up_to": [attached(0, inline_up_to=1)],
     "prompt.examples.path": [shots(0), shots(0, path="data/more.jsonl"), shots(4, SHOT + SHOT)],
     "prompt.examples.user": [shots(0, user={"text": "Hello"}), shots(4, user="system.j2")],
     "prompt.examples.user.InlineText.text": [

@@ -167,3 +167,11 @@ def test_valid_json_answers_come_through_unchanged(value: Any) -> None:
     reading = parser_for("json", None).read(answer(text))
     assert reading.cls == ANSWERED and reading.response is not None
     assert msgspec.json.decode(reading.response) == value
+
+
+def test_a_file_that_expired_before_its_job_read_it_is_worth_another_attempt() -> None:
+    gone = "You do not have permission to access the File bfa-12 or it may not exist."
+    line = {"key": "k1", "error": {"code": 403, "status": "PERMISSION_DENIED", "message": gone}}
+    assert classify(line).cls == "expired"
+    line["error"] = {"code": 403, "status": "PERMISSION_DENIED", "message": "The caller does not have permission."}
+    assert classify(line).cls == "invalid_request"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +19,15 @@ from batchform.adapters import gemini_wire as wire
 from batchform.adapters.gemini_environment import EMULATOR_KEY, KEY_HEADER, api_version, find_api_key
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import RemoteJob, ServedModel, Staged
+from batchform.ports import File, Placed, RemoteJob, ServedModel, Staged
 from batchform.spec.model import EmulatorBackend
 from batchform.spec.model import GeminiBackend as GeminiConfig
 
 if TYPE_CHECKING:
     from google import genai
     from google.genai import types
+
+    from batchform.adapters.gemini_files import Files
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 # A job may wait a day before it reads its input, so an input is only used again while it is nearly new.
@@ -154,6 +157,18 @@ class GeminiBackend(GenaiBackend):
             f"All {_INPUT_NAMES} names of the input of {tag} are taken by other files.",
             hint="Run again in an hour; files of the service expire by themselves after 48 hours.",
         )
+
+    def place_file(self, file: File) -> Placed:
+        return self._files.place(file)
+
+    @cached_property
+    def _files(self) -> Files:
+        from batchform.adapters.gemini_files import Files
+
+        return Files(
+            reader=lambda: self._reader, client=lambda: self._client, errors=self._vendor_errors, sleep=self._sleep,
+            now=self._now,
+        )  # fmt: skip
 
     def at(self, place: str) -> GeminiBackend:  # noqa: ARG002  (its jobs have no place)
         return self

@@ -23,7 +23,7 @@ from batchform.adapters import vertex_wire as wire
 from batchform.adapters.genai_backend import GenaiBackend
 from batchform.adapters.vertex_access import API_VERSION, Access
 from batchform.errors import BackendError, NotCreated, NotFound, OutcomeUnknown
-from batchform.ports import RemoteJob, Staged, StoredFiles
+from batchform.ports import File, Placed, RemoteJob, Staged, StoredFiles
 from batchform.spec.backends import EmulatorBackend
 from batchform.spec.backends import VertexBackend as VertexConfig
 from batchform.spec.model import GoogleCloud
@@ -194,6 +194,14 @@ class VertexBackend(GenaiBackend):
             raise BackendError(f"Vertex AI takes no inline input ({tag}).", hint="Use `submit: file` in the spec.")
         staging = self._tables if self._config.via == "bigquery" else self._objects
         return Staged(path=path, name=staging.put(path, digest=digest, tag=tag))
+
+    def place_file(self, file: File) -> Placed:
+        if not self._config.staging:
+            raise BackendError(
+                "Files that go with requests need a bucket, and the backend has none.",
+                hint="Set `staging: gs://BUCKET/FOLDER` on the backend.",
+            )
+        return Placed(self._objects.place(file))
 
     def stage_results(self, job: RemoteJob, *, results: Path, lines: Path) -> Staged | None:
         if job.results is None or job.results.startswith(wire.BQ) != (self._config.via == "bigquery"):

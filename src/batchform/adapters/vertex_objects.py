@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform import canon
+from batchform.adapters.contents import object_digest
 from batchform.adapters.vertex_access import Access
 from batchform.adapters.vertex_errors import staging_errors
 from batchform.adapters.vertex_wire import suits
 from batchform.errors import BackendError, NotFound
-from batchform.ports import RemoteJob, StoredFile
+from batchform.ports import File, RemoteJob, StoredFile
+from batchform.run.attachments import changed, check_content
 from batchform.spec.remote import Address, address
 
 if TYPE_CHECKING:
@@ -64,6 +67,36 @@ class ObjectStaging:
             f"{doing}: all {_NAMES} names of it below {self._folder} are taken by other content.",
             hint="Delete what lies there; only batchform should write below `staging`.",
         )
+
+    def place(self, file: File) -> str:
+        """The gs:// URI of a file: its own if it is an object already, or else of a copy under a name from its content.
+
+        Raises StalePlan when it no longer holds what was planned.
+        """
+        with staging_errors(f"Placing {file.address or (file.path and file.path.name)}"):
+            self._check_place()
+            if file.path is None:
+                return self._checked(file)
+            suffix = file.path.suffix.lower() if file.path.suffix.isascii() else ""
+            at = self._folder.below(f"attachments/{canon.short(file.digest, 64)}{suffix}")
+            there = self._client.stat(at)
+            if there is None or there.size != file.size:
+                check_content(file.path, file.digest, file.path.name)
+                self._write(at, file.path, there)
+            return str(at)
+
+    def _write(self, at: Address, path: Path, there: Stat | None) -> None:
+        """Its name is its content, so whoever was first has written the same."""
+        from batchform.adapters.storage.errors import PreconditionLost
+
+        with suppress(PreconditionLost):
+            self._client.write(at, path, match=there.generation if there else 0)
+
+    def _checked(self, file: File) -> str:
+        there = self._client.stat(address(file.address))
+        if there is None or object_digest(there) != file.digest:
+            raise changed(file.address)
+        return file.address
 
     def _check_place(self) -> None:
         """A job fails, after the create call has said yes, if it may not use the bucket where it runs."""

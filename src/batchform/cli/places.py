@@ -33,6 +33,22 @@ def source_of(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> S
     return make_source(there, root=session.root, allow=session.allowed, remote=remote_for(session, there))
 
 
+def attached(session: Session, spec: ResolvedSpec, source: Source) -> Source:
+    """A source whose rows come with their attachments."""
+    from batchform.adapters.contents import Contents
+    from batchform.adapters.sources.attached import AttachedSource
+    from batchform.spec.realm import cloud_of
+
+    contents = Contents(
+        root=session.root,
+        allow=session.allowed,
+        cloud=cloud_of(spec.backend),
+        storage=lambda: session.storage,
+        memory=session.digests,
+    )
+    return AttachedSource(source, spec, contents, root=session.root, allow=session.allowed)
+
+
 def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
     """Where a spec's answers go."""
     to = spec.spec.destination

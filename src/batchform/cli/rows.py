@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from batchform.cli.wiring import Session
+    from batchform.ports import Backend
+    from batchform.rows.attached import AttachedFile
     from batchform.rows.keyed import KeyedRows
     from batchform.spec.resolved import ResolvedSpec
 
@@ -115,12 +118,15 @@ def _refuse_missing(con: DuckDBPyConnection, spec: ResolvedSpec, keys: Sequence[
         )
 
 
-def _opened(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> tuple[DuckDBPyConnection, KeyedRows]:
+def _opened(
+    session: Session, spec: ResolvedSpec, *, whole: bool = False, attached: bool = False
+) -> tuple[DuckDBPyConnection, KeyedRows]:
     from batchform.rows.keyed import prepare
 
     con = session.connect()
     try:
-        return con, prepare(con, spec, session.source(spec, whole=whole), recorded_fp_columns=())
+        source = session.rows(spec) if attached else session.source(spec, whole=whole)
+        return con, prepare(con, spec, source, recorded_fp_columns=())
     except BaseException:
         con.close()
         raise
@@ -145,9 +151,10 @@ def try_command(common: Common, spec: str, rows: int, keys: Sequence[str], allow
 
     with open_session(common) as session:
         resolved = session.spec(spec)
-        requests = rendered(session, resolved, keys=keys, limit=rows)
+        rendered_rows = with_files(session, resolved, keys=keys, limit=rows)
         budget = TrialBudget(session.project, resolved, session.ledger, session.clock, allow=allow)
         backend = session.backends(resolved.backend_name)
+        requests = _sendable(session, backend, resolved, rendered_rows)
         now, failed = session.clock.now(), 0
         try:
             for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=now, budget=budget):
@@ -161,19 +168,38 @@ def try_command(common: Common, spec: str, rows: int, keys: Sequence[str], allow
     return 6 if failed else 0
 
 
+def _sendable(
+    session: Session, backend: Backend, spec: ResolvedSpec, rows: Sequence[tuple[str, bytes, list[AttachedFile]]]
+) -> list[tuple[str, bytes]]:
+    """(key, request) pairs, with files where the service can read them."""
+    if not spec.attachments:
+        return [(key, request) for key, request, _ in rows]
+    from batchform.run.attachments import with_own_files
+    from batchform.view.progress import LineProgress
+
+    return with_own_files(session.run_context(LineProgress(sys.stderr)), backend, rows)
+
+
 def rendered(
     session: Session, spec: ResolvedSpec, *, keys: Sequence[str] = (), limit: int | None = None
 ) -> list[tuple[str, bytes]]:
     """(key, canonical request) of the named rows, or of the first `limit` rows."""
+    return [(key, request) for key, request, _ in with_files(session, spec, keys=keys, limit=limit)]
+
+
+def with_files(
+    session: Session, spec: ResolvedSpec, *, keys: Sequence[str], limit: int | None
+) -> list[tuple[str, bytes, list[AttachedFile]]]:
+    """(key, canonical request, files that it names) of the named rows, or of the first `limit` rows."""
     from batchform.errors import UsageError
-    from batchform.rows.keyed import WIDE, template_columns
+    from batchform.rows.keyed import WIDE, rendered_columns
     from batchform.rows.request import RequestRenderer
     from batchform.rows.sql import literal
     from batchform.rows.stream import stream, values_sql
 
-    con, keyed = _opened(session, spec)
+    con, keyed = _opened(session, spec, attached=True)
     try:
-        names = template_columns(spec, keyed.columns)
+        names = rendered_columns(spec, keyed.columns)
         columns = values_sql(names, keyed.columns, "w")
         where = f" WHERE bf_key IN ({', '.join(literal(k) for k in keys)})" if keys else ""
         bound = f" LIMIT {limit}" if limit and not keys else ""
@@ -182,7 +208,10 @@ def rendered(
         missing = [k for k in keys if k not in {r[0] for r in found}]
         if missing:
             raise UsageError(f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}")
-        render = RequestRenderer(spec, names).render
-        return [(row[0], render(row[0], row[1:])) for row in found]
+        renderer, made = RequestRenderer(spec, names), []
+        for row in found:
+            request = renderer.render(row[0], row[1:])
+            made.append((row[0], request, renderer.carried.of(request) if renderer.carried else []))
+        return made
     finally:
         con.close()

@@ -170,7 +170,7 @@ def _source_digests(session: Session, specs: Sequence[ResolvedSpec]) -> dict[str
 
     found = {}
     for spec in specs:
-        source = session.source(spec)
+        source = session.rows(spec)
         if isinstance(source, Identified):
             found[spec.name] = source_digest((), source.identity())
             continue

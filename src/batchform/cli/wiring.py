@@ -25,6 +25,7 @@ from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.adapters.contents import Memory
     from batchform.adapters.storage.bundles import RemoteBundle
     from batchform.adapters.storage.client import StorageClient
     from batchform.cli.scratch import Scratch
@@ -108,6 +109,8 @@ class Session:
             emulator.__exit__(None, None, None)
         for database in self._databases.values():
             database.close()
+        if "digests" in self.__dict__:
+            self.digests.close()
         if "storage" in self.__dict__:
             self.storage.close()
         if self._scratch is not None:
@@ -137,6 +140,13 @@ class Session:
         from batchform.adapters.storage.client import StorageClient
 
         return StorageClient(self.project.config.google_cloud)
+
+    @cached_property
+    def digests(self) -> Memory:
+        """What is remembered of the project's files."""
+        from batchform.adapters.contents import Memory
+
+        return Memory(self.cache)
 
     def remote_bundle(self, place: str) -> RemoteBundle:
         """A saved plan at gs://."""
@@ -209,6 +219,12 @@ class Session:
 
         return source_of(self, spec, whole=whole)
 
+    def rows(self, spec: ResolvedSpec) -> Source:
+        """A spec's source, its rows with their attachments."""
+        from batchform.cli.places import attached
+
+        return attached(self, spec, self.source(spec)) if spec.attachments else self.source(spec)
+
     def destination(self, spec: ResolvedSpec) -> Destination:
         from batchform.cli.places import destination_of
 
@@ -223,7 +239,7 @@ class Session:
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
         from batchform.plan.build import Work
 
-        return [Work(s, self.source(s), self.destination(s), lambda: self.connect(*folders)) for s in specs]
+        return [Work(s, self.rows(s), self.destination(s), lambda: self.connect(*folders)) for s in specs]
 
     def settings(self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply") -> Settings:
         from batchform.plan.build import Settings

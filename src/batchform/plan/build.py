@@ -44,6 +44,8 @@ from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.plan.attached import ShardFiles
+
 _INLINE_SHARE = 0.3
 """Share of the service's inline limit that a job's lines may fill: the SDK escapes non-ASCII text, up to threefold."""
 _ANSWER_FIELDS = (
@@ -297,9 +299,10 @@ def render_candidates(
         refuse=rules.too_large,
         mark=ledger_mark(control.lineage),
         at=settings.now,
+        files=_files(renderer),
     )
     going_on = None
-    if ledger is not None and resumes(spec.backend):
+    if ledger is not None and resumes(spec.backend) and not spec.attachments:
         from batchform.plan.resume import GoingOn  # only where it is asked for
 
         going_on = GoingOn(con, spec, ledger, limits)
@@ -315,6 +318,14 @@ def render_candidates(
         cutter.abandon()
         free.close()
     return rendered, cutter.shards, renderer.fp_columns
+
+
+def _files(renderer: CandidateRenderer) -> ShardFiles | None:
+    if renderer.carried is None:
+        return None
+    from batchform.plan.attached import ShardFiles  # only where rows have files
+
+    return ShardFiles(renderer.carried)
 
 
 def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> BackendLimits:

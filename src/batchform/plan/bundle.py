@@ -3,6 +3,7 @@
     bundle.json                      the plan and the digest of every file
     specs/NAME/shard-0000.jsonl      the lines of one job
     specs/NAME/shard-0000.rows.parquet   its rows' states, committed with its intent
+    specs/NAME/shard-0000.files.jsonl    the files that its requests name by their content, and where they are
     specs/NAME/bookkeeping.rows.parquet  row states that cost nothing
     specs/NAME/reread.rows.parquet   keys whose archived answers are read anew
 
@@ -117,6 +118,7 @@ def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> No
     specs = manifest.plan.specs
     planned = {p for s in specs for shard in s.shards for p in (shard.path, shard.rows_path)}
     planned |= {name for s in specs for name in (s.bookkeeping, s.reread) if name}
+    planned |= {shard.files_path for s in specs for shard in s.shards if shard.files_path}
     for name in sorted(present ^ planned | set(manifest.files) ^ planned):
         what = "is not part of the saved plan" if name not in planned else "is missing from the saved plan"
         raise StalePlan(f"{folder / name} {what}", hint="Plan again.")
@@ -165,7 +167,8 @@ def check_fresh(
         elif spec.spec_digest != planned.spec_digest:
             moved.append(f"spec {planned.name}, or a template or schema it uses, changed")
         elif source_digests[planned.name] != planned.source_digest:
-            moved.append(f"the source of {planned.name} changed ({planned.source})")
+            files = ", or a file that its rows name," if spec.attachments else ""
+            moved.append(f"the source of {planned.name}{files} changed ({planned.source})")
     if plan.lineage != ledger.lineage and plan.lineage:
         moved.append(f"the ledger is another one (lineage {ledger.lineage or 'none'}, planned on {plan.lineage})")
     elif _moved(ledger, plan.serial):

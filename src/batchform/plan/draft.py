@@ -23,7 +23,7 @@ from batchform.spec.model import Limits
 from batchform.spec.realm import cloud_of, realm_of
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.service_limits import ServiceLimits
-from batchform.spec.wording import money
+from batchform.spec.wording import counted, money
 
 _AUTO_INLINE_ROWS = 100
 _AUTO_INLINE_BYTES = 1_000_000
@@ -78,10 +78,16 @@ def draft_spec(
         fixed_bytes=rendered.fixed_bytes,
     )
     largest = len(rendered.longest.request) if rendered.longest else 0
-    whole = estimator.estimate(requests=to_send, request_bytes=rendered.request_bytes, largest_bytes=largest)
+    whole = estimator.estimate(
+        requests=to_send,
+        request_bytes=rendered.request_bytes,
+        largest_bytes=largest,
+        file_tokens=sum(s.file_tokens for s in shards),
+    )
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
     warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings, *rendered.notes]
+    notes += _attached(shards)
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
@@ -132,6 +138,13 @@ def draft_spec(
     return Draft(plan, figures, spec.limits, rendered.complaints)
 
 
+def _attached(shards: Iterable[DraftShard]) -> Iterator[str]:
+    """What goes with the requests."""
+    files, size = sum(s.files for s in shards), sum(s.file_bytes for s in shards)
+    if files:
+        yield f"{counted(files, 'file')} of {size:,} bytes {'go' if files > 1 else 'goes'} with the requests"
+
+
 def _too_much_at_once(shards: Iterable[Shard], spec: ResolvedSpec, service: ServiceLimits) -> Iterator[str]:
     """Whether inputs of the jobs that may be at work at once are more than the service keeps."""
     most, jobs = service.max_storage_bytes, spec.backend.max_jobs_in_flight
@@ -167,7 +180,12 @@ def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:
 
 
 def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest: int) -> Shard:
-    estimate = estimator.estimate(requests=shard.rows, request_bytes=shard.request_bytes, largest_bytes=largest)
+    estimate = estimator.estimate(
+        requests=shard.rows,
+        request_bytes=shard.request_bytes,
+        largest_bytes=largest,
+        file_tokens=shard.file_tokens,
+    )
     inline = spec.spec.submit == "inline" or (
         spec.spec.submit == "auto"
         and cloud_of(spec.backend) != "vertex"
@@ -179,6 +197,7 @@ def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest
         index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
         input_tokens=estimate.tokens.input, usd=estimate.cost, mode="inline" if inline else "file",
         path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes,
+        files_path=shard.files_path, files=shard.files,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from batchform.rows.keyed import (
     fingerprint_sql,
     fp_columns_text,
     prepare,
+    rendered_columns,
     template_columns,
 )
 from batchform.rows.request import RequestRenderer
@@ -94,13 +95,13 @@ def _state(con: DuckDBPyConnection, past: Recorded) -> dict[str, Any] | None:
 
 def _request_now(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, key: str) -> tuple[str, bytes] | None:
     """(input fingerprint, canonical request) of the row as it stands; None if the source has it no longer."""
-    names = template_columns(spec, rows.columns)
+    names, read = template_columns(spec, rows.columns), rendered_columns(spec, rows.columns)
     print_sql = fingerprint_sql(fp_columns_text(names, rows.columns), rows.columns)
-    sql = f"SELECT CAST({print_sql} AS VARCHAR){values_sql(names, rows.columns, 'w')} FROM {WIDE} w "
+    sql = f"SELECT CAST({print_sql} AS VARCHAR){values_sql(read, rows.columns, 'w')} FROM {WIDE} w "
     found = [row for batch in stream(con, sql + f"WHERE w.bf_key = {literal(key)}") for row in batch]
     if not found:
         return None
-    return found[0][0], RequestRenderer(spec, names).render(key, found[0][1:])
+    return found[0][0], RequestRenderer(spec, read).render(key, found[0][1:])
 
 
 def _explanation(

@@ -95,6 +95,7 @@ class Shard(Struct, frozen=True):
     """One job to be created. path: the JSONL relative to the bundle, rows_path: its row states (Parquet), likewise.
 
     resumes: the job that it goes on with. Its lines are then uploaded only if that turns out to be impossible.
+    files_path: the list of the files that its requests name, relative to the bundle; files: how many there are.
     """
 
     index: int
@@ -109,6 +110,8 @@ class Shard(Struct, frozen=True):
     path: str
     rows_path: str
     resumes: Resumed | None = None
+    files_path: str = ""
+    files: int = 0
 
 
 class Tokens(Struct, frozen=True):

@@ -208,14 +208,15 @@ class Estimator(Struct, frozen=True):
             fixed_bytes=fixed_bytes,
         )
 
-    def estimate(self, *, requests: int, request_bytes: int, largest_bytes: int = 0) -> Estimate:
+    def estimate(self, *, requests: int, request_bytes: int, largest_bytes: int = 0, file_tokens: int = 0) -> Estimate:
         """Estimate `requests` requests of `request_bytes` bytes in all.
 
-        largest_bytes: of the longest request, for the tier above 200,000 tokens.
+        largest_bytes: of the longest request, for the tier above 200,000 tokens; file_tokens: about how many the
+        attached files have, which past rows' tokens per byte cover already.
         """
         if requests == 0:
             return Estimate(Tokens(0, ZERO, "nothing to send"), ZERO, priced=True)
-        input_tokens, input_basis = self._input(requests, request_bytes)
+        input_tokens, input_basis = self._input(requests, request_bytes, file_tokens)
         per_request, basis = self._output()
         output = Range(*(round(requests * n) for n in per_request))
         tokens = Tokens(round(input_tokens.expected), output, basis, input_basis)
@@ -231,7 +232,7 @@ class Estimator(Struct, frozen=True):
         )
         return Estimate(tokens, cost, priced=True, notes=notes)
 
-    def _input(self, requests: int, request_bytes: int) -> tuple[Range, str]:
+    def _input(self, requests: int, request_bytes: int, file_tokens: int = 0) -> tuple[Range, str]:
         past = self.history
         if past and past.enough and past.request_bytes:
             ratio = past.prompt_tokens / past.request_bytes
@@ -239,11 +240,12 @@ class Estimator(Struct, frozen=True):
             words = f"{ratio:.3f} tokens per byte in {past.rows:,} past rows of this spec"
             return Range(tokens, tokens, tokens), words
         fixed = min(self.fixed_bytes * requests, request_bytes)
-        tokens = (request_bytes - fixed) / BYTES_PER_TOKEN
+        tokens = (request_bytes - fixed) / BYTES_PER_TOKEN + file_tokens
         high = tokens * (1 + _UNCALIBRATED) + fixed / BYTES_PER_TOKEN
         return (
             Range(tokens * (1 - _UNCALIBRATED), tokens, high),
-            "4 bytes of prompt per token, give or take 25 %",
+            "4 bytes of prompt per token, give or take 25 %"
+            + (f"; about {file_tokens:,} of attached files" if file_tokens else ""),
         )
 
     def _output(self) -> tuple[tuple[float, float, float], str]:

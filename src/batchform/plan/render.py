@@ -17,7 +17,7 @@ from batchform.plan.model import Action, Reason
 from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.row_rules import RowRules
 from batchform.plan.shard import ShardCutter
-from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, template_columns
+from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, rendered_columns, template_columns
 from batchform.rows.request import RequestRenderer
 from batchform.rows.sql import literal
 from batchform.rows.stream import stream, values_sql
@@ -67,7 +67,9 @@ class CandidateRenderer:
         fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
         assert fp_sql is not None
         self._fp_sql = fp_sql
-        renderer = RequestRenderer(spec, self._names, keep_empty=True)
+        self._read = rendered_columns(spec, rows.columns)
+        renderer = RequestRenderer(spec, self._read, keep_empty=True)
+        self.carried = renderer.carried
         self._render = renderer.render
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
@@ -90,7 +92,7 @@ class CandidateRenderer:
         return self.out
 
     def _select(self, extra: str, joins: str) -> str:
-        columns = values_sql(self._names, self._columns, "w")
+        columns = values_sql(self._read, self._columns, "w")
         fp_sql = self._fp_sql.removeprefix("CAST(").removesuffix(" AS UUID)")
         return f"SELECT w.bf_key, left(sha256(w.bf_key), 32), {fp_sql}{extra}{columns} FROM {WIDE} w {joins}"
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
 from batchform.plan.model import Resumed
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from batchform.plan.attached import ShardFiles
 
 _FLUSH_ROWS = 2048
 _LINE_OVERHEAD = 55
@@ -44,7 +48,11 @@ def split_line(line: bytes) -> tuple[bytes, bytes]:
 
 
 class DraftShard(Struct, frozen=True):
-    """A shard before it is priced. Paths are relative to the bundle, empty when nothing is written."""
+    """A shard before it is priced. Paths are relative to the bundle, empty when nothing is written.
+
+    bytes: of its lines as they will be sent; files, file_bytes: different files that it names; file_tokens: of the
+    files of all rows; extra_bytes: those of `bytes` that say where files are, or hold them.
+    """
 
     index: int
     tag: str
@@ -54,11 +62,16 @@ class DraftShard(Struct, frozen=True):
     path: str
     rows_path: str
     resumes: Resumed | None = None
+    files_path: str = ""
+    files: int = 0
+    file_bytes: int = 0
+    file_tokens: int = 0
+    extra_bytes: int = 0
 
     @property
     def request_bytes(self) -> int:
-        """Bytes of its requests alone."""
-        return self.bytes - self.rows * _LINE_OVERHEAD
+        """Bytes of its requests alone, with files by their content."""
+        return self.bytes - self.rows * _LINE_OVERHEAD - self.extra_bytes
 
 
 class ShardCutter:
@@ -77,9 +90,12 @@ class ShardCutter:
         refuse: Callable[[str, int], None],
         mark: str,
         at: dt.datetime,
+        files: ShardFiles | None = None,
     ) -> None:
         """attempts_of: shard digest → how many jobs were begun for it before; refuse: told key and bytes of a row that
-        no job would take, not even alone; mark: of the ledger, "" while there is none; at: time of the plan."""
+        no job would take, not even alone; mark: of the ledger, "" while there is none; at: time of the plan; files: of
+        a spec with attachments."""
+        self._files = files
         self._spec = spec
         self._limits = limits
         self._folder = folder
@@ -119,6 +135,8 @@ class ShardCutter:
     def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
         """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
         size = len(request) + _LINE_OVERHEAD
+        if self._files is not None:
+            size += self._files.look(request)
         if size > self._limits.largest:
             self._refuse(key, size)
             return
@@ -128,6 +146,8 @@ class ShardCutter:
             self.close_shard()
         self._rows += 1
         self._bytes += size
+        if self._files is not None:
+            self._files.take()
         key_hash = bytes.fromhex(key_hex)
         self._request_fps.append(fingerprint)
         self._hashes.append(key_hash)
@@ -185,9 +205,22 @@ class ShardCutter:
                 self._relative + self._name("rows.parquet"),
             )
             self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
-        self.shards.append(DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path, resumes))
+        shard = DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path, resumes)
+        self.shards.append(self._with_files(shard) if self._files is not None else shard)
         self.total_bytes += self._bytes
         self._begin()
+
+    def _with_files(self, shard: DraftShard) -> DraftShard:
+        """A shard with its files, which are listed beside it."""
+        files, name = self._files, self._name("files.jsonl")
+        assert files is not None
+        listed = self._folder is not None and files.write(self._folder / name)
+        made = replace(
+            shard, files_path=self._relative + name if listed else "", files=files.count, file_bytes=files.size,
+            file_tokens=files.tokens, extra_bytes=files.extra_bytes,
+        )  # fmt: skip
+        files.begin()
+        return made
 
     def _write_rows(self, path: Path, constants: Mapping[str, Any]) -> None:
         from batchform.ledger.row_writer import RowStateWriter

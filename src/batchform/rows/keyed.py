@@ -22,6 +22,7 @@ from msgspec import Struct
 from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
+from batchform.rows.names import ATTACHMENTS, FILES
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.delivery import output_columns, source_columns
@@ -65,16 +66,24 @@ def template_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[st
     wanted: set[str] = set()
     for template in templates:
         if template.columns is None:
-            return tuple(columns)
+            return tuple(c for c in columns if c != FILES)
         wanted |= template.columns
-    return tuple(c for c in columns if c in wanted)
+    return tuple(c for c in columns if c in wanted or c == ATTACHMENTS)
+
+
+def rendered_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The source columns that a renderer is given: those that the prompt can read, and where its files are."""
+    return (*template_columns(spec, columns), *([FILES] if FILES in columns else []))
 
 
 def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
     """The source columns that the key, the prompt and the destination read; None for all of them."""
     templates = [t.template for t in spec.turns] + ([spec.system] if spec.system else [])
     templates += [spec.key_template] if spec.key_template else []
-    needed = {*spec.key_columns, *source_columns(spec)}
+    attached = _attached(spec)
+    if attached is None:
+        return None
+    needed = {*spec.key_columns, *source_columns(spec), *attached}
     for template in templates:
         if template.columns is None:
             return None
@@ -83,6 +92,12 @@ def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
     if any(isinstance(found, Rendered) and "row" in found.reads for found in columns):
         return None
     return frozenset(needed)
+
+
+def _attached(spec: ResolvedSpec) -> frozenset[str] | None:
+    """The source columns that attachments read; None for all of them."""
+    read = [a.columns for a in spec.attachments]
+    return None if None in read else frozenset[str]().union(*(r for r in read if r))
 
 
 def key_order(spec: ResolvedSpec) -> tuple[str, ...]:
@@ -236,7 +251,8 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
 
     from batchform.spec.templates import explain_render_error
 
-    names = [c for c in relation.columns if template.columns is None or c in template.columns]
+    read = relation.columns if template.columns is None else template.columns
+    names = [c for c in relation.columns if c in read and c not in (ATTACHMENTS, FILES)]
     wanted = values_sql(names, relation.columns, "s").removeprefix(", ") or "NULL"
     con.execute("CREATE OR REPLACE TEMP TABLE bf_keys (key VARCHAR)")
     chunks: list[pa.Array] = []

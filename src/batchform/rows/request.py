@@ -7,16 +7,21 @@ escaped and put between the constant pieces; what comes out is byte for byte wha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchform.canon import canonical_json, json_string
 from batchform.errors import SourceError
+from batchform.rows.names import ATTACHMENTS, FILES
 from batchform.spec.resolved import ResolvedSpec, Template
+
+if TYPE_CHECKING:
+    from batchform.rows.attached import Carried
 
 
 class RequestRenderer:
     """Renders rows of one spec. `columns`: names of the values that `render` is given, in order; keep_empty: whether a
-    text with nothing in it is left to whoever judges all rows."""
+    text with nothing in it is left to whoever judges all rows; carried: the files of the row that was rendered last,
+    None for a spec without attachments."""
 
     def __init__(self, spec: ResolvedSpec, columns: Sequence[str], *, keep_empty: bool = False) -> None:
         self._spec = spec
@@ -24,11 +29,17 @@ class RequestRenderer:
         self._columns = tuple(columns)
         self._templates, self._pieces = _compile(spec)
         self._single = len(self._templates) == 1
+        self._attached = bool(spec.attachments)
+        self.carried: Carried | None = None
+        if self._attached:
+            from batchform.rows.attached import Carried
+
+            self.carried = Carried()
 
     @property
     def one_form(self) -> bool:
         """Whether requests differ in texts only."""
-        return True
+        return not self._attached
 
     @property
     def fixed_bytes(self) -> int:
@@ -38,6 +49,7 @@ class RequestRenderer:
     def render(self, key: str, values: Sequence[Any]) -> bytes:
         """The canonical request of one row. Raises SourceError naming the row's key."""
         row = dict(zip(self._columns, values, strict=True))
+        attachments, files = (row.pop(ATTACHMENTS, "{}"), row.pop(FILES, "[]")) if self._attached else ("", "")
         texts = []
         for template in self._templates:
             try:
@@ -52,7 +64,15 @@ class RequestRenderer:
                     hint="The API refuses empty text. Leave the row out with source.where, or mend the template.",
                 )
             texts.append(text)
-        return self._splice(texts, key)
+        request = self._splice(texts, key)
+        return self._with_files(request, attachments, files) if self._attached else request
+
+    def _with_files(self, request: bytes, attachments: str, files: str) -> bytes:
+        from batchform.rows.attached import splice
+
+        assert self.carried is not None
+        self.carried.take(files)
+        return splice(request, attachments)
 
     def _splice(self, texts: Sequence[str], key: str) -> bytes:
         try:
@@ -76,8 +96,14 @@ def _marker(number: int) -> str:
 
 def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:
     """Templates in the order in which their texts stand in the request, and the constant bytes around them."""
-    turns = [{"role": turn.role, "parts": [{"text": _marker(i)}]} for i, turn in enumerate(spec.turns)]
+    turns: list[dict[str, Any]] = [
+        {"role": turn.role, "parts": [{"text": _marker(i)}]} for i, turn in enumerate(spec.turns)
+    ]
     templates: list[Template] = [turn.template for turn in spec.turns]
+    if spec.attachments:
+        from batchform.rows.attached import AFTER, BEFORE
+
+        turns[-1]["parts"] = [BEFORE, *turns[-1]["parts"], AFTER]
     request: dict[str, Any] = {**spec.request_base, "contents": turns}
     if spec.system is not None:
         request["systemInstruction"] = {"parts": [{"text": _marker(len(templates))}]}

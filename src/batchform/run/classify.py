@@ -123,12 +123,21 @@ def _error(line: dict[str, Any]) -> Reading:
         if inner is None:
             return Reading("internal", _clip(error))
         error = inner
+    if _file_is_gone(error):
+        return Reading("expired", _clip(error["message"]))
     names = [str(error[field]) for field in ("code", "status") if error.get(field) is not None]
     cls = next((_ERROR_CLASSES[name] for name in names if name in _ERROR_CLASSES), None)
     if cls is None:
         cls = "invalid_request" if names and len(names[0]) == 3 and names[0].startswith("4") else "internal"
     code = f" (code {names[0]})" if names else ""
     return Reading(cls, _clip(error.get("message") or "The service gave no message.") + code)
+
+
+def _file_is_gone(error: dict[str, Any]) -> bool:
+    """Whether a file that a request names had expired when the job read it. The service says so as of one that was
+    never there, but requests only name files that were."""
+    code = {str(error.get("code")), str(error.get("status"))}
+    return bool(code & {"403", "7", "PERMISSION_DENIED"}) and " File " in str(error.get("message") or "")
 
 
 def _stated(status: Any) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
-"""What was sent: each shard's lines, archived beside the ledger before its job is created.
+"""What is sent: each shard's lines, staged for its job, and archived beside the ledger before that is created.
 
-They let a plan show a row's request before and after a change. Private like the results; kept as long as they are.
+Archived lines let a plan show a row's request before and after a change. They are private like the results, and kept as
+long as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +11,35 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from batchform.canon import RequestHasher
+from batchform.canon import RequestHasher, digest_of, file_digest
 from batchform.ledger.records import Intent
 from batchform.ledger.store import Ledger
+from batchform.plan.model import Shard
 from batchform.plan.sent import input_name, sent_lines
 from batchform.plan.shard import split_line
+from batchform.ports import Backend, Staged
+from batchform.run.attachments import with_files
+from batchform.run.context import PASSING, RunContext, call_again
 
 _BATCH: Final = 10_000
+_UPLOAD_AGAIN: Final = PASSING | {404, 410}
+"""404 and 410: the service has forgotten how far an upload had got."""
+
+
+def stage_input(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) -> Staged:
+    """Upload the input of a shard; safe to repeat, since its name comes from its digest."""
+    # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
+    identity, lines = [ctx.ledger.lineage, shard.digest], bundle / shard.path
+    if shard.files_path:
+        lines = with_files(ctx, backend, shard, bundle)
+        identity.append(file_digest(lines))  # where its files are is part of it
+    name = digest_of("input", identity)
+    return call_again(
+        ctx,
+        lambda: backend.stage(lines, digest=name, tag=shard.tag, mode=shard.mode),
+        while_=_UPLOAD_AGAIN,
+        told=lambda error: f"Uploading {shard.tag} failed; it is tried again: {error}",
+    )
 
 
 def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path) -> None:

@@ -17,16 +17,17 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from batchform.canon import digest_of, short
+from batchform.canon import short
 from batchform.errors import BackendError, BatchformError, NotCreated, OutcomeUnknown
 from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.ports import Backend, Staged
+from batchform.run.attachments import sent_lines_path
 from batchform.run.budget import Refused, refusal
-from batchform.run.context import PASSING, RunContext, call_again, commit_together, open_intents, parse_stamp
-from batchform.run.inputs import archive_input
+from batchform.run.context import RunContext, commit_together, open_intents, parse_stamp
+from batchform.run.inputs import archive_input, stage_input
 from batchform.run.marks import mark_shards
 from batchform.run.recover import record_created, recover
 from batchform.run.resume import old_results
@@ -38,8 +39,6 @@ from batchform.spec.wording import counted
 
 _LOOKUPS: Final = 3
 _LATE_STARTS: Final = 5
-_UPLOAD_AGAIN: Final = PASSING | {404, 410}
-"""404 and 410: the service has forgotten how far an upload had got."""
 
 
 class Work(Struct, frozen=True):
@@ -189,12 +188,14 @@ class Submitter:
             input_ = old_results(ctx, backend, work.plan, work.shard, lines)
             if input_ is None:
                 work = Work(work.plan, replace(work.shard, resumes=None))
-                input_ = self._stage(backend, work.shard)
+                input_ = stage_input(ctx, backend, work.shard, self._bundle)
             archive_input(ctx.ledger, work.shard.tag, lines, ctx.work_dir)
             ctx.progress.staged(work.plan.name, work.shard)
             staged.append((work, input_))
         intended = self._intend(staged)
         again = {w.shard.tag for w in self._create(intended)}
+        for work in works:
+            sent_lines_path(ctx, work.shard.tag).unlink(missing_ok=True)
         sent = {i.work.shard.tag for i in intended} - again
         return [work for tag, work in later.items() if tag not in sent]
 
@@ -255,17 +256,6 @@ class Submitter:
         made.clear()
         record_created(self._ctx, found)
         self.done.created += [record.tag for _, record, _ in found]
-
-    def _stage(self, backend: Backend, shard: Shard) -> Staged:
-        """Upload the input; safe to repeat, since its name comes from its digest."""
-        # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
-        name = digest_of("input", [self._ctx.ledger.lineage, shard.digest])
-        return call_again(
-            self._ctx,
-            lambda: backend.stage(self._bundle / shard.path, digest=name, tag=shard.tag, mode=shard.mode),
-            while_=_UPLOAD_AGAIN,
-            told=lambda error: f"Uploading {shard.tag} failed; it is tried again: {error}",
-        )
 
     def _within_budget(self, work: Work) -> bool:
         """Whether every budget has room for a shard, by the newest ledger. If not, it is held for good."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchform.canon import digest_of
 from batchform.spec.model import Backend, Limits, Retry, Spec
 
 if TYPE_CHECKING:
+    from batchform.spec.attachments import CompiledAttachment
     from batchform.spec.request_parts import RequestParts
     from batchform.spec.resolve import CompiledPrompt
 
 _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 
 
-def component_digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str, str]:
+def component_digests(
+    prompt: CompiledPrompt, request: RequestParts, attachments: Sequence[CompiledAttachment]
+) -> dict[str, str]:
     """Digests of prompt, configuration, schema and reading. What a spec does not use is in none of them, so that they
     stay the same when a new batchform knows more."""
     config = dict(request.base.get("generationConfig", {}))
@@ -25,6 +28,8 @@ def component_digests(prompt: CompiledPrompt, request: RequestParts) -> dict[str
     base = {**request.base, "generationConfig": config}
     turns = [[turn.role, turn.template.digest] for turn in prompt.turns]
     said: dict[str, Any] = {"system": prompt.system.digest if prompt.system else None, "turns": turns}
+    if attachments:
+        said["attachments"] = [a.digest for a in attachments]
     return {
         "prompt_digest": digest_of("prompt", said),
         "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
@@ -40,10 +45,12 @@ def spec_digest(
     backend: Backend,
     retry: Retry,
     limits: Limits,
+    attachments: Sequence[CompiledAttachment],
     digests: Mapping[str, str],
 ) -> str:
     """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
     kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
+    carried = {"attachments": [[a.optional, a.inline_up_to] for a in attachments]} if attachments else {}
     return digest_of(
         "spec",
         {
@@ -52,6 +59,7 @@ def spec_digest(
             "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
             "limits": limits.model_dump(mode="json"),
+            **carried,
             **digests,
         },
     )

@@ -13,10 +13,12 @@ from pydantic import Field
 from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, VertexBackend
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
+from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 
 __all__ = [  # from other modules, for whoever wants all models in one place
     "NAME_PATTERN",
+    "Attachment",
     "Backend",
     "Count",
     "Database",
@@ -218,6 +220,10 @@ class Prompt(Strict):
     user: TemplateRef | None = Wire(None, description="User turn: a file in templates/, or {text: …}.")
     examples: Examples | None = Wire(None, description="Few-shot examples from a file, before all other turns.")
     messages: list[Message] | None = Wire(None, description="Turns in order; `user`, if given, comes last.")
+    attachments: list[str | Attachment] = Wire(
+        default_factory=list,
+        description="Files that go with the last user turn: paths or URIs, in Jinja, or what an attachment says more.",
+    )
 
 
 class Output(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from pydantic import BaseModel
@@ -20,6 +20,9 @@ from batchform.spec.template_errors import explain_render_error
 from batchform.spec.templates import CompiledTemplate, TemplateSet
 from batchform.spec.wording import shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
+
+if TYPE_CHECKING:
+    from batchform.spec.attachments import CompiledAttachment
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -51,12 +54,13 @@ def resolve_spec(
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
     request = request_parts(spec, document, parts.classes, problems, backend=backend)
+    attachments = _attachments(spec, document, parts.templates, request.overlay, problems)
     model = _model(spec, document, parts, problems)
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
         return None, problems
     retry = _laid_over(spec.retry, parts.defaults.retry, Retry)
     limits = _laid_over(spec.limits, parts.defaults.limits, Limits)
-    digests = component_digests(prompt, request)
+    digests = component_digests(prompt, request, attachments)
     return ResolvedSpec(
         spec=spec,
         path=path,
@@ -77,8 +81,9 @@ def resolve_spec(
         output_format=request.output_format,
         classes=request.classes,
         **digests,
-        spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, digests),
+        spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, attachments, digests),
         places=_places(document, spec, parts),
+        attachments=attachments,
     ), problems
 
 
@@ -121,6 +126,17 @@ def _examples(
         problems += found
         return turns
     return ()
+
+
+def _attachments(
+    spec: Spec, document: Document, templates: TemplateSet, overlay: Mapping[str, Any], problems: list[Diagnostic]
+) -> tuple[CompiledAttachment, ...]:
+    if not spec.prompt.attachments:
+        return ()
+    from batchform.spec.attachments import compile_attachments, overlay_conflict
+
+    overlay_conflict(document, overlay, problems)
+    return compile_attachments(spec.prompt, document, templates, problems)
 
 
 def _template(

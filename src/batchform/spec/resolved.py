@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct, field
 
 from batchform.errors import Place
 from batchform.spec.model import Backend, Limits, Project, Retry, Spec
+
+if TYPE_CHECKING:
+    from batchform.spec.attachments import CompiledAttachment
 
 
 class Template(Protocol):
@@ -80,6 +83,7 @@ class ResolvedSpec(Struct, frozen=True):
     spec_digest: str  # of everything in the spec that can matter to a plan; comments and order do not
     places: Mapping[str, Place] = field(default_factory=dict)
     classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    attachments: tuple[CompiledAttachment, ...] = ()
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""

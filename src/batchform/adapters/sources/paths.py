@@ -42,9 +42,15 @@ class Remote(Protocol):
 
 
 def expand(
-    patterns: str | Sequence[str], *, root: Path, allow: Sequence[Path], remote: Remote | None = None
+    patterns: str | Sequence[str],
+    *,
+    root: Path,
+    allow: Sequence[Path],
+    remote: Remote | None = None,
+    optional: bool = False,
 ) -> list[SourceFile]:
-    """The files that the patterns name, sorted by name, each name once. Raises SourceError for a pattern without any.
+    """The files that the patterns name, sorted by name, each name once. Raises SourceError for a pattern without any,
+    unless files are `optional`.
 
     A pattern that names an existing file is that file, whatever characters it holds. `*`, `?` and `[…]` stay within one
     folder, `**` goes through folders but not through links; hidden names must be spelled out.
@@ -55,7 +61,7 @@ def expand(
             found |= {file.name: file for file in remote.fetch(pattern)}
             continue
         matches = list(_matches(pattern, root=root))
-        if not matches:
+        if not matches and not optional:
             raise _nothing(pattern, root, allow)
         for match in matches:
             file = confine(match, root=root, allow=allow)

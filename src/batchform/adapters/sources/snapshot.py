@@ -77,8 +77,8 @@ def locate(
 
 def temp_folder(con: DuckDBPyConnection) -> Path:
     """The connection's own temp folder, where snapshots live until the run removes it."""
-    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
-    folder = Path(str(row[0]) if row and row[0] else ".tmp").resolve()
+    found = con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
+    folder = Path(str(found or ".tmp")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

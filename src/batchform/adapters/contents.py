@@ -1,0 +1,186 @@
+"""What attached files hold: digests of local files, remembered by size and time; identities of objects at gs://."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from batchform.adapters import media
+from batchform.adapters.sources.paths import confine
+from batchform.canon import file_digest
+from batchform.errors import SourceError
+from batchform.rows.attached import AttachedFile
+from batchform.spec.remote import address, is_remote
+
+if TYPE_CHECKING:
+    from batchform.adapters.storage.client import Stat, StorageClient
+
+HTTPS: Final = "https://"
+INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
+_SETTLED_NS: Final = 2 * 10**9
+"""A file that was changed within this time may change again without another time of change: it is not remembered."""
+_SAVE_EVERY: Final = 500
+
+
+class Memory:
+    """Digests of local files by path, MIME type, size and time of change, in a file that may be deleted at any time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "attachments-1.sqlite3"
+        self._db: sqlite3.Connection | None = None
+        self._unsaved = 0
+        self._broken = False
+
+    def _open(self) -> sqlite3.Connection | None:
+        if self._db is None and not self._broken:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._db = sqlite3.connect(self._path, timeout=5.0)
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS files (path TEXT, mime TEXT, size INTEGER, changed INTEGER, "
+                    "digest TEXT, tokens INTEGER, PRIMARY KEY (path, mime))"
+                )
+            except (OSError, sqlite3.Error):
+                self._give_up()
+        return self._db
+
+    def find(self, path: Path, mime: str, stat: os.stat_result) -> tuple[str, int] | None:
+        """(digest, tokens), if the file is as it was."""
+        try:
+            db = self._open()
+            sql = "SELECT digest, tokens FROM files WHERE path = ? AND mime = ? AND size = ? AND changed = ?"
+            found = db.execute(sql, (str(path), mime, stat.st_size, stat.st_mtime_ns)).fetchone() if db else None
+        except sqlite3.Error:
+            self._give_up()
+            return None
+        return (str(found[0]), int(found[1])) if found else None
+
+    def keep(self, path: Path, mime: str, stat: os.stat_result, digest: str, tokens: int) -> None:
+        """Remember a file, unless it was changed just now."""
+        if time.time_ns() - stat.st_mtime_ns < _SETTLED_NS:
+            return
+        try:
+            db = self._open()
+            if db is None:
+                return
+            row = (str(path), mime, stat.st_size, stat.st_mtime_ns, digest, tokens)
+            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._unsaved += 1
+            if self._unsaved >= _SAVE_EVERY:
+                self.save()
+        except sqlite3.Error:
+            self._give_up()
+
+    def save(self) -> None:
+        """Make what is new last."""
+        self._unsaved = 0
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.commit()
+
+    def _give_up(self) -> None:
+        """Without a memory files are read anew, and nothing else changes."""
+        self.close()
+        self._broken = True
+
+    def close(self) -> None:
+        if self._db is not None:
+            self.save()
+            self._db.close()
+            self._db = None
+
+
+class Contents:
+    """Finds what rows name. cloud: "gemini" or "vertex", which take addresses otherwise; storage: opens Cloud Storage;
+    memory: None to read each file."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        allow: Sequence[Path],
+        cloud: str,
+        storage: Callable[[], StorageClient],
+        memory: Memory | None,
+    ) -> None:
+        self._root, self._allow, self._cloud, self._storage, self._memory = root, allow, cloud, storage, memory
+
+    def of(self, text: str, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile | None]:
+        """(content or address, MIME type, file) of a path or URI. No file for an address that is sent as it is.
+
+        Raises SourceError.
+        """
+        if text.startswith(HTTPS):
+            return self._address(text, stated)
+        if is_remote(text):
+            return self._object(text, stated)
+        if "://" in text:
+            raise SourceError(f"{text!r} is neither a path nor a gs:// or https:// address.")
+        if not text.isprintable():
+            raise SourceError(f"{text!r} is no path.")
+        return self._local(self._root / text, stated, inline_up_to)
+
+    def _address(self, text: str, stated: str | None) -> tuple[str, str, None]:
+        if self._cloud != "vertex":
+            raise SourceError(
+                f"{text} is an address, and jobs of the Gemini API read no addresses.",
+                hint="Download the file into the project and name it by its path.",
+            )
+        return text, media.type_of(text.partition("?")[0], stated), None
+
+    def _object(self, text: str, stated: str | None) -> tuple[str, str, AttachedFile]:
+        if self._cloud != "vertex":
+            raise SourceError(
+                f"{text} is in Cloud Storage, which jobs of the Gemini API do not read.",
+                hint="Copy the file into the project, or use a Vertex AI backend.",
+            )
+        mime, found = media.type_of(text, stated), self.stat(text)
+        media.check_size(text, mime, found.size)
+        digest = object_digest(found)
+        return digest, mime, AttachedFile(digest, mime, found.size, text, media.guess(mime, found.size))
+
+    def stat(self, text: str) -> Stat:
+        """An object as it is now. Raises SourceError."""
+        try:
+            at = address(text)
+        except ValueError as error:
+            raise SourceError(f"{text}: {error}.") from None
+        found = self._storage().stat(at) if at.name else None
+        if found is None:
+            raise SourceError(f"There is no object {text}.")
+        return found
+
+    def _local(self, path: Path, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile]:
+        if not os.path.lexists(path):
+            raise SourceError(f"There is no file {os.path.relpath(path, self._root)}.")
+        file = confine(path, root=self._root, allow=self._allow)
+        mime = media.type_of(file.name, stated)
+        try:
+            stat = file.path.stat()
+            media.check_size(file.name, mime, stat.st_size)
+            digest, tokens = self._read(file.path, file.name, mime, stat)
+        except OSError as error:
+            raise SourceError(f"{file.name} cannot be read: {error.strerror}.") from error
+        most = INLINE_UP_TO[self._cloud] if inline_up_to is None else inline_up_to
+        name = file.name
+        return digest, mime, AttachedFile(digest, mime, stat.st_size, name, tokens, stat.st_size <= most)
+
+    def _read(self, path: Path, name: str, mime: str, stat: os.stat_result) -> tuple[str, int]:
+        known = self._memory.find(path, mime, stat) if self._memory else None
+        if known is not None:
+            return known
+        digest, tokens = file_digest(path), media.measure(path, name, mime, stat.st_size).tokens
+        if self._memory:
+            self._memory.keep(path, mime, stat, digest, tokens)
+        return digest, tokens
+
+
+def object_digest(found: Stat) -> str:
+    """What stands for an object's content: its checksum and its size, by the bucket's own listing."""
+    return f"crc32c:{base64.b64decode(found.crc32c).hex()}-{found.size}"

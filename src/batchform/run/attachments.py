@@ -1,0 +1,135 @@
+"""The files that a shard names are placed where its job can read them, and its lines say where.
+
+Planned, fingerprinted and archived are the lines that name files by their content. What is uploaded is a copy of them:
+where a file is at the service changes from run to run, and changes no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from batchform.canon import digest, file_digest
+from batchform.errors import BackendError, StalePlan
+from batchform.plan.attached import listed_files
+from batchform.plan.model import Shard
+from batchform.ports import Backend, File, Placed
+from batchform.rows.attached import AttachedFile, at_uri, inline, names_in, with_places
+from batchform.run.context import PASSING, RunContext, call_again
+from batchform.spec.remote import is_remote
+
+_AT_ONCE: Final = 8
+_ROUNDS: Final = 3
+_AGAIN: Final = PASSING | {404, 410}
+Places = dict[tuple[str, str], bytes]
+
+
+def sent_lines_path(ctx: RunContext, tag: str) -> Path:
+    """The copy of a shard's lines that is uploaded."""
+    return ctx.work_dir / f"{tag}.sent.jsonl"
+
+
+def with_files(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) -> Path:
+    """The lines of a shard as its job will read them, its files placed. Safe to repeat.
+
+    Raises StalePlan when a file no longer holds what was planned, BackendError.
+    """
+    try:
+        files = listed_files(bundle / shard.files_path)
+    except (OSError, msgspec.DecodeError) as error:
+        raise StalePlan(f"{bundle / shard.files_path} is no list of files: {error}", hint="Plan again.") from error
+    places = place_files(ctx, backend, files, what=shard.tag)
+    to = sent_lines_path(ctx, shard.tag)
+    with (bundle / shard.path).open("rb") as lines, to.open("wb") as out:
+        for line in lines:
+            out.write(_placed(line, places, bundle / shard.files_path))
+    return to
+
+
+def with_own_files(
+    ctx: RunContext, backend: Backend, requests: Sequence[tuple[str, bytes, list[AttachedFile]]]
+) -> list[tuple[str, bytes]]:
+    """(key, request) pairs with their files placed: for the synchronous API."""
+    found = {f.identity: f for _, _, files in requests for f in files}
+    places = place_files(ctx, backend, list(found.values()), what="the files of these rows")
+    return [(key, with_places(request, places)) for key, request, _ in requests]
+
+
+def _placed(line: bytes, places: Places, listed: Path) -> bytes:
+    try:
+        return with_places(line, places)
+    except KeyError:
+        missing = next(name for name in names_in(line) if name not in places)
+        raise StalePlan(f"{listed} does not list {missing[0]}", hint="Plan again.") from None
+
+
+def place_files(ctx: RunContext, backend: Backend, files: Sequence[AttachedFile], *, what: str) -> Places:
+    """What stands in requests for these files. Uploads several at once, and what grew old meanwhile again."""
+    places = {f.identity: inline(_content(ctx, f), f.mime_type) for f in files if f.inline}
+    uploaded = [f for f in files if not f.inline]
+    there: dict[tuple[str, str], Placed] = {}
+    for _ in range(_ROUNDS):
+        now = ctx.clock.now()
+        due = [f for f in uploaded if f.identity not in there or _is_old(there[f.identity].renew_at, now)]
+        if not due:
+            return places | {name: at_uri(found.uri, name[1]) for name, found in there.items()}
+        there |= _uploaded(ctx, backend, due)
+    raise BackendError(
+        f"{what}: its {len(uploaded):,} files are not uploaded before the first of them are too old to be used.",
+        hint="Make jobs smaller with `max_rows_per_job` of the backend.",
+    )
+
+
+def _is_old(renew_at: datetime | None, now: datetime) -> bool:
+    return renew_at is not None and renew_at <= now
+
+
+def _uploaded(ctx: RunContext, backend: Backend, files: Sequence[AttachedFile]) -> dict[tuple[str, str], Placed]:
+    def one(file: AttachedFile) -> Placed:
+        known = _file(ctx, file)
+        return call_again(ctx, lambda: backend.place_file(known), while_=_AGAIN)
+
+    first, *others = files
+    found = {first.identity: one(first)}  # alone: it opens the connection that the others share
+    pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="files")
+    try:
+        found |= dict(zip((f.identity for f in others), pool.map(one, others), strict=True))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _file(ctx: RunContext, file: AttachedFile) -> File:
+    if is_remote(file.name):
+        return File(file.digest, file.mime_type, file.size, None, file.name)
+    return File(file.digest, file.mime_type, file.size, ctx.project.root / file.name)
+
+
+def _content(ctx: RunContext, file: AttachedFile) -> bytes:
+    try:
+        content = (ctx.project.root / file.name).read_bytes()
+    except OSError as error:
+        raise StalePlan(f"{file.name} cannot be read: {error.strerror}.", hint="Put it back, or plan again.") from error
+    if digest(content) != file.digest:
+        raise changed(file.name)
+    return content
+
+
+def changed(name: str) -> StalePlan:
+    """A file that holds something else than was planned."""
+    return StalePlan(f"{name} changed since it was planned.", hint="Nothing of its job was sent. Plan again.")
+
+
+def check_content(path: Path, expected: str, name: str) -> None:
+    """Raise StalePlan unless a file holds what was planned."""
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise StalePlan(f"{name} cannot be read: {error.strerror}.", hint="Put it back, or plan again.") from error
+    if found != expected:
+        raise changed(name)
