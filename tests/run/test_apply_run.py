@@ -6,6 +6,7 @@ import json
 
 import duckdb
 import pytest
+from msgspec.structs import replace
 from run_kit import JSON_OUTPUT, RATES, World, make_spec
 
 from batchform.canon import wire_key
@@ -147,6 +148,29 @@ def test_enqueued_tokens_are_bounded_but_a_large_job_goes_alone(w: World) -> Non
         )
         assert apply_plan(ctx, plan, bundle).answered == 3
         assert max(most) == expected
+
+
+@pytest.mark.parametrize("cleanup", [True, False])
+def test_inputs_are_no_more_bytes_than_the_service_keeps(w: World, cleanup: bool) -> None:
+    """Neither those of jobs at work, nor with those of jobs that have ended."""
+    plan, bundle = w.plan({f"row-{i}": "x" for i in range(6)}, shards=6)
+    size = max(shard.bytes for shard in plan.specs[0].shards)
+    (w.root / "prices.yaml").write_text(f"service: {{max_storage_bytes: {2 * size}}}\n")
+    w.config = w.config.model_copy(update={"cleanup": cleanup})
+    ctx = w.run()
+    ctx = replace(
+        ctx, project=replace(ctx.project, config=ctx.project.config.model_copy(update={"prices": "prices.yaml"}))
+    )
+    kept: list[int] = []
+
+    def watch() -> None:
+        jobs = ctx.ledger.control().jobs.values()
+        kept.append(sum(r.intent.bytes for r in jobs if not r.input_deleted and (cleanup or r.open)))
+
+    w.clock.alarm = watch
+    assert apply_plan(ctx, plan, bundle).answered == 6
+    assert max(kept) <= 2 * size and w.charged() == 6
+    assert max(kept) > size or not cleanup
 
 
 def test_detached_apply_leaves_what_finds_no_room(w: World) -> None:

@@ -153,7 +153,7 @@ def _too_much_at_once(shards: Iterable[Shard], spec: ResolvedSpec, service: Serv
     if most is not None and at_once > most:
         yield (
             f"inputs of {min(jobs, len(uploaded))} jobs at once have {at_once:,} bytes, and the service keeps {most:,} "
-            "(max_jobs_in_flight paces the jobs)"
+            "(jobs wait until there is room)"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from batchform.errors import BackendError, BatchformError, DestinationError
 from batchform.ledger.compact import compact
-from batchform.ledger.records import Allowed, InputDeleted, Refreshed
+from batchform.ledger.records import Allowed, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.rows.sql import literal
@@ -24,6 +24,7 @@ from batchform.run.budget import check_budgets
 from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.freed import give_back
+from batchform.run.kept_inputs import clean_up
 from batchform.run.outcome import Outcome
 from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, next_settled, recover
@@ -271,28 +272,6 @@ def fold_ledger(ctx: RunContext) -> None:
         if ctx.ledger.should_compact(name):
             compact(ctx.ledger, ctx.connect, spec=name, scratch=ctx.work_dir)
             give_back()
-
-
-def clean_up(ctx: RunContext) -> None:
-    """Delete uploaded inputs of settled jobs that no open job shares. A failure is told and tried by the next run."""
-    jobs = ctx.ledger.control().jobs.values()
-    in_use = {r.intent.input_name for r in jobs if r.open}
-    gone: list[InputDeleted] = []
-    for record in jobs:
-        name, backend = record.intent.input_name, record.intent.backend
-        if name is None or name in in_use or record.input_deleted or record.open or record.intent.resumes:
-            continue  # the input of a job that was resumed is what an earlier one wrote: nothing of ours to delete
-        try:
-            there = ctx.backend_of(record.intent)
-            if not ctx.settings(backend).cleanup or there.fingerprint != record.intent.fingerprint:
-                continue
-            there.delete_input(name)
-        except BatchformError as error:
-            ctx.progress.note(f"Input {name} of {record.tag} could not be deleted, the next run tries again: {error}")
-            continue
-        gone.append(InputDeleted(at=ctx.now(), by=ctx.who, tag=record.tag, input_name=name))
-    if gone:
-        ctx.ledger.commit(gone)
 
 
 def _note_recovered(outcome: Outcome, found: Recovered) -> None:

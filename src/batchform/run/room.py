@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from batchform.errors import BackendError, NotCreated
+from batchform.ledger.records import Intent
+from batchform.plan.model import Shard
 from batchform.run.context import RunContext
+from batchform.run.kept_inputs import clean_up, keeps_more
 
 _QUOTA_WAITS: Final = 8
 _QUOTA_FIRST_WAIT: Final = 30.0
@@ -22,14 +25,23 @@ class Room:
         self._quota: dict[str, tuple[datetime, int]] = {}  # backend → not before, refusals in a row
         self.full: set[str] = set()
         """Backends that refused too often to be asked again in this run."""
+        self._crowded = False  # whether inputs that lie at a service were in the way
 
     def refuses(self, backend: str) -> bool:
         """Whether a backend has just refused a job for its quota."""
         return backend in self.full or (backend in self._quota and self._ctx.clock.now() < self._quota[backend][0])
 
-    def takes(self, backend: str, tokens: int, *, beside: Sequence[int] = ()) -> bool:
-        """Whether a job of this many input tokens may be sent now. beside: tokens of jobs that will be there too."""
-        return not self.refuses(backend) and has_room(self._ctx, backend, tokens, beside=beside)
+    def takes(self, backend: str, shard: Shard, *, beside: Sequence[Shard] = ()) -> bool:
+        """Whether a job may be sent now. beside: those that will be there too."""
+        if self.refuses(backend) or not has_room(self._ctx, backend, shard, beside=beside):
+            return False
+        self._crowded = not has_storage(self._ctx, backend, shard, beside=beside)
+        return not self._crowded
+
+    def clear(self) -> None:
+        """Delete inputs that no job needs any more, if they are in the way."""
+        if self._crowded:
+            clean_up(self._ctx)
 
     def waits(self) -> list[datetime]:
         """When backends that refused may be asked again."""
@@ -59,22 +71,34 @@ def sentence(error: BackendError) -> str:
     return f"{error.message.rstrip('.')}."
 
 
-def has_room(ctx: RunContext, backend: str, tokens: int, *, beside: Sequence[int] = ()) -> bool:
-    """Whether a backend may have another job of this many input tokens at work, by what all runners recorded. beside:
-    input tokens of jobs that are about to be there, too.
+def has_room(ctx: RunContext, backend: str, shard: Shard, *, beside: Sequence[Shard] = ()) -> bool:
+    """Whether a backend may have another job at work, by what all runners recorded. beside: jobs that are about to be
+    there, too.
 
     A job is at work until its end was seen. A job too large for the budget goes alone. Jobs of another credential are
     not counted: their quota is another, and they may never be seen again.
     """
-    settings, fingerprint = ctx.settings(backend), ctx.backend(backend).fingerprint
-    at_work = [
-        r.intent.est_input_tokens
-        for r in ctx.ledger.control().jobs.values()
-        if r.open and r.intent.backend == backend and r.intent.fingerprint == fingerprint
-    ]
-    at_work += beside
+    settings = ctx.settings(backend)
+    at_work = [intent.est_input_tokens for intent in _at_work(ctx, backend)]
+    at_work += [other.input_tokens for other in beside]
     if len(at_work) >= settings.max_jobs_in_flight:
         return False
     if settings.max_enqueued_tokens is None or not at_work:
         return True
-    return sum(at_work) + tokens <= settings.max_enqueued_tokens
+    return sum(at_work) + shard.input_tokens <= settings.max_enqueued_tokens
+
+
+def has_storage(ctx: RunContext, backend: str, shard: Shard, *, beside: Sequence[Shard] = ()) -> bool:
+    """Whether the service keeps the input of another job. One that finds no other job at work is sent: what lies there
+    then does not go away by waiting, and the service has the last word."""
+    uploads = [s.bytes for s in (shard, *beside) if s.mode == "file"]
+    if shard.mode != "file" or not (beside or _at_work(ctx, backend)):
+        return True
+    return keeps_more(ctx, backend, sum(uploads))
+
+
+def _at_work(ctx: RunContext, backend: str) -> list[Intent]:
+    """Jobs of this credential whose ends were not seen."""
+    fingerprint = ctx.backend(backend).fingerprint
+    intents = [record.intent for record in ctx.ledger.control().jobs.values() if record.open]
+    return [i for i in intents if i.backend == backend and i.fingerprint == fingerprint]

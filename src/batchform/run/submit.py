@@ -128,13 +128,13 @@ class Submitter:
     def _has_room(self, work: Work, *, beside: Sequence[Work] = ()) -> bool:
         """Whether the backend may be asked now, and takes another job of this size. beside: what will be there too."""
         name = work.plan.backend
-        others = [w.shard.input_tokens for w in beside if w.plan.backend == name]
-        return self._room.takes(name, work.shard.input_tokens, beside=others)
+        return self._room.takes(name, work.shard, beside=[w.shard for w in beside if w.plan.backend == name])
 
     def _wait(self) -> None:
         """Until a job ends, an open intent is settled, or the service may be asked again."""
         ctx = self._ctx
         self._on_full(self._tracker)
+        self._room.clear()
         if open_intents(ctx):
             found = recover(ctx)
             self.done.adopted += found.adopted
