@@ -36,6 +36,8 @@ TEMPLATES = {
 TABLE_ROWS = [("T-1", "open", "one"), ("T-2", "open", "two"), ("T-2", "open", "too"), ("T-3", "closed", "three")]
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 
+FUNCTIONS = [{"function_declarations": [{"name": "close"}]}]
+
 COMMON: dict[str, Any] = {"model": "gemini-3.5-flash-lite", "idempotency": {"key": ["id"]}}
 SPECS: dict[str, dict[str, Any]] = {
     "triage": {
@@ -311,8 +313,15 @@ SPEC_CASES: dict[str, list[Case]] = {
         Case(0, {"safety_settings": [
             {"threshold": "off", "category": "HATE_SPEECH"}, {"category": "HARASSMENT", "threshold": "NONE"},
         ]}),
+        Case(0, {"safety_settings": {"hate_speech": False, "harassment": "none"}}),
         Case(4, {"safety_settings": []}),
     ],
+    "tools": [Case(0, {"tools": []}), Case(4, {"tools": ["url_context"]}), Case(4, {"tools": FUNCTIONS})],
+    "tool_config": [
+        Case(0, {"tool_config": {}}),
+        Case(4, {"tools": FUNCTIONS, "tool_config": {"function_calling_config": {"mode": "any"}}}),
+    ],
+    "labels": [Case(0, {"labels": {}}), Case(4, {"labels": {"team": "support"}})],
     "request": [
         Case(0, {"request": {"generationConfig": None, "generation_config": {"seed": 7.0}}}),
         Case(0, {"request": None, "generation_config": {"seed": 7}}),

@@ -100,6 +100,7 @@ ACCEPTED = {
             {"googleSearch": {}},
             {"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"type": "object"}}]},
         ],
+        "toolConfig": {"includeServerSideToolInvocations": True},
     },
     "lower-case types": request_of(
         "x", **JSON, responseSchema={"type": "object", "properties": {"a": {"type": "string"}}}

@@ -30,6 +30,7 @@ def tools(*values: dict[str, Any]) -> dict[str, Any]:
     return {"request": {"tools": list(values)}}
 
 
+FUNCTIONS = [{"function_declarations": [{"name": "f", "description": "does"}]}]
 SAFETY = {"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}
 SAYING: dict[str, list[dict[str, Any]]] = {
     "system instruction, several turns": [
@@ -54,6 +55,11 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     "`safety_settings`": [{"safety_settings": [SAFETY]}],
     "`safety_settings` with a `method`": [{"safety_settings": [{**SAFETY, "method": "SEVERITY"}]}],
     "functions that the model may call": [tools({"functionDeclarations": [{"name": "f", "description": "does"}]})],
+    "`tools: [google_search]`": [{"tools": ["google_search"]}],
+    "functions by `tools` and `tool_config`": [
+        {"tools": FUNCTIONS, "tool_config": {"function_calling_config": {"mode": "any"}}}
+    ],
+    "`labels` of requests": [{"labels": {"team": "support"}}],
     "Google Search, as `{googleSearch: {}}`": [tools({"googleSearch": {}})],
     "Google Search with `excludeDomains`": [tools({"googleSearch": {"excludeDomains": ["example.com"]}})],
     "code execution, URL context": [tools({"codeExecution": {}}), tools({"urlContext": {}})],

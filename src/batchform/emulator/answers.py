@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from batchform.emulator import markers, schemas
+from batchform.emulator import markers, schemas, tools
 from batchform.emulator.draw import Draw
 from batchform.emulator.refusal import Refusal, file_forbidden
 
@@ -91,7 +91,7 @@ def answer(
     if name == markers.BLOCKED:
         response["promptFeedback"] = {"blockReason": "SAFETY"}
     else:
-        response["candidates"] = _candidates(request.get("generationConfig", {}), prompt, name, usage)
+        response["candidates"] = _candidates(request, prompt, name, usage)
     output = usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0)
     usage["totalTokenCount"] = prompt.tokens + output
     response["usageMetadata"] = {
@@ -109,13 +109,15 @@ def count_tokens(request: dict[str, Any]) -> int:
     return Prompt.of(request).tokens
 
 
-def _candidates(config: dict[str, Any], prompt: Prompt, name: str, usage: dict[str, int]) -> list[dict[str, Any]]:
-    draw = Draw(prompt.question)
+def _candidates(request: dict[str, Any], prompt: Prompt, name: str, usage: dict[str, int]) -> list[dict[str, Any]]:
+    config, draw = request.get("generationConfig", {}), Draw(prompt.question)
+    call = tools.called(request, prompt.question) if name not in (markers.EMPTY, markers.INVALID_JSON) else None
+    ran = tools.parts(request, prompt.question) if name != markers.EMPTY else []
     thoughts = _thinks(config.get("thinkingConfig", {}))
     limit = config.get("maxOutputTokens")
     out, spent = [], 0
     for index in range(config.get("candidateCount", 1)):
-        text = "" if name == markers.EMPTY else _text(config, prompt, draw)
+        text = "" if call or name == markers.EMPTY else _text(config, prompt, draw)
         reason = "STOP"
         if name == markers.INVALID_JSON:
             text = text[:-1] if text[:1] in ("{", "[", '"') else '{"unfinished": '
@@ -124,19 +126,24 @@ def _candidates(config: dict[str, Any], prompt: Prompt, name: str, usage: dict[s
             room = max(_tokens(text) // 2, 0)
         if room is not None and room < _tokens(text):
             text, reason = text[: max(room, 0) * CHARS_PER_TOKEN], "MAX_TOKENS"
-        spent += _tokens(text)
-        out.append({"content": _content(config, text, reason), "finishReason": reason, "index": index})
+        before = [*ran, *([{"functionCall": call}] if call else ())]
+        spent += _tokens(text) + (_tokens(msgspec.json.encode(before).decode()) if before else 0)
+        found = tools.metadata(request, prompt.question, text)
+        content = _content(config, before, text, reason)
+        out.append({"content": content, "finishReason": reason, "index": index, **found})
     usage["candidatesTokenCount"] = spent
     if thoughts:
         usage["thoughtsTokenCount"] = thoughts if limit is None else min(thoughts, limit)
     return out
 
 
-def _content(config: dict[str, Any], text: str, reason: str) -> dict[str, Any]:
-    """A candidate's content; without `parts` when there is nothing to say, as the service does it."""
+def _content(config: dict[str, Any], before: list[dict[str, Any]], text: str, reason: str) -> dict[str, Any]:
+    """A candidate's content; without `parts` when there is nothing to say, as the service does it. before: parts of
+    tools."""
     parts: list[dict[str, Any]] = []
     if config.get("thinkingConfig", {}).get("includeThoughts"):
         parts.append({"text": "The emulator does not think.", "thought": True})
+    parts += before
     if text:
         parts.append({"text": text})
         if "IMAGE" in config.get("responseModalities", ()) and reason == "STOP":

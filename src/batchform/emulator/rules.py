@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from batchform.emulator import schemas
+from batchform.emulator import schemas, tools
 from batchform.emulator.grammar import PART_DATA, snake
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import Refusal, bad_field
@@ -21,13 +21,13 @@ _RANGES = (
 _MAX_STOP_SEQUENCES = 5
 
 
-def check(request: dict[str, Any], model: Model) -> None:
+def check(request: dict[str, Any], model: Model, *, vertex: bool = False) -> None:
     """Raise Refusal (400, or 403 for a cache) with the first complaint about a normalised request."""
-    for complaint in _complaints(request, model):
+    for complaint in _complaints(request, model, vertex=vertex):
         raise complaint
 
 
-def _complaints(request: dict[str, Any], model: Model) -> Iterator[Refusal]:
+def _complaints(request: dict[str, Any], model: Model, *, vertex: bool) -> Iterator[Refusal]:
     contents = request.get("contents")
     if not contents:
         yield _about("contents", "contents is not specified")
@@ -41,6 +41,8 @@ def _complaints(request: dict[str, Any], model: Model) -> Iterator[Refusal]:
         yield _about("model", f"the call is for models/{model.id}, the request says {request['model']}")
     if "cachedContent" in request:
         yield Refusal(403, "CachedContent not found (or permission denied)")
+    if "tools" in request or "toolConfig" in request:
+        yield from tools.complaints(request, old=model.id.startswith("gemini-2"), vertex=vertex)
     config = request.get("generationConfig")
     if config:
         yield from _config(config, model)

@@ -38,6 +38,18 @@ def maker(config: dict[str, Any]) -> Maker | None:
     return None
 
 
+def complaint_of(schema: Any) -> str | None:
+    """Why a JSON Schema cannot be used; None if it can."""
+    made = _compiled(own_dialect=False, encoded=msgspec.json.encode(schema))
+    return made if isinstance(made, str) else None
+
+
+def maker_of(schema: Any) -> Maker | None:
+    """Values of a JSON Schema; None when there is none, or none can be made."""
+    made = None if schema is None else _compiled(own_dialect=False, encoded=msgspec.json.encode(schema))
+    return None if isinstance(made, str) else made
+
+
 @lru_cache(maxsize=256)
 def _compiled(own_dialect: bool, encoded: bytes) -> Maker | str:
     schema = msgspec.json.decode(encoded)

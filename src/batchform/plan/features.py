@@ -10,6 +10,7 @@ from batchform.errors import Diagnostic
 from batchform.spec.generation import snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.tools import REQUEST_FIELDS
 
 ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "vertex": (
@@ -45,7 +46,6 @@ NOWHERE: Final = ("tools[].retrieval",)
 """What batches have on neither."""
 
 _NAMES: Final = {"vertex": "Vertex AI", "gemini": "the Gemini API"}
-_FIELDS: Final = {"generationConfig": "generation_config", "safetySettings": "safety_settings"}
 
 
 def check_features(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagnostic]:
@@ -87,4 +87,4 @@ def _found(value: Any, names: list[str]) -> Iterator[Any]:
 
 def _place(spec: ResolvedSpec, path: str) -> str:
     first = path.partition(".")[0].removesuffix("[]")
-    return "request" if first in spec.request_overlay else _FIELDS.get(first, "request")
+    return "request" if first in spec.request_overlay else REQUEST_FIELDS.get(first, "request")

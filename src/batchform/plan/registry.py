@@ -24,7 +24,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What is known of one model on the Gemini API. None: not known.
 
     shutdown: first day on which it no longer answers; vertex_shutdown, vertex_batch: the same on Vertex AI, where
-    models have a life of their own; thinking_off: whether thinking can be switched off;
+    models have a life of their own; thinking_budgets: least and most tokens, of models that take no levels;
+    thinking_off: whether thinking can be switched off;
     enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; sources: field → id in the data
     file.
     """
@@ -39,6 +40,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     vertex_batch: bool | None = None
     replaced_by: str | None = None
     thinking_levels: tuple[str, ...] | None = None
+    thinking_budgets: tuple[int, int] | None = None
     thinking_off: bool | None = None
     enqueued_tokens: tuple[int, int, int] | None = None
     note: str = ""
@@ -270,8 +272,19 @@ def _refusals(info: ModelInfo, config: Mapping[str, Any]) -> Iterable[str]:
         yield "thinking_level and thinking_budget exclude each other."
     if level is not None and info.thinking_levels and str(level).upper() not in info.thinking_levels:
         yield f"{info.id} has no thinking_level {level}: it takes {', '.join(info.thinking_levels)}."
+    if level is not None and info.thinking_budgets:
+        yield f"{info.id} has no thinking_level: it takes {_budgets(info, info.thinking_budgets)}."
+    if isinstance(budget, int) and budget > 0 and info.thinking_budgets:
+        least, most = info.thinking_budgets
+        if not least <= budget <= most:
+            yield f"thinking_budget {budget:,} is not for {info.id}: it takes {_budgets(info, info.thinking_budgets)}."
     if budget == 0 and info.thinking_off is False:
         yield f"thinking of {info.id} cannot be switched off (thinking_budget 0)."
+
+
+def _budgets(info: ModelInfo, budgets: tuple[int, int]) -> str:
+    off = ", 0 for none" if info.thinking_off else ""
+    return f"thinking_budget from {budgets[0]:,} to {budgets[1]:,}{off}, or -1 for what the model deems right"
 
 
 def _lower(sentence: str) -> str:

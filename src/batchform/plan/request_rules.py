@@ -11,6 +11,7 @@ from batchform.plan.registry import ModelInfo
 from batchform.spec.generation import FIELDS, SCHEMA_FIELDS, camel, snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.tools import DECLARATIONS, functions
 from batchform.spec.yaml_source import leaves
 
 REQUEST_FIELDS: Final = frozenset({
@@ -27,7 +28,13 @@ _GENERATION: Final = frozenset({*FIELDS, *SCHEMA_FIELDS})
 
 def check_request(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> list[Diagnostic]:
     """Complaints about a spec. request: what all its rows share; info: what is known of its model."""
-    return [*_shape(spec), *_thinking(spec, request, info), *_tools(spec, request), *_references(spec, request)]
+    return [
+        *_shape(spec),
+        *_thinking(spec, request, info),
+        *_tools(spec, request),
+        *_labels(spec, request),
+        *_references(spec, request),
+    ]
 
 
 def _shape(spec: ResolvedSpec) -> Iterator[Diagnostic]:
@@ -38,7 +45,7 @@ def _shape(spec: ResolvedSpec) -> Iterator[Diagnostic]:
             hint = f"Write `generation_config: {{{snake(name)}: …}}`."
             yield Diagnostic("misplaced-field", f"`{snake(name)}` belongs into the generation config", at, hint=hint)
         elif name == "config":
-            hint = "Write what it holds to `generation_config`, `safety_settings` and `request: {tools: …}`."
+            hint = "Write what it holds to `generation_config`, `safety_settings` and `tools`."
             message = "`config` is a word of the client libraries, not of the API"
             yield Diagnostic("misplaced-field", message, at, hint=hint)
         elif name not in REQUEST_FIELDS:
@@ -70,19 +77,31 @@ def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | 
 
 
 def _tools(spec: ResolvedSpec, request: Mapping[str, Any]) -> Iterator[Diagnostic]:
-    config = request.get("generationConfig") or {}
+    config, tools = request.get("generationConfig") or {}, request.get("tools") or []
     shaped = any(name in config for name in SCHEMA_FIELDS) or config.get("responseMimeType") == "application/json"
-    if not request.get("tools") or not shaped:
-        return
     old = spec.model.removeprefix("models/").startswith(("gemini-1", "gemini-2"))
+    at = spec.at("tools" if spec.spec.tools else "request")
+    if old and functions(tools) and any(name != DECLARATIONS for tool in tools for name in tool):
+        message = f"{spec.model} takes either functions or tools of its own in a request, not both"
+        yield Diagnostic("model-refuses", message, at, hint="Use a model of Gemini 3, or ask in two specs.")
+    if not tools or not shaped:
+        return
     yield Diagnostic(
         "schema-with-tools",
         f"{spec.model} refuses tools together with structured output" if old else
         "tools together with structured output are new, and not known to work in batches",
-        spec.at("request"),
+        at,
         hint="Leave one of them out, or ask in two specs: tools in the first, the form of the answer in the second.",
         severity="error" if old else "warning",
     )  # fmt: skip
+
+
+def _labels(spec: ResolvedSpec, request: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    if request.get("labels") and cloud_of(spec.backend) != "vertex":
+        message = "labels are for the bills of Vertex AI; whether batches of the Gemini API take them is not known"
+        hint = "Leave them out, or send the spec to a backend of `type: vertex`."
+        at = spec.at("labels" if spec.spec.labels else "request")
+        yield Diagnostic("gemini-refuses", message, at, hint=hint, severity="warning")
 
 
 def _references(spec: ResolvedSpec, request: Mapping[str, Any]) -> Iterator[Diagnostic]:

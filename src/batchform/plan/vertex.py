@@ -11,6 +11,7 @@ from batchform.plan.importer import Columns, Path, Problem
 from batchform.spec.backends import EmulatorBackend, VertexBackend
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.service_limits import VertexRefusals
+from batchform.spec.tools import REQUEST_FIELDS
 
 
 def check_vertex(spec: ResolvedSpec, request: Mapping[str, Any], refuses: VertexRefusals) -> list[Diagnostic]:
@@ -56,7 +57,7 @@ def _field(spec: ResolvedSpec, path: Path) -> str:
         overlay = overlay[name]
     else:
         return "request"
-    return {"generationConfig": "generation_config", "safetySettings": "safety_settings"}.get(path[0], "request")
+    return REQUEST_FIELDS.get(path[0], "request")
 
 
 def _list(value: Any) -> Sequence[Any]:

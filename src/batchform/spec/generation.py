@@ -142,12 +142,17 @@ def canonical_config(
     return config, schema, problems
 
 
-def canonical_safety(document: Document, value: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
-    """safetySettings in canonical form, by category."""
+def canonical_safety(
+    document: Document, value: list[dict[str, Any]] | Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
+    """safetySettings in canonical form, by category; from the API's list, or from `{hate_speech: block_none}`."""
     problems: list[Diagnostic] = []
     settings: dict[str, dict[str, Any]] = {}
-    for i, item in enumerate(value):
-        at: NodePath = ("safety_settings", i)
+    named: list[tuple[NodePath, Any]] = [(("safety_settings", i), v) for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        named = [(("safety_settings", n), {"category": n, "threshold": v}) for n, v in value.items()]
+    for at, written in named:
+        item = {n: "OFF" if v is False and n == "threshold" else v for n, v in written.items()}  # `off` in YAML
         before = len(problems)
         setting = _object(document, at, item, SAFETY_FIELDS, problems)
         missing = [n for n in ("category", "threshold") if n not in setting]
@@ -179,6 +184,13 @@ def canonical_overlay(document: Document, value: Mapping[str, Any]) -> tuple[dic
     return dict(normalise(overlay)), problems
 
 
+def canonical_object(
+    document: Document, path: NodePath, value: Mapping[str, Any], kinds: Mapping[str, Kind], problems: list[Diagnostic]
+) -> dict[str, Any]:
+    """An object with known fields in canonical form. Complaints go to `problems`."""
+    return _object(document, path, value, kinds, problems)
+
+
 def _renamed(
     document: Document, path: NodePath, value: Mapping[str, Any], kinds: Mapping[str, Kind], problems: list[Diagnostic]
 ) -> dict[str, Any]:
@@ -205,9 +217,10 @@ def _object(
     for name, inner in value.items():
         key, at = camel(name), (*path, name)
         if key not in kinds:
-            label = "generation_config" if path[0] == "generation_config" else "a safety setting"
+            label = "a safety setting" if path[0] == "safety_settings" else str(path[0])
             hint = suggestion(snake(key), [snake(k) for k in kinds])
-            hint += " For a field that is new, use `request: {generationConfig: {…}}`." if len(path) == 1 else ""
+            top = camel(str(path[0])) if len(path) == 1 else ""
+            hint += f" For a field that is new, use `request: {{{top}: {{…}}}}`." if top else ""
             message = f"{label} has no field `{shown(name)}`"
             problems.append(document.diagnostic("unknown-field", message, at, on_key=True, hint=hint))
         elif key in result:
@@ -231,7 +244,9 @@ def _value(document: Document, path: NodePath, key: str, value: Any, kind: Kind,
         return [_value(document, (*path, i), key, v, kind[0], problems) for i, v in enumerate(value)]
     if isinstance(kind, tuple):
         word = str(value).upper()
-        full = next((k for k in kind if word == k or k.endswith("_" + word)), None) if isinstance(value, str) else None
+        tail = "HARM_CATEGORY_" if key == "category" else "_"  # `hate` is no short form of IMAGE_HATE
+        named = [k for k in kind if word == k or k.endswith(tail + word)] if isinstance(value, str) else []
+        full = named[0] if named else None
         return full or bad("one of its values", suggestion(word, kind, noun="Values"))
     if kind == "text":
         return value if isinstance(value, str) else bad("text", "Quote it.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batchform.spec.generation import FIELDS, SAFETY_FIELDS, Kind, snake
 from batchform.spec.model import Project, Spec
+from batchform.spec.tools import CONFIG, DECLARATIONS, TOOLS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES = {"text": "string", "int": "integer", "number": "number", "bool": "boolean"}
@@ -27,8 +28,30 @@ def spec_schema() -> dict[str, Any]:
     named = {"type": ["object", "string"], "description": where}
     more = {"response_schema": named, "responseSchema": named}
     schema["properties"]["generation_config"].update(_object(FIELDS, shared, more=more))
-    schema["properties"]["safety_settings"]["items"] = _object(SAFETY_FIELDS, shared, more={})
+    properties = schema["properties"]
+    listed = {"type": "array", "items": _object(SAFETY_FIELDS, shared, more={})}
+    properties["safety_settings"]["anyOf"] = [listed, _thresholds()]
+    properties["tools"]["items"] = _tools(shared)
+    properties["tool_config"].update(_object(CONFIG, shared, more={}))
     return schema
+
+
+def _thresholds() -> dict[str, Any]:
+    """Safety settings as thresholds by category."""
+    words, levels = SAFETY_FIELDS["category"], SAFETY_FIELDS["threshold"]
+    names = [w.removeprefix("HARM_CATEGORY_").lower() for w in words]
+    threshold = {"enum": [*levels, *(level.lower() for level in levels)]}
+    return {"type": "object", "properties": dict.fromkeys(names, threshold)}
+
+
+def _tools(shared: dict[str, Any]) -> dict[str, Any]:
+    """One item of `tools`."""
+    named = {name: _object(settings, shared, more={}) for name, settings in TOOLS.items()}
+    function = {"type": ["object", "string"], "description": "A file in schemas/, or the declaration itself."}
+    named[DECLARATIONS] = {"type": "array", "items": function}
+    tool = {spelling: kind for name, kind in named.items() for spelling in (name, snake(name))}
+    words = {"enum": [spelling for name in TOOLS for spelling in (name, snake(name))]}
+    return {"anyOf": [words, {"type": "object", "properties": tool, "additionalProperties": False}]}
 
 
 def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:

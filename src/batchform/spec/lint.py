@@ -24,7 +24,9 @@ from batchform.spec.yaml_source import Document, NodePath
 
 _GLOB = re.compile(r"[*?\[]")
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_FREE_FORM = ("generation_config", "request", "safety_settings", "output", "description")
+_FREE_FORM = (
+    "generation_config", "request", "safety_settings", "tools", "tool_config", "labels", "output", "description",
+)  # fmt: skip
 
 
 class ProjectFiles(Struct, frozen=True):

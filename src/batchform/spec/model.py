@@ -333,7 +333,17 @@ class Spec(Strict):
         description="Form in which the response schema is sent. json_schema: as it is; inlined: without $ref; openapi: "
         "as the API's `responseSchema`; auto: as it is, on Vertex AI as its importer takes it.",
     )
-    safety_settings: list[dict[str, Any]] = Wire(default_factory=list, description="The API's safetySettings.")
+    safety_settings: list[dict[str, Any]] | dict[str, str | bool] = Wire(
+        default_factory=list, description="The API's safetySettings, or thresholds by category: `hate_speech: off`."
+    )
+    tools: list[str | dict[str, Any]] = Wire(
+        default_factory=list, description="What the model may use: google_search, url_context, code_execution, or "
+        "function_declarations, inline or in files of schemas/."
+    )  # fmt: skip
+    tool_config: dict[str, Any] = Wire(
+        default_factory=dict, description="The API's toolConfig: whether functions must be called, and which."
+    )
+    labels: dict[str, str] = Wire(default_factory=dict, description="Labels of each request, for Vertex AI's bills.")
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
     )

@@ -12,10 +12,11 @@ from batchform.errors import Diagnostic
 from batchform.spec.backends import Backend, EmulatorBackend, VertexBackend
 from batchform.spec.classes import Classes, class_name, read_class
 from batchform.spec.dialect import check_sent
-from batchform.spec.generation import camel, canonical_config, canonical_overlay, canonical_safety
+from batchform.spec.generation import camel, canonical_config, canonical_overlay
 from batchform.spec.model import Spec
 from batchform.spec.realm import cloud_of
 from batchform.spec.schemas import SchemaSource, check_schema, read_schema
+from batchform.spec.tools import add_settings
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -36,7 +37,10 @@ class RequestParts(Struct, frozen=True):
 def request_parts(
     spec: Spec, document: Document, classes: Classes, problems: list[Diagnostic], *, backend: Backend | None = None
 ) -> RequestParts:
-    """Canonical generationConfig, safetySettings, overlay and schemas of a spec. backend: None if it is not known."""
+    """Canonical generationConfig, safetySettings, tools, overlay and schemas of a spec.
+
+    backend: None if it is not known.
+    """
     schemas = _Schemas(document, classes, problems)
     config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
     problems += found
@@ -53,15 +57,13 @@ def request_parts(
     elif spec.schema_dialect != "auto":
         message = "`schema_dialect` says how a response schema is sent, and there is none"
         problems.append(document.diagnostic("conflicting-fields", message, ("schema_dialect",), on_key=True))
-    safety, found = canonical_safety(document, spec.safety_settings)
-    problems += found
     overlay, found = canonical_overlay(document, spec.request)
     problems += found
     base: dict[str, Any] = {}
     if config:
         base["generationConfig"] = config
-    if safety:
-        base["safetySettings"] = safety
+    importer, vertex = _is_imported(backend), _is_vertex(backend)
+    problems += add_settings(base, spec, document, classes.root, importer=importer, vertex=vertex)
     _check_merged(document, config, overlay, problems)
     output_format, output_schema = _output(spec, schemas, config, overlay, response_schema)
     return RequestParts(base, overlay, sent, output_schema, output_format, schemas.of_classes)
@@ -69,8 +71,11 @@ def request_parts(
 
 def _is_imported(backend: Backend | None) -> bool:
     """Whether requests go to Vertex AI in files, which it loads like rows of BigQuery."""
-    vertex = isinstance(backend, (VertexBackend, EmulatorBackend)) and cloud_of(backend) == "vertex"
-    return vertex and getattr(backend, "via", "") == "storage"
+    return _is_vertex(backend) and getattr(backend, "via", "") == "storage"
+
+
+def _is_vertex(backend: Backend | None) -> bool:
+    return isinstance(backend, (VertexBackend, EmulatorBackend)) and cloud_of(backend) == "vertex"
 
 
 class _Schemas:

@@ -58,7 +58,7 @@ def check(request: dict[str, Any], model: Model) -> None:
             raise Refusal(400, "Please use a valid role: user, model.")
     if "cachedContent" in request:
         raise Refusal(400, "Explicit context caching is not supported here.")
-    rules.check(request, model)
+    rules.check(request, model, vertex=True)
 
 
 def check_batch(request: dict[str, Any]) -> None:
