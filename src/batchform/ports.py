@@ -83,6 +83,37 @@ class Probed(Protocol):
         ...
 
 
+@runtime_checkable
+class Chained(Source, Protocol):
+    """A source whose rows are the answers of another spec, of which some may still be to come.
+
+    upstream: that spec's name; whole_only: whether nothing can be told of its rows until all answers are there.
+    """
+
+    @property
+    def upstream(self) -> str: ...
+
+    @property
+    def whole_only(self) -> bool: ...
+
+    def without(self, changing: Sequence[Path]) -> Source:
+        """The same source without rows whose answers are about to change. changing: Parquet files of `key_hash`."""
+        ...
+
+    def delivered(self) -> Source:
+        """The same source with every answer that is delivered, also one that is about to be another."""
+        ...
+
+    def settled(self) -> int:
+        """Rows whose answers are there, as far as the ledger tells."""
+        ...
+
+    def unsettled(self) -> int:
+        """Rows whose answers are still to come, as far as the ledger tells: in jobs, queued, or failed and tried
+        again."""
+        ...
+
+
 # --- destinations ------------------------------------------------------------------------------------------------
 
 

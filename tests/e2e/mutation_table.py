@@ -110,6 +110,12 @@ SPECS["warehouse"] = {
     "prompt": {"user": {"text": "{{ body }}"}},
     "destination": {"type": "bigquery", "table": "acme.rows.answers"},
 }
+SPECS["follow"] = {
+    **COMMON,
+    "source": {"type": "spec", "name": "chat", "where": "id <> 'T-1'"},
+    "prompt": {"user": {"text": "{{ text }} of {{ row | length }}"}},
+    "destination": {"type": "jsonl", "path": "results/follow.jsonl"},
+}
 BACKENDS = {"local": {"type": "emulator", "job_seconds": 0, "poll": "10ms"}}
 
 
@@ -260,6 +266,15 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(2, "pages", query="SELECT name, upper(text) AS text FROM source"),
     ],
     "source.FilesSource.encoding": [source(0, "pages", encoding="utf8"), source(1, "pages", encoding="latin-1")],
+    "source.SpecSource.name": [source(3, "follow", name="triage")],
+    "source.SpecSource.where": [
+        source(0, "follow", where="status = 'answered' AND id <> 'T-1'"), source(1, "follow", where=None),
+    ],
+    "source.SpecSource.query": [
+        source(0, "follow", query="SELECT text, id FROM source"),
+        source(3, "follow", query="SELECT id, upper(text) AS text FROM source"),
+    ],
+    "source.SpecSource.with_source": [source(3, "follow", with_source=True)],
     "prompt.system": [
         prompt(0, system={"text": "Sort tickets."}), prompt(4, system="triage.j2"), prompt(4, system=None),
     ],

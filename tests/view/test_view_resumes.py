@@ -10,7 +10,7 @@ import jsonschema_rs
 from msgspec.structs import replace
 from view_plans import TRIAGE, plan, shard
 
-from batchform.plan.build import plan_digest
+from batchform.plan.digest import plan_digest
 from batchform.plan.model import Resumed
 from batchform.view.console import make_console
 from batchform.view.json import plan_json_text

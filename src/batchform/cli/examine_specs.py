@@ -70,6 +70,9 @@ class SpecExamination:
 
     def _source(self, about: Subject, spec: ResolvedSpec) -> Iterator[Finding]:
         there = spec.spec.source
+        if spec.upstream is not None:
+            yield about.ok("source", f"The answers of {spec.upstream}: read from the ledger.")
+            return
         try:
             source = self._session.source(spec)
             if not isinstance(source, Identified):

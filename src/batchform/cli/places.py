@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
-from batchform.spec.model import DatabaseSource, FileDestination, FileSource
+from batchform.spec.model import DatabaseSource, FileDestination, FileSource, SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.remote import is_remote
 
@@ -30,13 +30,16 @@ def source_of(session: Session, spec: ResolvedSpec, *, whole: bool = False) -> S
         from batchform.rows.keyed import needed_columns
 
         return _sql(session, there, None if whole else needed_columns(spec))
+    if isinstance(there, SpecSource):
+        return _answers(session, spec, there)
     return make_source(there, root=session.root, allow=session.allowed, remote=remote_for(session, there))
 
 
 def attached(session: Session, spec: ResolvedSpec, source: Source) -> Source:
     """A source whose rows come with their attachments."""
     from batchform.adapters.contents import Contents
-    from batchform.adapters.sources.attached import AttachedSource
+    from batchform.adapters.sources.attached import AttachedAnswers, AttachedSource
+    from batchform.ports import Chained
     from batchform.spec.realm import cloud_of
 
     contents = Contents(
@@ -46,7 +49,23 @@ def attached(session: Session, spec: ResolvedSpec, source: Source) -> Source:
         storage=lambda: session.storage,
         memory=session.digests,
     )
-    return AttachedSource(source, spec, contents, root=session.root, allow=session.allowed)
+    made = AttachedAnswers if isinstance(source, Chained) else AttachedSource
+    return made(source, spec, contents, root=session.root, allow=session.allowed)
+
+
+def _answers(session: Session, spec: ResolvedSpec, there: SpecSource) -> Source:
+    from batchform.adapters.sources.answers import AnswersSource, Upstream
+
+    upstream = next(s for s in session.project.specs if s.name == there.name)
+    of = Upstream(
+        upstream,
+        session.ledger,
+        connect=session.connect,
+        scratch=session.scratch,
+        source=lambda: session.source(upstream, whole=True),
+        source_rows=lambda con: session.source_rows(con, upstream, whole=True),
+    )
+    return AnswersSource(there, spec, of)
 
 
 def destination_of(session: Session, spec: ResolvedSpec) -> Destination:

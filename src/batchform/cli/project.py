@@ -143,6 +143,8 @@ def _away(session: Session, spec: ResolvedSpec) -> str:
     from batchform.errors import SourceError
     from batchform.spec.lint import source_paths
 
+    if spec.upstream is not None:
+        return _unanswered(session, spec.upstream)
     paths = [path for _, path in source_paths(spec.spec)]
     if not paths or any(is_remote(path) for path in paths):
         return "they are not on this machine"
@@ -151,6 +153,13 @@ def _away(session: Session, spec: ResolvedSpec) -> str:
     except SourceError as error:
         return error.message
     return ""
+
+
+def _unanswered(session: Session, upstream: str) -> str:
+    """Why there are no answers of a spec to be looked at as rows; "" when there are."""
+    if is_remote(session.project.config.ledger):
+        return f"they are answers of {upstream}, in a ledger that is not on this machine"
+    return "" if upstream in session.ledger.specs() else f"{upstream}, whose answers they are, has none yet"
 
 
 def _echo_complaints(form: str, complaints: list[Diagnostic], names: list[str] | None = None) -> None:

@@ -346,11 +346,13 @@ class Session:
             source_rows=lambda con: self.source_rows(con, spec),
         )
 
-    def source_rows(self, con: DuckDBPyConnection, spec: ResolvedSpec) -> str:
+    def source_rows(self, con: DuckDBPyConnection, spec: ResolvedSpec, *, whole: bool = False) -> str:
         """FROM-able rows of a spec's source with their key_hash, for destination columns that read `row`."""
+        from batchform.ports import Chained
         from batchform.rows.keyed import WIDE, prepare
 
-        prepare(con, spec, self.source(spec), recorded_fp_columns=())
+        source = self.source(spec, whole=whole)
+        prepare(con, spec, source.delivered() if isinstance(source, Chained) else source, recorded_fp_columns=())
         return f"(SELECT bf_key_hash AS key_hash, * EXCLUDE (bf_key, bf_key_hash) FROM {WIDE})"
 
     @property

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from batchform.canon import digest_of
 from batchform.errors import DestinationError, Diagnostic, InvalidProject, SourceError
 from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
+from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
+from batchform.plan.digest import plan_digest
 from batchform.plan.draft import Before, Draft, Outcome, draft_spec
-from batchform.plan.model import ZERO, Action, Plan, Shard, SpecPlan, Tokens, Verdict
+from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, diff_recorded, reading, recorded
@@ -36,6 +37,7 @@ from batchform.ports import BackendLimits, Destination, Source
 from batchform.rows.keyed import KeyedRows, prepare, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
+from batchform.spec.chains import in_order
 from batchform.spec.ignored import without_ignored
 from batchform.spec.model import Backend
 from batchform.spec.realm import cloud_of, realm_of, resumes
@@ -66,7 +68,8 @@ class Work(Struct, frozen=True):
 class Settings(Struct, frozen=True):
     """What a plan depends on besides files, rows and ledger.
 
-    purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is.
+    purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
+    "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
     """
 
     registry: Registry
@@ -77,6 +80,7 @@ class Settings(Struct, frozen=True):
     selected: tuple[str, ...] = ()
     partial: bool = False
     before: Before | None = None
+    wave_of: str = ""
 
 
 class Saving(Struct, frozen=True):
@@ -98,7 +102,7 @@ def build_plan(
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
     check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
-    drafts = [_plan_spec(w, ledger, settings, folder=folder, save=save) for w in work]
+    drafts = _drafts(project, work, ledger, settings, folder=folder, save=save)
     if errors := [c for draft in drafts for c in draft.complaints if c.severity == "error"]:
         raise InvalidProject(errors)
     books = Books(ledger.control(), settings.now)
@@ -123,6 +127,7 @@ def build_plan(
         partial=settings.partial,
         verdicts=whole,
         purpose=settings.purpose,
+        wave_of=settings.wave_of,
     )
     return replace(plan, digest=plan_digest(plan))
 
@@ -158,52 +163,40 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
     return found
 
 
-def plan_digest(plan: Plan) -> str:
-    """Digest of everything that decides what apply does, and of nothing that only informs."""
-    specs = [
-        {
-            "name": s.name,
-            "spec": s.spec_digest,
-            "backend": s.backend,
-            "realm": s.realm,
-            "model": s.model,
-            "actions": {a.value: n for a, n in s.actions.items()},
-            "shards": [_sent(shard) for shard in s.shards],
-            "verdicts": [_judged(v) for v in s.verdicts],
-        }
-        for s in plan.specs
-    ]
-    return digest_of(
-        "plan",
-        {
-            "project": plan.project,
-            "environment": plan.environment,
-            "lineage": plan.lineage,
-            "purpose": plan.purpose,
-            "specs": specs,
-            "verdicts": [_judged(v) for v in plan.verdicts],
-        },
-    )
+def _drafts(
+    project: ResolvedProject,
+    work: Sequence[Work],
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    folder: Path,
+    save: Saving,
+) -> list[Draft]:
+    """Every spec planned, each after the one whose answers it reads."""
+    ordered = in_order([w.spec for w in work])
+    chains = Chains(ordered, folder=folder, purpose=settings.purpose)
+    notes = chain_notes(ordered, project.specs) if settings.purpose == "apply" else {}
+    works = {w.spec.name: w for w in work}
+    drafts = []
+    try:
+        for spec in ordered:
+            draft = _plan_spec(works[spec.name], ledger, settings, chains, folder=folder, save=save)
+            if spec.name in notes:
+                draft = replace(draft, plan=replace(draft.plan, notes=(notes[spec.name], *draft.plan.notes)))
+            drafts.append(draft)
+    finally:
+        chains.discard()
+    return drafts
 
 
-def _sent(shard: Shard) -> list[str | int]:
-    """What decides what one job runs."""
-    resumed = [shard.resumes.tag, shard.resumes.job] if shard.resumes else []
-    return [shard.digest, shard.tag, shard.rows, shard.mode, *resumed]
-
-
-def _judged(verdict: Verdict) -> list[str | bool]:
-    """A verdict without its figures: what was spent meanwhile makes no plan another one. What was released does, since
-    that is not judged again."""
-    return [verdict.name, verdict.ok, *(["allowed"] if verdict.allowed else [])]
-
-
-def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, save: Saving) -> Draft:
-    spec = work.spec
+def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *, folder: Path, save: Saving) -> Draft:
+    spec, waits = work.spec, chains.awaited(work.source)
+    shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
     with closing(work.connect()) as con, reading(ledger, spec):
-        past, rows, found = compare(con, work, ledger)
+        past, rows, diffed = compare(con, replace(work, source=waits.source), ledger)
+        found = kept(diffed) if waits.leaves else diffed
         control = ledger.control()
         free = FreeRows(own / "free.parquet")
         rendered, shards, fp_columns = render_candidates(
@@ -214,27 +207,30 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, *, folder: Path, 
             found,
             control,
             settings,
-            folder=own if save.shards else None,
+            folder=own if shards_kept else None,
             free=free,
             ledger=ledger,
+            waits=waits,
         )
-        if save.shards:
+        if shards_kept:
             _carry_answers(con, past, shards, folder)
         bookkeeping = reread = None
-        if save.shards:
+        if shards_kept:
             to = own / "bookkeeping.rows.parquet"
             count = write_bookkeeping(
                 con, spec, past, found, free,
                 realm=realm_of(spec.backend), fp_columns=fp_columns, at=_rfc3339(settings.now), to=to,
-                removals="record" if settings.purpose == "apply" else "leave",
+                removals="record" if settings.purpose in ("apply", "wave") and not waits.leaves else "leave",
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
             free_rows, to = to if count else None, own / "reread.rows.parquet"
             reread = f"specs/{spec.name}/{to.name}" if write_reread(con, found, free_rows, to) else None
         free.discard()
-        history = _history(con, spec, past) if shards else None
+        history = _history(con, spec, past) if shards or waits.rows else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping, reread)
         draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
+        draft = chains.after(spec, waits, draft, rendered, rows, history, registry=settings.registry, now=settings.now)
+        chains.add(con, spec, draft, waits, diffed, bundle=folder)
         if save.source:
             digest = source_digest(rows.relation.paths, rows.relation.identity)
             exact = replace(draft.plan, source_digest=digest, source_versions=rows.relation.versions)
@@ -276,15 +272,18 @@ def render_candidates(
     free: FreeRows,
     ledger: Ledger | None = None,
     most: int | None = None,
+    waits: Awaited | None = None,
 ) -> tuple[Rendered, list[DraftShard], str]:
     """Run the second level of the diff. Returns what it came to, the shards, and the columns that fingerprints cover.
 
     folder: where shards are written; None only counts them; ledger: where jobs are looked up that can be resumed, None
-    to render all rows; most: rows to look at, None for all.
+    to render all rows; most: rows to look at, None for all; waits: answers that the rows come of, and are to come.
     """
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
     if settings.purpose != "apply" and control.applied_to.get(spec.name, spec.backend_name) != spec.backend_name:
         paying = frozenset()  # nobody has reviewed that its rows go to this backend
+    if waits is not None and waits.wholly:
+        paying = frozenset()
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
     rules = row_rules(spec, settings.registry, largest=limits.largest, most=most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
@@ -313,6 +312,8 @@ def render_candidates(
             renderer.run(found, cutter)
         if going_on is not None:
             going_on.cut(renderer, cutter)
+        if waits is not None and waits.wholly:
+            hold_back(rendered, waits)
         rendered.complaints = without_ignored(rules.complaints(), spec.spec.ignore)
     finally:
         cutter.abandon()
@@ -339,7 +340,7 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
 
 def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
     source = spec.spec.source
-    if rows.rows == 0 and not source.where and not source.query:
+    if rows.rows == 0 and not source.where and not source.query and spec.upstream is None:
         raise SourceError(
             f"the source of {spec.name} has no rows: {rows.relation.described}",
             place=spec.at("source.path"),

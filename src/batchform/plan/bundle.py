@@ -21,7 +21,7 @@ import msgspec
 from batchform.canon import RequestHasher, ShardHasher, file_digest
 from batchform.errors import StalePlan, UsageError
 from batchform.ledger.store import Ledger
-from batchform.plan.build import plan_digest
+from batchform.plan.digest import plan_digest
 from batchform.plan.model import Plan, Shard, SpecPlan
 from batchform.plan.shard import split_line
 from batchform.rows.sql import literal

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     GENERATION_CONFIG_CHANGED = "generation_config_changed"
     SCHEMA_CHANGED = "schema_changed"
     ROW_CHANGED = "row_changed"
+    UPSTREAM_CHANGED = "upstream_changed"
     ATTACHMENT_CHANGED = "attachment_changed"
     REALM_CHANGED = "realm_changed"
     REQUESTED = "requested"
@@ -167,6 +168,19 @@ class Sample(Struct, frozen=True):
     changed: tuple[str, ...] = ()  # components that differ: prompt, model, config, schema, row
 
 
+class After(Struct, frozen=True):
+    """What a chain would send once answers that it reads are there: `known after apply`.
+
+    upstream: the spec whose answers they are; rows: at most so many; cost: low is nothing, high is at most so much;
+    basis: where the figures come from, in words. Apply goes on within `rows` and `cost.high`, and not beyond.
+    """
+
+    upstream: str
+    rows: int
+    cost: Range
+    basis: str
+
+
 class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
@@ -203,6 +217,7 @@ class SpecPlan(Struct, frozen=True):
     waiting: int = 0  # rows that take the answer of another row's request once that is there
     source_digest: str = ""  # of the source's files; only in saved plans
     source_versions: tuple[str, ...] = ()  # of files in Cloud Storage: name#generation; only in saved plans
+    after: After | None = None  # what is known only when answers of other specs of this plan are there
 
     @property
     def delivers(self) -> bool:
@@ -226,7 +241,8 @@ class Plan(Struct, frozen=True):
     selected: tuple[str, ...]  # all specs of the project when not partial
     partial: bool
     verdicts: tuple[Verdict, ...] = ()
-    purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is
+    purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is; "wave"
+    wave_of: str = ""  # of a wave, rows whose upstream has answered: digest of the reviewed plan that said how many
 
     @property
     def rows_to_send(self) -> int:
@@ -240,6 +256,19 @@ class Plan(Struct, frozen=True):
         return total
 
     @property
+    def rows_after(self) -> int:
+        """Rows that are known after apply, at most."""
+        return sum(s.after.rows for s in self.specs if s.after)
+
+    @property
+    def cost_after(self) -> Range:
+        """What they cost; high: at most."""
+        total = ZERO
+        for s in self.specs:
+            total += s.after.cost if s.after else ZERO
+        return total
+
+    @property
     def all_verdicts(self) -> tuple[Verdict, ...]:
         return (*self.verdicts, *(v for s in self.specs for v in s.verdicts))
 
@@ -247,4 +276,4 @@ class Plan(Struct, frozen=True):
     def has_changes(self) -> bool:
         """Whether apply would do anything at all, paid or free."""
         idle = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN, Action.HELD)
-        return any(n for s in self.specs for a, n in s.actions.items() if a not in idle)
+        return self.rows_after > 0 or any(n for s in self.specs for a, n in s.actions.items() if a not in idle)

@@ -32,6 +32,7 @@ PAYING = {
     "apply": frozenset(first.RENDERED) - {first.SAVED},
     "retry": frozenset({first.RETRY, first.PENDING}),
     "settle": frozenset[str](),
+    "wave": frozenset({first.NEW, first.CHANGED, first.REQUESTED}),
 }
 """Purpose of a plan → classes of candidates that may be sent. PENDING is then a row whose request is still the one that
 was queued or given back: with another it is CHANGED."""
@@ -167,7 +168,7 @@ class CandidateRenderer:
         past = _of_request(fp, state["past"])
         if past is None:
             return False
-        self.out.count(Action.REUSE, _reason(state))
+        self.out.count(Action.REUSE, self._why(state))
         self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
         return True
 
@@ -177,12 +178,17 @@ class CandidateRenderer:
         if kind == "refused":
             self._hold(f"an identical request failed: {rest}")
             return
-        self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, _reason(state))
+        self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, self._why(state))
         if kind == "answered":
             tag, source_hex, parse = rest.split(" ")
             self._free_rows.add(key, key_hex, row_fp, fp, (tag, source_hex, parse))
         else:
             self.out.waiting += 1
+
+    def _why(self, state: dict[str, Any]) -> Reason:
+        """The reason of a row; rows of a chain change when the answers that they come of do."""
+        reason = _reason(state)
+        return Reason.UPSTREAM_CHANGED if reason is Reason.ROW_CHANGED and self._spec.upstream else reason
 
     def _hold(self, why: str) -> None:
         self.out.count(Action.HELD, None)
@@ -220,7 +226,7 @@ class CandidateRenderer:
         cutter: ShardCutter,
     ) -> None:
         """One row that is to be sent: counted, added to the shard at hand, considered for the preview."""
-        reason = _reason(state)
+        reason = self._why(state)
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)
         self.out.request_bytes += len(request)

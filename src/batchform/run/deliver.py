@@ -148,7 +148,7 @@ def _write(
     joined = join_answers(
         con, ledger, control, rows, expected=need.rows, folder=folder, provenance=_shows_provenance(spec)
     )
-    key = key_types(con, spec.key_columns, _recorded_types(control, spec), joined.rows)
+    key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
     context = Context(spec.name, key, _source(con, spec, source_rows), folder)
     if anew or (last is not None and last.key_columns != key):
         need = replace(need, changed=need.rows, full=True)
@@ -183,7 +183,7 @@ def answers_table(
         con, ledger, control, rows, expected=expected, folder=scratch, provenance=_shows_provenance(spec)
     )
     show_answers(con, joined, joined.all)
-    key = key_types(con, spec.key_columns, _recorded_types(control, spec), joined.rows)
+    key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
     context = Context(spec.name, key, _source(con, spec, source_rows), scratch)
     columns = output_columns(spec)
     kinds = _make_output(con, columns, context)
@@ -212,11 +212,7 @@ def _delivery(
     # A part holds what is new; everything else is written whole. The other relation is there, but nobody reads it.
     part = takes_changes(spec.spec.destination) and not need.full
     where = f"answer_serial > {through}" if part else "true"
-    if (need.changed if part else need.rows) > SORTED_BY_DUCKDB:
-        ordered = _spooled(con, columns, context, joined, where)
-    else:
-        show_answers(con, joined, joined.all, where=where)
-        ordered = (", ".join(_make_output(con, columns, context)), _OUTPUT, "ORDER BY bf_key")
+    ordered = in_order(con, columns, context, joined, where=where, rows=need.changed if part else need.rows)
     name = delivery_name(control, spec, through)
     return Delivery(
         spec=spec.name,
@@ -235,7 +231,7 @@ def _shows_provenance(spec: ResolvedSpec) -> bool:
     return any(isinstance(c.expression, Metadata) for c in output_columns(spec))
 
 
-def _recorded_types(control: ControlView, spec: ResolvedSpec) -> dict[str, str]:
+def recorded_types(control: ControlView, spec: ResolvedSpec) -> dict[str, str]:
     """DuckDB types of the key's columns when the spec's rows were last sent, or else delivered."""
     last = control.deliveries.get(spec.name)
     types = dict(last.key_columns) if last else {}
@@ -254,6 +250,23 @@ def _source(con: DuckDBPyConnection, spec: ResolvedSpec, source_rows: SourceRows
             hint="Run `batchform sync` where the source can be read, or leave `row` out of destination.columns.",
         )
     return source_rows(con)
+
+
+def in_order(
+    con: DuckDBPyConnection,
+    columns: Sequence[OutputColumn],
+    context: Context,
+    joined: Joined,
+    *,
+    rows: int,
+    where: str = "true",
+) -> tuple[str, str, str]:
+    """Output columns of answers in the order of their keys: items of a SELECT, what it is FROM (with `bf_key` where it
+    is not in order yet, and `bf_serial`), and an ORDER BY if need be. rows: how many there are."""
+    if rows > SORTED_BY_DUCKDB:
+        return _spooled(con, columns, context, joined, where)
+    show_answers(con, joined, joined.all, where=where)
+    return ", ".join(_make_output(con, columns, context)), _OUTPUT, "ORDER BY bf_key"
 
 
 def _spooled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -148,6 +148,11 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
 def _flatten_needs(what: str) -> list[Complaint]:
     words = f"destination.flatten needs {what}; leave it out, or map single columns in destination.columns"
     return [(_FLATTEN, words)]
+
+
+def free_names(key: Sequence[OutputColumn], more: Mapping[str, Expression]) -> tuple[OutputColumn, ...]:
+    """More columns behind those of the key; one whose name the key has gets the prefix `response_`."""
+    return _named(list(key), [], list(more.items()))
 
 
 def _named(

@@ -17,6 +17,7 @@ from batchform.spec.lint_backends import lint_backends
 from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
 from batchform.spec.lint_sql import databases, sql_spec, table_or_query
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
+from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.remote import address, is_remote
 from batchform.spec.wording import shown
@@ -143,7 +144,7 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
 
 def source_paths(spec: Spec) -> list[tuple[NodePath, str]]:
     """Every path or glob of the source, with its node; none of a source that is no file."""
-    if isinstance(spec.source, SqlSource | BigQuerySource):
+    if isinstance(spec.source, SqlSource | BigQuerySource | SpecSource):
         return []
     path = spec.source.path
     return (

@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from batchform.errors import Diagnostic, InvalidProject, UsageError, relative_to
+from batchform.spec.chains import lint_chains
 from batchform.spec.classes import Classes
 from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
@@ -189,6 +190,7 @@ def _load_specs(
     entries = config.specs if config is not None else ()
     own = ProjectFiles(parts.root, parts.root / PROJECT_FILE, entries, [f.path for f in files])
     problems += lint_destinations(loaded, own)
+    problems += lint_chains(loaded, resolved)
     return tuple(sorted(resolved, key=lambda s: s.name))
 
 

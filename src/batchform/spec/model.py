@@ -14,6 +14,7 @@ from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, Ver
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
 from batchform.spec.model_attachments import Attachment
+from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 
 __all__ = [  # from other modules, for whoever wants all models in one place
@@ -26,6 +27,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "EmulatorBackend",
     "GeminiBackend",
     "Name",
+    "SpecSource",
     "SqlDestination",
     "SqlSource",
     "Strict",
@@ -189,7 +191,9 @@ class FilesSource(Strict):
     encoding: str | None = Wire(None, description="Encoding of text files, default utf-8.")
 
 
-Source = Annotated[FileSource | DatabaseSource | FilesSource | SqlSource | BigQuerySource, Field(discriminator="type")]
+Source = Annotated[
+    FileSource | DatabaseSource | FilesSource | SqlSource | BigQuerySource | SpecSource, Field(discriminator="type")
+]
 
 
 class Message(Strict):

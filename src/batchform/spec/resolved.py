@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct, field
 
 from batchform.errors import Place
-from batchform.spec.model import Backend, Limits, Project, Retry, Spec
+from batchform.spec.model import Backend, Limits, Project, Retry, Spec, SpecSource
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
@@ -95,6 +95,11 @@ class ResolvedSpec(Struct, frozen=True):
     def key_columns(self) -> tuple[str, ...]:
         key = self.spec.idempotency.key
         return () if isinstance(key, str) else tuple(key)
+
+    @property
+    def upstream(self) -> str | None:
+        """The spec whose answers are this one's rows; None when they come from elsewhere."""
+        return self.spec.source.name if isinstance(self.spec.source, SpecSource) else None
 
 
 class ResolvedProject(Struct, frozen=True):

@@ -10,7 +10,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from batchform.plan.model import FORMAT_VERSION, Action, Budget, Plan, Range, Resumed, Sample, Shard, SpecPlan, Verdict
+from batchform.plan.model import (
+    FORMAT_VERSION,
+    Action,
+    After,
+    Budget,
+    Plan,
+    Range,
+    Resumed,
+    Sample,
+    Shard,
+    SpecPlan,
+    Verdict,
+)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -30,6 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "has_changes": plan.has_changes,
         "rows_to_send": plan.rows_to_send,
         "cost_usd": _range(plan.cost),
+        "rows_known_after_apply": plan.rows_after,
         "specs": [_spec(spec) for spec in plan.specs],
         "verdicts": [_verdict(v) for v in plan.verdicts],
     }
@@ -49,6 +62,7 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "requests_to_send": spec.requests_to_send,
         "jobs": len(spec.shards),
         "cost_usd": _range(spec.cost),
+        "known_after_apply": _after(spec.after) if spec.after else None,
         "verdicts": [_verdict(v) for v in spec.verdicts],
         "held_by": dict(spec.held_by),
         "model": spec.model,
@@ -68,6 +82,15 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "notes": list(spec.notes),
         "previous": spec.previous,
         "samples": [_sample(s) for s in spec.samples] if spec.preview == "public" else [],
+    }
+
+
+def _after(after: After) -> dict[str, Any]:
+    return {
+        "upstream": after.upstream,
+        "rows_at_most": after.rows,
+        "cost_usd": _range(after.cost),
+        "basis": after.basis,
     }
 
 

@@ -12,11 +12,12 @@ from typing import Final
 
 from batchform.canon import short
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
-from batchform.spec.wording import money
+from batchform.spec.wording import counted, money
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import (
     ORDER,
     action_totals,
+    after_line,
     cost_range,
     jobs_words,
     label,
@@ -103,10 +104,18 @@ def _head(plan: Plan) -> Iterator[str]:
         yield quiet
     else:
         yield f"**{plain(sum_line(plan))}**"
+        if plan.rows_after:
+            yield f"You approve what is known after apply within its bound: {plain(_bound(plan))}."
         if plan.rows_to_send:
             charged = " The emulator charges nothing." if {s.realm for s in plan.specs} == {"emulator"} else ""
             yield f"Cost {cost_range(plan.cost)}, batch prices of {plain(plan.prices_dated)}.{charged}"
     yield ""
+
+
+def _bound(plan: Plan) -> str:
+    """`summarise 12 rows, $0.02; …`."""
+    found = (f"{s.name} {counted(s.after.rows, 'row')}, {money(s.after.cost.high)}" for s in plan.specs if s.after)
+    return "; ".join(found)
 
 
 def _table(plan: Plan) -> Iterator[str]:
@@ -119,13 +128,18 @@ def _table(plan: Plan) -> Iterator[str]:
         free = sum(totals[a] for a in (Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.FORGET, Action.REMOVE))
         untouched = sum(totals[a] for a in (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN))
         cells = [
-            code(s.name), code(s.model).replace("|", "\\|"), count(s.rows_to_send), count(totals[Action.HELD]),
+            code(s.name), code(s.model).replace("|", "\\|"), _send(s), count(totals[Action.HELD]),
             count(free), count(untouched), money(s.cost.expected) if s.rows_to_send else "", _limits(s.verdicts),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
     yield ""
     digest = f"Digest {code(short(plan.digest))}, ledger #{plan.serial}, planned {plain(plan.created_at)}."
     yield f"{digest} Partial: only {plain(', '.join(plan.selected))}." if plan.partial else digest
+
+
+def _send(spec: SpecPlan) -> str:
+    """Rows that are sent at once, and how many more at most."""
+    return count(spec.rows_to_send) + (f" + up to {count(spec.after.rows)}" if spec.after else "")
 
 
 def _failed(plan: Plan) -> Iterator[str]:
@@ -143,6 +157,7 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
             why = plain(words.get(action, ""))
             lines.append(f"| {code(action.symbol)} {label(action)} | {count(spec.actions[action])} | {why} |")
     points = [f"because: {plain(other)}"] if other else []
+    points += [plain(after_line(spec))] if spec.after else []
     if spec.rows_to_send:
         points += _figures(spec, plan)
         points += [plain(text) for text in resumed_lines(spec)]

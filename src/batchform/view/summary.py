@@ -88,13 +88,28 @@ def sum_line(plan: Plan) -> str:
         what += f", only {', '.join(plan.selected)}"
     price = f" ({money(plan.cost.expected)})" if plan.rows_to_send else ""
     free = [f"{count(totals[a])} {words}" for a, words in _FREE if totals[a]]
+    later = [after_words(plan.rows_after, plan.cost_after)] if plan.rows_after else []
     parts = [
         f"{count(plan.rows_to_send)} to send{price}",
+        *later,
         *free,
         f"{count(totals[Action.HELD])} held",
         f"{count(sum(totals[a] for a in _UNTOUCHED))} untouched",
     ]
     return f"{what}: {', '.join(parts)}"
+
+
+def after_words(rows: int, cost: Range) -> str:
+    """`up to 12 known after apply (about $0.01, at most $0.02)`."""
+    return f"up to {count(rows)} known after apply (about {money(cost.expected)}, at most {money(cost.high)})"
+
+
+def after_line(spec: SpecPlan) -> str:
+    """What is known of a chain only when answers are there; empty when all of it is."""
+    if spec.after is None:
+        return ""
+    words = after_words(spec.after.rows, spec.after.cost)
+    return f"{words}: of answers of {spec.after.upstream} that are to come; {spec.after.basis}"
 
 
 def action_totals(specs: Sequence[SpecPlan]) -> dict[Action, int]:

@@ -13,7 +13,17 @@ from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
-from batchform.view.summary import ORDER, cost_range, jobs_words, label, quiet_line, resumed_lines, sum_line, whys
+from batchform.view.summary import (
+    ORDER,
+    after_line,
+    cost_range,
+    jobs_words,
+    label,
+    quiet_line,
+    resumed_lines,
+    sum_line,
+    whys,
+)
 from batchform.view.text import clipped, count, safe, size, tokens
 
 _STYLES: Final = {
@@ -86,6 +96,8 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
         yield Grid(rows, right=(1,))
     if other:
         yield line((f"because: {other}", "dim"), indent=4)
+    if spec.after:
+        yield line((safe(after_line(spec)), "cyan"), indent=2)
     if spec.rows_to_send:
         yield Text()
         yield _figures(spec, plan)

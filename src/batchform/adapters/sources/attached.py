@@ -14,7 +14,7 @@ from batchform.adapters.sources.paths import expand
 from batchform.adapters.sources.snapshot import write_batches
 from batchform.canon import digest_of
 from batchform.errors import SourceError
-from batchform.ports import Relation, Source
+from batchform.ports import Chained, Relation, Source
 from batchform.rows.attached import AttachedFile, encode, part
 from batchform.rows.names import ATTACHMENTS, FILES
 from batchform.rows.stream import stream, values_sql
@@ -104,6 +104,35 @@ class AttachedSource:
             )
         for text in found:
             yield self._contents.of(text, one.mime_type, one.inline_up_to)
+
+
+class AttachedAnswers(AttachedSource):
+    """Rows of a chain, with their attachments; see `batchform.ports.Chained`."""
+
+    _source: Chained
+
+    @property
+    def upstream(self) -> str:
+        return self._source.upstream
+
+    @property
+    def whole_only(self) -> bool:
+        return self._source.whole_only
+
+    def without(self, changing: Sequence[Path]) -> Source:
+        return self._of(self._source.without(changing))
+
+    def delivered(self) -> Source:
+        return self._of(self._source.delivered())
+
+    def settled(self) -> int:
+        return self._source.settled()
+
+    def unsettled(self) -> int:
+        return self._source.unsettled()
+
+    def _of(self, source: Source) -> Source:
+        return AttachedAnswers(source, self._spec, self._contents, root=self._root, allow=self._allow)
 
 
 class Rows:

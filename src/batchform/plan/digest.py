@@ -1,0 +1,53 @@
+"""The digest of a plan: what is reviewed under it is what runs."""
+
+from __future__ import annotations
+
+from batchform.canon import digest_of
+from batchform.plan.model import After, Plan, Shard, Verdict
+
+
+def plan_digest(plan: Plan) -> str:
+    """Digest of everything that decides what apply does, and of nothing that only informs."""
+    specs = [
+        {
+            "name": s.name,
+            "spec": s.spec_digest,
+            "backend": s.backend,
+            "realm": s.realm,
+            "model": s.model,
+            "actions": {a.value: n for a, n in s.actions.items()},
+            "shards": [_sent(shard) for shard in s.shards],
+            "verdicts": [_judged(v) for v in s.verdicts],
+            **({"after": _bound(s.after)} if s.after else {}),
+        }
+        for s in plan.specs
+    ]
+    return digest_of(
+        "plan",
+        {
+            "project": plan.project,
+            "environment": plan.environment,
+            "lineage": plan.lineage,
+            "purpose": plan.purpose,
+            "specs": specs,
+            **({"wave_of": plan.wave_of} if plan.wave_of else {}),
+            "verdicts": [_judged(v) for v in plan.verdicts],
+        },
+    )
+
+
+def _sent(shard: Shard) -> list[str | int]:
+    """What decides what one job runs."""
+    resumed = [shard.resumes.tag, shard.resumes.job] if shard.resumes else []
+    return [shard.digest, shard.tag, shard.rows, shard.mode, *resumed]
+
+
+def _judged(verdict: Verdict) -> list[str | bool]:
+    """A verdict without its figures: what was spent meanwhile makes no plan another one. What was released does, since
+    that is not judged again."""
+    return [verdict.name, verdict.ok, *(["allowed"] if verdict.allowed else [])]
+
+
+def _bound(after: After) -> list[str | int]:
+    """How far apply may go on when answers are there."""
+    return [after.upstream, after.rows, f"{after.cost.high:.6f}"]
