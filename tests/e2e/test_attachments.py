@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from typing import Any
 
-from attached_kit import ROWS, png, project
+import pytest
+from attached_kit import ROWS, asked, pdf, png, project, uploads, wav
 from tests_e2e_kit import Workspace
 
+LOCAL: dict[str, Any] = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
 UPLOADED = {"path": "{{ image }}", "inline_up_to": 1}
 
 
@@ -41,3 +44,162 @@ def test_a_file_that_is_moved_or_touched_sends_nothing_and_one_that_changes_send
     assert workspace.actions() == {"rerun": 2, "keep": 1}
     workspace.apply()
     assert workspace.actions() == {"keep": 3}
+
+
+@pytest.mark.parametrize("how", ["uploaded", "inline"])
+@pytest.mark.parametrize("cloud", ["gemini", "vertex"])
+def test_what_runs_is_what_was_fingerprinted_however_it_travels(workspace: Workspace, cloud: str, how: str) -> None:
+    """The emulator reads each file where the request says, and charges for what it holds."""
+    workspace.project(backends={"local": {**LOCAL, "cloud": cloud}})
+    project(workspace, {"path": "{{ image }}", "inline_up_to": 1 if how == "uploaded" else "1M"})
+    workspace.apply()
+
+    assert len(workspace.billed()) == 3
+    if cloud == "gemini" or how == "inline":
+        assert set(workspace.billed()) == asked(workspace)
+    assert {row["id"] for row in workspace.delivered()} == {"a", "b", "c"}
+    assert workspace.actions() == {"keep": 3}
+
+
+def test_a_file_is_uploaded_once_for_all_rows_and_runs(workspace: Workspace) -> None:
+    project(workspace, UPLOADED)
+    workspace.apply()
+    first = uploads(workspace)
+    assert len(first) == 2
+
+    workspace.rows([*ROWS, {"id": "d", "image": "media/b.png"}])
+    workspace.apply()
+
+    assert uploads(workspace) == first
+    assert len(workspace.billed()) == 4
+
+
+def test_how_a_file_travels_sends_nothing_again(workspace: Workspace) -> None:
+    project(workspace)  # inline, since it is small
+    workspace.apply()
+    assert uploads(workspace) == []
+
+    project(workspace, UPLOADED)
+    assert workspace.actions() == {"keep": 3}
+    workspace.project(backends={"local": {**LOCAL, "cloud": "vertex"}})
+    assert workspace.actions() == {"keep": 3}
+
+
+def test_parts_stand_in_the_order_of_the_spec_before_and_after_the_text(workspace: Workspace) -> None:
+    workspace.write("media/more-1.wav", wav())
+    workspace.write("media/more-2.wav", wav(2.0))
+    attachments = [{"pattern": "media/{{ id }}*-?.wav", "position": "after", "optional": True}, "{{ image }}"]
+    project(workspace, *attachments, rows=[{"id": "more", "image": "media/a.png"}, {"id": "x", "image": "media/b.png"}])
+
+    shown = [json.loads(line)["request"] for line in workspace.ok("render", "triage", "--all").out.splitlines()]
+
+    kinds = [[p.get("fileData", {}).get("mimeType", "text") for p in r["contents"][0]["parts"]] for r in shown]
+    assert kinds == [["image/png", "text", "audio/wav", "audio/wav"], ["image/png", "text"]]
+
+
+def test_a_column_may_hold_a_list_and_an_optional_one_nothing(workspace: Workspace) -> None:
+    project(workspace, {"column": "files", "optional": True})
+    lines = [{"id": "a", "files": ["media/a.png", "media/b.png"]}, {"id": "b", "files": None}, {"id": "c", "files": []}]
+    workspace.write("data/rows.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    prompt = {"user": {"text": "{{ id }}"}, "attachments": [{"column": "files", "optional": True}]}
+    workspace.spec(prompt=prompt, source={"type": "jsonl", "path": "data/rows.jsonl"})
+
+    shown = [json.loads(line)["request"] for line in workspace.ok("render", "triage", "--all").out.splitlines()]
+
+    assert [len(r["contents"][0]["parts"]) for r in shown] == [3, 1, 1]
+    workspace.apply()
+    assert len(workspace.billed()) == 3
+
+
+WRONG: dict[str, tuple[Any, str, str]] = {
+    "absent": ("media/nothing.png", "{{ image }}", "There is no file media/nothing.png"),
+    "empty cell": ("", "{{ image }}", "it has no file here, and the attachment is not optional"),
+    "no match": ("media/x-", {"pattern": "{{ image }}*"}, "No file matches media/x-*"),
+    "outside": ("../outside.png", "{{ image }}", "outside the project"),
+    "unknown type": ("media/a.blob", "{{ image }}", "has an ending that says nothing of its type"),
+    "no model takes it": ("media/a.zip", "{{ image }}", "is application/zip by its ending"),
+    "nothing in it": ("media/empty.png", "{{ image }}", "media/empty.png is empty"),
+    "storage": ("gs://acme/a.png", "{{ image }}", "which jobs of the Gemini API do not read"),
+    "web": ("https://example.com/a.png", "{{ image }}", "jobs of the Gemini API read no addresses"),
+    "other scheme": ("ftp://example.com/a.png", "{{ image }}", "is neither a path nor a gs:// or https:// address"),
+    "no column": ("media/a.png", {"column": "picture"}, "has no column `picture`"),
+    "too many pages": ("media/long.pdf", "{{ image }}", "media/long.pdf has 1,001 pages, and a PDF may have 1,000"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_go_with_a_row_is_refused_where_it_stands(workspace: Workspace, case: str) -> None:
+    value, attachment, said = WRONG[case]
+    project(workspace, attachment, rows=[{"id": "a", "image": "media/a.png"}, {"id": "b", "image": value}])
+    for name, content in (("media/a.blob", b"x"), ("media/a.zip", b"x"), ("media/empty.png", b"")):
+        workspace.write(name, content)
+    (workspace.root.parent / "outside.png").write_bytes(png())
+    if case == "too many pages":
+        workspace.write("media/long.pdf", pdf(1001))
+
+    found = workspace.run("plan")
+
+    assert found.code == 1 and said in found.err
+    assert "specs/triage.yaml:" in found.err
+    if case != "no column":
+        assert "data/tickets.csv:" in found.err
+    assert not (workspace.root / ".batchform/head.json").exists()
+
+
+def test_a_saved_plan_is_stale_when_a_file_changed(workspace: Workspace) -> None:
+    project(workspace, UPLOADED)
+    workspace.ok("plan", "--out", "saved")
+    workspace.write("media/b.png", png(colour=77))
+
+    found = workspace.run("apply", "saved", "--yes")
+
+    assert found.code == 4 and "the source of triage, or a file that its rows name, changed" in found.err
+    workspace.write("media/b.png", png(colour=20))
+    workspace.ok("apply", "saved", "--yes")
+    assert len(workspace.billed()) == 3
+
+
+def test_what_was_uploaded_for_a_job_that_was_not_made_is_used_by_the_next(workspace: Workspace) -> None:
+    refused = {"call": "batches.create", "do": {"type": "error", "status": 400}}
+    workspace.write("faults.yaml", json.dumps({"faults": [refused]}))
+    workspace.project(backends={"local": {**LOCAL, "faults": "faults.yaml"}})
+    project(workspace, UPLOADED)
+    assert workspace.run("apply", "--yes").code == 1
+    before = uploads(workspace)
+    assert len(before) == 2 and workspace.billed() == []
+
+    workspace.apply()
+
+    assert uploads(workspace) == before and len(workspace.billed()) == 3
+
+
+def test_a_file_that_cannot_be_processed_stops_its_job(workspace: Workspace) -> None:
+    failed = {"call": "files.get", "times": "all", "do": {"type": "file_state", "state": "FAILED"}}
+    workspace.write("faults.yaml", json.dumps({"faults": [failed]}))
+    workspace.project(backends={"local": {**LOCAL, "faults": "faults.yaml"}})
+    project(workspace, UPLOADED)
+
+    found = workspace.run("apply", "--yes")
+
+    assert found.code == 1 and "The service cannot process" in found.err
+    assert workspace.billed() == []
+
+
+def test_rows_are_tried_with_their_files(workspace: Workspace) -> None:
+    project(workspace, UPLOADED)
+
+    found = workspace.ok("try", "triage", "--rows", "2", "--json")
+
+    assert [json.loads(line)["class"] for line in found.out.splitlines()] == ["answered", "answered"]
+    assert len(uploads(workspace)) == 2
+
+
+def test_the_plan_counts_files_and_their_tokens(workspace: Workspace) -> None:
+    project(workspace, UPLOADED)
+    alone = workspace.plan()["tokens"]["input"]
+    workspace.write("media/a.png", png(width=1000, height=700))
+
+    plan = workspace.plan()
+
+    assert plan["tokens"]["input"] - alone == 2 * 258  # two rows have it, and it has a tile more
+    assert any(note.startswith("2 files of ") for note in plan["notes"])

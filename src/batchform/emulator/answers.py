@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from batchform.emulator import markers, schemas, tools
 from batchform.emulator.draw import Draw
-from batchform.emulator.refusal import Refusal, file_forbidden
+from batchform.emulator.refusal import Refusal
 
 CHARS_PER_TOKEN: Final = 4
 MEDIA_TOKENS: Final = 258
@@ -44,13 +44,12 @@ class Prompt(Struct, frozen=True):
     question: str
     text: str
     tokens: int
-    files: tuple[str, ...]
 
     @classmethod
     def of(cls, request: dict[str, Any]) -> Prompt:
         contents = request.get("contents", ())
         texts: list[str] = []
-        media, files, question = 0, [], ""
+        media, question = 0, ""
         system = request.get("systemInstruction")
         for content in (system, *contents) if system else contents:
             said = []
@@ -59,13 +58,12 @@ class Prompt(Struct, frozen=True):
                     said.append(part["text"])
                 elif "fileData" in part or "inlineData" in part:
                     media += 1
-                    files += [part["fileData"].get("fileUri", "")] if "fileData" in part else []
             text = "\n".join(said)
             texts.append(text)
             if content is not system and content.get("role", "user") == "user":
                 question = text
         whole = "\n".join(texts)
-        return cls(markers.without(question), whole, _tokens(whole) + media * MEDIA_TOKENS, tuple(files))
+        return cls(markers.without(question), whole, _tokens(whole) + media * MEDIA_TOKENS)
 
 
 def answer(
@@ -74,13 +72,9 @@ def answer(
     model: str,
     digest: bytes,
     attempt: Callable[[], int],
-    file_is_there: Callable[[str], bool],
 ) -> Outcome:
-    """The outcome of a normalised request. attempt and file_is_there are only asked when the request needs them."""
+    """The outcome of a normalised request, whose files can be read. attempt is only asked when the request needs it."""
     prompt = Prompt.of(request)
-    for uri in prompt.files:
-        if not file_is_there(uri):
-            return Outcome(None, file_forbidden(uri.rpartition("files/")[2]), 0, 0)
     marker = markers.asked(prompt.text, attempt)
     name = marker.name if marker else ""
     if marker and name == markers.ERROR:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 from batchform import canon
-from batchform.emulator import answers, bill, files, markers, rules, strict
+from batchform.emulator import answers, attached, bill, files, markers, rules, strict
 from batchform.emulator.fate import Fate, RowFate
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import Refusal
@@ -219,20 +219,18 @@ class Runner:
 
     def __init__(self, store: Store, *, job: str | None, account: str, model: str, at: float) -> None:
         self._store, self._job, self._account, self._model, self._at = store, job, account, model, at
+        self._files = attached.Reader(store, account, at=at)
         self._hasher = canon.RequestHasher(model=model, realm="emulator")
         self._entries: list[bill.Entry] = []
         self._attempts: dict[bytes, tuple[int, int]] = {}
 
     def run(self, request: dict[str, Any], key: str | None, fate: RowFate | None = None) -> answers.Outcome:
         """The outcome of one normalised request; noted for the bill unless it is an error."""
-        digest = self._hasher.fingerprint(canon.sorted_json(request))
-        outcome = answers.answer(
-            request,
-            model=self._model,
-            digest=digest,
-            attempt=partial(self._attempt, digest),
-            file_is_there=self._file_is_there,
-        )
+        try:
+            digest = self._hasher.fingerprint(canon.sorted_json(self._files.by_content(request)))
+        except Refusal as unreadable:
+            return answers.Outcome(None, unreadable, 0, 0)
+        outcome = answers.answer(request, model=self._model, digest=digest, attempt=partial(self._attempt, digest))
         if fate is not None:
             outcome = fate.applied(outcome)
         if outcome.error is None:
@@ -255,17 +253,6 @@ class Runner:
         before, now = self._attempts[digest]
         self._attempts[digest] = before, now + 1
         return now + 1
-
-    def _file_is_there(self, uri: str) -> bool:
-        """Whether a file that a request names can be read when the request runs. Other hosts' files always can."""
-        file_id = files.id_in(uri)
-        if file_id is None:
-            return True
-        try:
-            files.find(self._store, self._account, file_id, at=self._at)
-        except Refusal:
-            return False
-        return True
 
 
 class _Block:

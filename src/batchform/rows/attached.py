@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from batchform.canon import canonical_json
+from batchform.canon import canonical_json, digest
 
 BEFORE: Final = "\x00batchform:before\x00"
 AFTER: Final = "\x00batchform:after\x00"
@@ -106,6 +106,26 @@ def with_places(line: bytes, places: Mapping[tuple[str, str], bytes]) -> bytes:
 
 
 _OBJECT: Final = re.compile(rb'"fileData":\{' + _NAMED.pattern + rb"\}")
+
+
+def by_content(part: dict[str, Any]) -> dict[str, Any]:
+    """A part as the service repeats it, its file by its content where that can be told: it is held, or was staged under
+    its digest."""
+    held = part.get("inlineData")
+    if isinstance(held, dict):
+        try:
+            content = base64.b64decode(str(held.get("data")).replace("-", "+").replace("_", "/"))
+        except ValueError:
+            return part
+        own = {"fileUri": digest(content), "mimeType": held.get("mimeType")}
+        return {**{name: v for name, v in part.items() if name != "inlineData"}, "fileData": own}
+    named = part.get("fileData")
+    if isinstance(named, dict) and (staged := _STAGED.search(str(named.get("fileUri")))):
+        return {**part, "fileData": {**named, "fileUri": f"sha256:{staged[1]}"}}
+    return part
+
+
+_STAGED: Final = re.compile(r"^gs://.*/attachments/([0-9a-f]{64})(?:\.[^/]*)?$")
 
 
 def at_uri(uri: str, mime_type: str) -> bytes:

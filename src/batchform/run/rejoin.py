@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from batchform.canon import canonical_json
+from batchform.rows.attached import by_content
 
 _DIGEST_BYTES: Final = 16
 _EMPTY: Final[tuple[Any, ...]] = (None, {}, [])
@@ -59,6 +60,7 @@ def request_digest(request: Any) -> bytes:
 def _bare(value: Any) -> Any:
     """Without nulls and without what is empty, at any depth: absent, null and empty are one to the service."""
     if isinstance(value, dict):
+        value = by_content(value)
         inner = {name: _bare(v) for name, v in value.items()}
         return {name: v for name, v in inner.items() if v not in _EMPTY}
     if isinstance(value, list):

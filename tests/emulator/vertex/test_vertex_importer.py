@@ -129,6 +129,7 @@ def test_what_a_request_may_not_say_fails_its_row_alone(bench: Bench) -> None:
 
 
 def test_a_request_comes_back_with_the_fields_of_all_requests_as_null(bench: Bench) -> None:
+    bench.put(b"pixels", "gs://acme/cat.png")
     image = {"fileData": {"fileUri": "gs://acme/cat.png", "mimeType": "image/png"}}
     lines = [
         {"key": "a", "request": {"contents": [{"role": "user", "parts": [{"text": "what is it?"}, image]}]}},
