@@ -112,12 +112,12 @@ class Workspace:
 
     def snapshot(self) -> dict[str, bytes | None]:
         """Every file and folder of the ledger and of the results, byte for byte; not the emulator's own state, nor who
-        was last at work."""
+        was last at work, nor what a plan may note."""
         found: dict[str, bytes | None] = {}
         for folder in (".batchform", "results"):
             for path in sorted((self.root / folder).rglob("*")):
                 name = path.relative_to(self.root).as_posix()
-                if not name.startswith((".batchform/emulator", ".batchform/lease")):
+                if not name.startswith((".batchform/emulator", ".batchform/lease", ".batchform/cache")):
                     found[name] = path.read_bytes() if path.is_file() else None
         return found
 

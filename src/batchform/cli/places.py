@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from batchform.errors import SourceError
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
-from batchform.spec.model import DatabaseSource, FileDestination, FileSource, SpecSource
+from batchform.spec.model import DatabaseSource, FileDestination, FileSource, FilesSource, SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.remote import is_remote
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access
     from batchform.adapters.sources.paths import Remote
     from batchform.cli.wiring import Session
+    from batchform.plan.unchanged import Kept
     from batchform.ports import Destination, Source
     from batchform.spec.resolved import ResolvedSpec
 
@@ -66,6 +69,32 @@ def _answers(session: Session, spec: ResolvedSpec, there: SpecSource) -> Source:
         source_rows=lambda con: session.source_rows(con, upstream, whole=True),
     )
     return AnswersSource(there, spec, of)
+
+
+def kept_of(session: Session, spec: ResolvedSpec) -> Kept | None:
+    """Where it is noted that nothing was to do for a spec; None unless its rows and the ledger are local files, and no
+    row names other files."""
+    from batchform.plan.unchanged import Kept
+
+    source = spec.spec.source
+    remote = is_remote(session.project.config.ledger) or _lies_remote(source)
+    if remote or not isinstance(source, (FileSource, FilesSource)) or spec.attachments:
+        return None
+    if source.query or _reads_more(source.where):
+        return None
+
+    def stamp() -> str | None:
+        from batchform.adapters.sources.paths import expand, stamp_of
+
+        head = session.ledger.head
+        own = [s.name for s in head.segments if s.kind == "rows" and s.spec == spec.name] if head else []
+        try:
+            files = expand(source.path, root=session.root, allow=session.allowed)
+        except SourceError:  # told, with its place, by whoever reads the rows
+            return None
+        return stamp_of([f.path for f in files], settled=[session.ledger_path / name for name in own])
+
+    return Kept(session.cache / "plans" / f"{spec.name}.json", stamp)
 
 
 def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
@@ -139,6 +168,11 @@ def remote_for(session: Session, source: object) -> Remote | None:
     from batchform.adapters.storage.files import StorageFiles
 
     return StorageFiles(session.storage, session.cache)
+
+
+def _reads_more(where: str | None) -> bool:
+    """Whether a condition may read other files than the source's."""
+    return re.search(r"(?i)\b(select|from)\b", where or "") is not None
 
 
 def _lies_remote(part: object) -> bool:

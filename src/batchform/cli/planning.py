@@ -110,7 +110,8 @@ def make_plan(
 
     saved: whether the plan will be applied later, and so must know its source again.
     """
-    from batchform.plan.build import Saving, build_plan
+    from batchform.plan.build import build_plan
+    from batchform.plan.work import Saving
 
     where = folder or session.scratch / "plan"
     where.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from batchform.cli.scratch import Scratch
     from batchform.emulator import EmulatorServer
     from batchform.ledger.store import Ledger
-    from batchform.plan.build import Settings, Work
     from batchform.plan.registry import Registry
+    from batchform.plan.work import Settings, Work
     from batchform.ports import Backend, Blobs, Delivered, Destination, Source, StoredFiles
     from batchform.run.context import Backends, Progress, RunContext
 
@@ -82,8 +82,8 @@ class Session:
 
     @property
     def cache(self) -> Path:
-        """What was read from Cloud Storage, for the next command; beside the run's own files if the project's folder
-        cannot be written."""
+        """What was read from Cloud Storage and found of rows, for the next command; beside the run's own files if the
+        project's folder cannot be written."""
         folder = self.root / _LOCAL / "cache"
         at = next(p for p in (folder, *folder.parents) if p.exists())
         return folder if os.access(at, os.W_OK) else self.scratch / "cache"
@@ -237,13 +237,17 @@ class Session:
         return delivered_of(self, spec)
 
     def work(self, specs: Sequence[ResolvedSpec], *folders: Path) -> list[Work]:
-        from batchform.plan.build import Work
+        from batchform.cli.places import kept_of
+        from batchform.plan.work import Work
 
-        return [Work(s, self.rows(s), self.destination(s), lambda: self.connect(*folders)) for s in specs]
+        def connect() -> DuckDBPyConnection:
+            return self.connect(*folders)
+
+        return [Work(s, self.rows(s), self.destination(s), connect, kept_of(self, s)) for s in specs]
 
     def settings(self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply") -> Settings:
-        from batchform.plan.build import Settings
         from batchform.plan.sent import earlier_request
+        from batchform.plan.work import Settings
 
         return Settings(
             registry=self.registry,

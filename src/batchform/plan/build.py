@@ -7,34 +7,35 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from batchform.errors import DestinationError, Diagnostic, InvalidProject, SourceError
+from batchform.errors import DestinationError, Diagnostic, InvalidProject
 from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
 from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
+from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.digest import plan_digest
-from batchform.plan.draft import Before, Draft, Outcome, draft_spec
+from batchform.plan.draft import Draft, Outcome, draft_spec
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
-from batchform.plan.recorded import attempts, check_destination, diff_recorded, reading, recorded
+from batchform.plan.recorded import attempts, check_destination, reading
 from batchform.plan.registry import Registry
 from batchform.plan.render import PAYING, CandidateRenderer
 from batchform.plan.rendered import Rendered
 from batchform.plan.row_rules import EnoughRows, row_rules
 from batchform.plan.shard import DraftShard, ShardCutter
 from batchform.plan.spend import Books
-from batchform.ports import BackendLimits, Destination, Source
-from batchform.rows.keyed import KeyedRows, prepare, source_digest
+from batchform.plan.work import Saving, Settings, Work
+from batchform.ports import BackendLimits
+from batchform.rows.keyed import KeyedRows, source_digest
 from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
 from batchform.spec.chains import in_order
@@ -54,40 +55,6 @@ _ANSWER_FIELDS = (
     "answer_fp", "answer_tag", "answer_key_hash", "answer_serial", "parse_digest", "answered_at", "finish_reason",
     "model_version", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "cost_usd",
 )  # fmt: skip
-
-
-class Work(Struct, frozen=True):
-    """One spec with its adapters. connect: a fresh DuckDB connection that may read what this spec needs."""
-
-    spec: ResolvedSpec
-    source: Source
-    destination: Destination
-    connect: Callable[[], DuckDBPyConnection]
-
-
-class Settings(Struct, frozen=True):
-    """What a plan depends on besides files, rows and ledger.
-
-    purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
-    "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
-    """
-
-    registry: Registry
-    now: dt.datetime
-    batchform_version: str
-    allow: frozenset[str] = frozenset()
-    purpose: str = "apply"
-    selected: tuple[str, ...] = ()
-    partial: bool = False
-    before: Before | None = None
-    wave_of: str = ""
-
-
-class Saving(Struct, frozen=True):
-    """What is kept of a plan besides its figures: the shards and row states that apply needs; the source's digest."""
-
-    shards: bool = False
-    source: bool = False
 
 
 def build_plan(
@@ -190,14 +157,18 @@ def _drafts(
 
 
 def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *, folder: Path, save: Saving) -> Draft:
-    spec, waits = work.spec, chains.awaited(work.source)
+    spec, control, waits = work.spec, ledger.control(), chains.awaited(work.source)
+    known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
+    if known is not None:
+        quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
+        draft = draft_spec(spec, quiet, control, registry=settings.registry, now=settings.now, before=None)
+        return _with_destination_note(draft, control, work)
     shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
     with closing(work.connect()) as con, reading(ledger, spec):
-        past, rows, diffed = compare(con, replace(work, source=waits.source), ledger)
+        past, rows, diffed = compare(con, replace(work, source=waits.source), ledger, settings)
         found = kept(diffed) if waits.leaves else diffed
-        control = ledger.control()
         free = FreeRows(own / "free.parquet")
         rendered, shards, fp_columns = render_candidates(
             con,
@@ -236,15 +207,6 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *
             exact = replace(draft.plan, source_digest=digest, source_versions=rows.relation.versions)
             draft = replace(draft, plan=exact)
         return _with_destination_note(draft, control, work)
-
-
-def compare(con: DuckDBPyConnection, work: Work, ledger: Ledger) -> tuple[Recorded, KeyedRows, Diff]:
-    """The first level: what is recorded of a spec, its rows, and how they differ. Raises SourceError."""
-    spec = work.spec
-    past = recorded(con, ledger, spec, destination=work.destination)
-    rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-    _refuse_empty(spec, rows)
-    return past, rows, diff_recorded(con, ledger, spec, rows, past)
 
 
 def _with_destination_note(draft: Draft, control: ControlView, work: Work) -> Draft:
@@ -336,16 +298,6 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     largest = int(inline * _INLINE_SHARE) if submit == "inline" else service.max_input_bytes
     rows = min(backend.max_rows_per_job, service.max_rows or backend.max_rows_per_job)
     return BackendLimits(rows, min(backend.max_bytes_per_job, largest), inline, largest)
-
-
-def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
-    source = spec.spec.source
-    if rows.rows == 0 and not source.where and not source.query and spec.upstream is None:
-        raise SourceError(
-            f"the source of {spec.name} has no rows: {rows.relation.described}",
-            place=spec.at("source.path"),
-            hint="Nothing was planned or forgotten. Check the path, or leave the spec out with --select.",
-        )
 
 
 def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path) -> None:

@@ -13,12 +13,13 @@ from batchform.errors import UsageError
 from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
-from batchform.plan.build import Settings, Work, render_candidates
+from batchform.plan.build import render_candidates
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
 from batchform.plan.model import Action, Reason
 from batchform.plan.recorded import diff_recorded, recorded
 from batchform.plan.rendered import Rendered
+from batchform.plan.work import Settings, Work
 from batchform.rows.keyed import (
     NARROW,
     WIDE,

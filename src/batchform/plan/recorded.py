@@ -37,20 +37,22 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
     fp_columns = con.execute(
         f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1"
     ).fetchall()
-    delivery = control.deliveries.get(spec.name)
-    current = (
-        delivery is not None
-        and delivery.destination_digest == destination_digest(spec)
-        and still_there(control, spec, destination)
-    )
     return Recorded(
         relation=relation,
         fp_columns=tuple(f[0] for f in fp_columns),
         archived=_archived(ledger, control, spec),
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
-        delivered_through=delivery.through if current and delivery is not None else None,
+        delivered_through=delivered_through(control, spec, destination),
         reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
     )
+
+
+def delivered_through(control: ControlView, spec: ResolvedSpec, destination: Destination) -> int | None:
+    """The ledger's serial up to which the present destination holds all answers; None if it holds none of them."""
+    delivery = control.deliveries.get(spec.name)
+    if delivery is None or delivery.destination_digest != destination_digest(spec):
+        return None
+    return delivery.through if still_there(control, spec, destination) else None
 
 
 def diff_recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, rows: KeyedRows, past: Recorded) -> Diff:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -16,6 +17,8 @@ from batchform.spec.remote import is_remote
 from batchform.spec.wording import counted
 
 _GLOB = frozenset("*?[")
+_SETTLE_NS = 2_000_000_000
+"""Times of files are no finer than this on some file systems."""
 
 
 class SourceFile(Struct, frozen=True):
@@ -125,6 +128,29 @@ def read_from(files: Sequence[SourceFile]) -> Read:
     """The local files, and the exact versions of those in Cloud Storage."""
     versions = tuple(f.version for f in files if f.version)
     return Read(paths=tuple(f.path for f in files if not f.version), identity=identity_of(versions), versions=versions)
+
+
+def stamp_of(files: Iterable[Path], *, settled: Iterable[Path] = ()) -> str | None:
+    """What the file system says of files, and of the reader's own library: another text once one of them was written.
+
+    settled: files that are written once. None if another file is so young that it could be written again without a
+    change of its times, or if a file is away.
+    """
+    from importlib.util import find_spec
+
+    reader = find_spec("_duckdb")
+    young = time.time_ns() - _SETTLE_NS
+    said = []
+    try:
+        for path, fixed in [*((f, False) for f in files), *((f, True) for f in settled)]:
+            at = path.stat()
+            if not fixed and max(at.st_mtime_ns, at.st_ctime_ns) > young:
+                return None
+            said.append((str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino))
+        engine = Path(reader.origin).stat() if reader is not None and reader.origin else None
+    except OSError:
+        return None
+    return repr((said, (engine.st_size, engine.st_mtime_ns) if engine else None))
 
 
 def identity_of(versions: Iterable[str]) -> str:

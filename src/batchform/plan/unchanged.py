@@ -1,0 +1,80 @@
+"""A spec of which nothing was to do: what its rows came to is kept, so that the next plan need not read them again.
+
+It counts only while all that it was found from is as it was: the spec, the ledger's head, what lies at the destination,
+and the source's files as the file system tells them apart. Nothing is ever paid for, or left undone by `apply`, because
+of it: a plan that is saved or applied reads the rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from batchform.canon import FINGERPRINT_VERSION, digest_of
+from batchform.ledger.store import Ledger
+from batchform.plan.diff import KEEP, QUIET_ABSENT, Diff
+from batchform.ports import Relation
+from batchform.rows.keyed import KeyedRows
+from batchform.spec.realm import realm_of
+from batchform.spec.resolved import ResolvedSpec
+
+
+class Kept(Struct, frozen=True):
+    """Where what was found of a spec is kept, and what tells its source's files from others.
+
+    stamp: None if they cannot be told apart without being read.
+    """
+
+    path: Path
+    stamp: Callable[[], str | None]
+
+
+class _Found(Struct, frozen=True):
+    state: str
+    described: str
+    rows: int
+    key_columns: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    counts: dict[str, int]
+    answered: int
+
+
+def state_of(spec: ResolvedSpec, ledger: Ledger, *, stamp: str, delivered_through: int | None, made: str) -> str:
+    """A digest of all that decides what a plan finds. made: version and purpose of the plan."""
+    digests = (spec.spec_digest, spec.prompt_digest, spec.config_digest, spec.schema_digest, spec.parse_digest)
+    here = (spec.name, spec.model, spec.backend_name, realm_of(spec.backend))
+    head = msgspec.json.encode(ledger.head).decode()
+    return digest_of("plan-state", [made, FINGERPRINT_VERSION, *digests, *here, head, delivered_through, stamp])
+
+
+def recall(kept: Kept, state: str) -> tuple[KeyedRows, Diff] | None:
+    """What was found when all was as it is, as far as a plan tells it; None if it was something else or is not kept."""
+    with suppress(OSError, msgspec.DecodeError):
+        found = msgspec.json.decode(kept.path.read_bytes(), type=_Found)
+        if found.state == state:
+            relation = Relation(sql="", columns={}, described=found.described)
+            rows = KeyedRows(relation, found.rows, {}, found.key_columns, {}, found.notes)
+            return rows, Diff(found.counts, {}, found.answered)
+    return None
+
+
+def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
+    """Keep what was found if there is nothing to do."""
+    if not found.counts.keys() <= {KEEP, QUIET_ABSENT}:
+        return
+    text = msgspec.json.encode(
+        _Found(
+            state=state, described=rows.relation.described, rows=rows.rows, key_columns=rows.key_columns,
+            notes=rows.notes, counts=dict(found.counts), answered=found.answered_before,
+        )
+    )  # fmt: skip
+    with suppress(OSError):  # a project that cannot be written to is planned all the same
+        kept.path.parent.mkdir(parents=True, exist_ok=True)
+        new = kept.path.with_name(f"{kept.path.name}.{os.getpid()}")
+        new.write_bytes(text)
+        new.replace(kept.path)

@@ -1,0 +1,54 @@
+"""What a plan is made from besides the project's files and the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from batchform.plan.draft import Before
+from batchform.plan.registry import Registry
+from batchform.plan.unchanged import Kept
+from batchform.ports import Destination, Source
+from batchform.spec.resolved import ResolvedSpec
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+class Work(Struct, frozen=True):
+    """One spec with its adapters. connect: a fresh DuckDB connection that may read what this spec needs; kept: where it
+    is noted that nothing was to do, None to read the rows always."""
+
+    spec: ResolvedSpec
+    source: Source
+    destination: Destination
+    connect: Callable[[], DuckDBPyConnection]
+    kept: Kept | None = None
+
+
+class Settings(Struct, frozen=True):
+    """What a plan depends on besides files, rows and ledger.
+
+    purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
+    "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
+    """
+
+    registry: Registry
+    now: dt.datetime
+    batchform_version: str
+    allow: frozenset[str] = frozenset()
+    purpose: str = "apply"
+    selected: tuple[str, ...] = ()
+    partial: bool = False
+    before: Before | None = None
+    wave_of: str = ""
+
+
+class Saving(Struct, frozen=True):
+    """What is kept of a plan besides its figures: the shards and row states that apply needs; the source's digest."""
+
+    shards: bool = False
+    source: bool = False

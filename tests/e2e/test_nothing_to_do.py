@@ -1,0 +1,126 @@
+"""A plan of which nothing is to do is remembered, and forgotten as soon as anything it was made from is another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests_e2e_kit import Workspace
+
+from batchform.adapters.sources import paths
+
+
+@pytest.fixture
+def settled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """An applied project whose files count as old, planned once, so that the next plan remembers it."""
+    monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    workspace.apply()
+    assert workspace.actions() == {"keep": 6} and is_kept(workspace)
+    return workspace
+
+
+def is_kept(workspace: Workspace) -> bool:
+    return (workspace.root / ".batchform/cache/plans/triage.json").exists()
+
+
+def spoil(workspace: Workspace) -> None:
+    """Make what is kept tell itself apart from what is read."""
+    path = workspace.root / ".batchform/cache/plans/triage.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**kept, "rows": 7, "counts": {"keep": 7}}), encoding="utf-8")
+
+
+def test_the_same_plan_is_made_without_reading_rows(settled: Workspace) -> None:
+    read = settled.plan()
+    spoil(settled)
+    assert settled.actions() == {"keep": 7}  # nothing was read
+    (settled.root / ".batchform/cache/plans/triage.json").unlink()
+    assert settled.plan() == read
+    assert settled.plan() == read  # remembered
+    assert "No changes. 6 rows are up to date." in settled.ok("plan").out
+
+
+def test_what_is_remembered_needs_no_engine(settled: Workspace) -> None:
+    code = "import sys; from batchform.adapters.sources import paths; paths._SETTLE_NS = 0; "
+    code += "from batchform.cli import run; "
+    for command in ("plan", "validate"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}run(['{command}']); sys.exit('duckdb' in sys.modules)"],
+            cwd=settled.root, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+
+
+def test_rows_that_change_are_seen(settled: Workspace) -> None:
+    spoil(settled)
+    settled.rows([settled.row(i) if i != 3 else settled.row(i, body="TEXT 3") for i in range(1, 7)])
+    assert settled.actions() == {"keep": 5, "rerun": 1}
+
+
+@pytest.mark.parametrize("name", ["templates/triage.j2", "specs/triage.yaml"])
+def test_so_are_specs_and_templates(settled: Workspace, name: str) -> None:
+    spoil(settled)
+    path = settled.root / name
+    old, new = ("Title", "Headline") if name.endswith("j2") else ("temperature: 0", "temperature: 1")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    assert settled.actions() == {"rerun": 6}
+
+
+def test_so_is_what_was_asked_for_by_hand(settled: Workspace) -> None:
+    spoil(settled)
+    settled.ok("rerun", "triage", "--key", "T-2")
+    assert settled.actions() == {"keep": 5, "rerun": 1}
+
+
+def test_so_is_a_destination_that_is_gone(settled: Workspace) -> None:
+    spoil(settled)
+    (settled.root / "results/triage.jsonl").unlink()
+    assert settled.actions() == {"redeliver": 6}
+
+
+def test_so_is_a_ledger_that_was_damaged(settled: Workspace) -> None:
+    spoil(settled)
+    segment = next((settled.root / ".batchform/segments").glob("rows-*.parquet"))
+    segment.chmod(0o644)
+    segment.write_bytes(segment.read_bytes()[:-9])
+    assert settled.run("plan").code == 1
+
+
+def test_what_is_saved_is_read(settled: Workspace, tmp_path: Path) -> None:
+    spoil(settled)
+    assert settled.run("plan", "--json", "--out", str(tmp_path / "saved")).json["specs"][0]["actions"]["keep"] == 6
+
+
+def test_young_files_are_read_again(settled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(settled)
+    monkeypatch.setattr(paths, "_SETTLE_NS", 1 << 62)
+    assert settled.actions() == {"keep": 6}
+
+
+def test_a_note_that_is_broken_or_cannot_be_written_is_none(settled: Workspace) -> None:
+    notes = settled.root / ".batchform/cache/plans"
+    (notes / "triage.json").write_text("{", encoding="utf-8")
+    assert settled.actions() == {"keep": 6}
+    (notes / "triage.json").unlink()
+    notes.rmdir()
+    notes.write_text("in the way", encoding="utf-8")
+    assert settled.actions() == {"keep": 6}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"query": "SELECT * FROM source"},
+        {"where": "id IN (SELECT id FROM read_csv('data/tickets.csv', all_varchar=true))"},
+    ],
+)
+def test_queries_may_read_more_than_the_files(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
+    monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    workspace.spec(source={"type": "csv", "path": "data/tickets.csv", **more})
+    workspace.apply()
+    assert workspace.actions() == {"keep": 6} and not is_kept(workspace)
