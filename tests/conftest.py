@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bucket_kit import Bucket
 
 
+# Tests fork this process, which may have used gRPC by then: its handlers end a child that does not use it at all.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 # A check fails for what a change did, not for the example that chance drew today: `make test` tries the same examples
 # each time, `make explore` new ones.
 settings.register_profile("check", derandomize=True, deadline=None)

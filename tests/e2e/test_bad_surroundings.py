@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import resource
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -204,10 +201,12 @@ def test_a_released_limit_is_not_recorded_when_the_key_is_refused(project: Works
 # --- processes: permissions, a full disk, another apply -------------------------------------------------------------
 
 
-def start(project: Workspace, *arguments: str, prepare: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def start(project: Workspace, *arguments: str, prepare: str = "pass") -> subprocess.Popen[str]:
+    """prepare: what the process does before it is batchform. No code of this process runs in it: it has threads."""
+    become = f"import os, sys; {prepare}; os.execv(sys.executable, [sys.executable, '-m', 'batchform', *sys.argv[1:]])"
     return subprocess.Popen(
-        [sys.executable, "-m", "batchform", *arguments],
-        cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare,
+        [sys.executable, "-c", become, *arguments],
+        cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -216,17 +215,15 @@ def result(process: subprocess.Popen[str]) -> Result:
     return Result(process.returncode, out, err)
 
 
-def without_privileges() -> None:
-    """Let root be stopped by permissions as others are: drop CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH at exec."""
-    if os.geteuid() == 0:
-        for capability in (1, 2):
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+WITHOUT_PRIVILEGES = "import ctypes; os.geteuid() or [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"
+"""Let root be stopped by permissions as others are: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH end at exec, by
+PR_CAPBSET_DROP."""
 
 
 def test_an_unreadable_source(project: Workspace) -> None:
     before = project.snapshot()
     (project.root / "data/tickets.csv").chmod(0)
-    found = result(start(project, "plan", prepare=without_privileges))
+    found = result(start(project, "plan", prepare=WITHOUT_PRIVILEGES))
     refused(found, "specs/triage.yaml:15:9", "data/tickets.csv cannot be read: permission denied")
     assert project.snapshot() == before
 
@@ -235,20 +232,16 @@ def test_an_unwritable_destination(project: Workspace) -> None:
     edited(project)
     before, billed = project.snapshot(), project.billed()
     (project.root / "results").chmod(0o555)
-    found = result(start(project, "apply", "--yes", prepare=without_privileges))
+    found = result(start(project, "apply", "--yes", prepare=WITHOUT_PRIVILEGES))
     (project.root / "results").chmod(0o755)
     refused(found, "results/triage.jsonl cannot be written", "not writable")
     assert (project.snapshot(), project.billed()) == (before, billed)
 
 
-def no_more_than(size: int) -> Callable[[], None]:
+def no_more_than(size: int) -> str:
     """Files end at this size, as if the disk were full."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return limit
+    ignored = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    return f"{ignored}; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 def test_a_full_disk_in_the_middle_of_a_shard(project: Workspace) -> None:
