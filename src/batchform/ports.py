@@ -355,8 +355,8 @@ class Backend(Protocol):
     @property
     def stored(self) -> StoredFiles | None: ...
 
-    def check_model(self, model: str) -> None:
-        """Raise BackendError if the service does not know the model or it takes no batches."""
+    def check_model(self, model: str, *, task: str = "generate") -> None:
+        """Raise BackendError if the service does not know the model or it takes no batches of this task."""
         ...
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
@@ -393,11 +393,13 @@ class Backend(Protocol):
         staged: Staged,
         before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        task: str = "generate",
     ) -> str:
         """Create the job, once. Returns its name. Raises NotCreated or OutcomeUnknown, nothing else.
 
         before: the call must not be on its way later than this, however long it took to connect: NotCreated then;
-        labels: for people and for bills, where the service keeps such; any text, made fit by the adapter.
+        labels: for people and for bills, where the service keeps such; any text, made fit by the adapter; task: what is
+        made of each row, by the words of a spec: some services have a call of its own for it.
         """
         ...
 
@@ -421,8 +423,9 @@ class Backend(Protocol):
         """Remove a staged input; absent is fine."""
         ...
 
-    def generate(self, model: str, request: bytes) -> dict[str, Any]:
-        """One request through the synchronous API: the exact JSON of a shard line's `request`. The raw response."""
+    def generate(self, model: str, request: bytes, *, task: str = "generate") -> dict[str, Any]:
+        """One request through the synchronous API: the exact JSON of a shard line's `request`. The response, as the
+        result line of a batch would hold it."""
         ...
 
     def close(self) -> None: ...

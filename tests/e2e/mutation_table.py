@@ -102,6 +102,15 @@ SPECS: dict[str, dict[str, Any]] = {
         "destination": {"type": "jsonl", "path": "results/chat.jsonl"},
     },
 }
+SPECS["vectors"] = {
+    "idempotency": {"key": ["id"]},
+    "task": "embed",
+    "model": "gemini-embedding-001",
+    "source": {"type": "csv", "path": "data/tickets.csv", "where": "status = 'open'"},
+    "prompt": {"user": {"text": "{{ body }}"}},
+    "embed": {"task_type": "RETRIEVAL_DOCUMENT", "dimensions": 128, "title": {"text": "{{ title }}"}},
+    "destination": {"type": "parquet", "path": "results/vectors.parquet"},
+}
 DATABASES = {name: {"url": f"sqlite:///data/{name}.db${{ENV:NOTHING}}"} for name in ("tickets", "copy", "edited")}
 DATABASES |= {"shop": DATABASES["tickets"], "out": {"url": "sqlite:///results/shop.db${ENV:NOTHING}"}}
 SPECS["warehouse"] = {
@@ -153,6 +162,10 @@ def source(sends: int, on: str = "triage", files: Mapping[str, str] | None = Non
 
 def prompt(sends: int, on: str = "triage", **change: Any) -> Case:
     return Case(sends, {"prompt": change}, on)
+
+
+def embed(sends: int, **change: Any) -> Case:
+    return Case(sends, {"embed": change}, "vectors")
 
 
 def turns(sends: int, *messages: tuple[str, Any], user: Any = None) -> Case:
@@ -323,6 +336,14 @@ SPEC_CASES: dict[str, list[Case]] = {
     ],
     "schema_dialect": [
         Case(4, {"generation_config": {"response_schema": "schemas/label.json"}, "schema_dialect": "openapi"}),
+    ],
+    "task": [Case(4, {"task": "generate", "embed": None, "model": "gemini-3.5-flash-lite"}, "vectors")],
+    "embed.task_type": [embed(0, task_type="RETRIEVAL_DOCUMENT"), embed(4, task_type="CLUSTERING", title=None)],
+    "embed.dimensions": [embed(0, dimensions=128), embed(4, dimensions=256), embed(4, dimensions=None)],
+    "embed.title": [embed(0, title={"text": "{{ title }}"}), embed(4, title=None), embed(4, title="system.j2")],
+    "embed.title.InlineText.text": [
+        embed(0, title={"text": "{% set t = title %}{{ t }}"}),
+        embed(1, title={"text": "{{ title | replace('four', '4') }}"}),
     ],
     "safety_settings": [
         Case(0, {"safety_settings": [

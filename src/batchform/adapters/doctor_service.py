@@ -90,10 +90,10 @@ def _way_in(backend: GeminiBackend | VertexBackend, error: AuthError) -> dict[st
     return {"hint": "The role roles/aiplatform.user is missing, or the credentials ended; see the lines above."}
 
 
-def check_model_there(about: Subject, backend: GeminiBackend | VertexBackend, model: str) -> Finding:
+def check_model_there(about: Subject, backend: GeminiBackend | VertexBackend, model: str, *, task: str) -> Finding:
     """Whether the service knows a model here. Tokens of one word are counted for it at most, which costs nothing."""
     try:
-        backend.check_model(model)
+        backend.check_model(model, task=task)
     except AuthError as error:
         return about.unknown("model-service", f"Whether the service has {model} could not be asked: {error.message}")
     except BackendError as error:

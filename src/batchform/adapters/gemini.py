@@ -119,7 +119,7 @@ class GeminiBackend(GenaiBackend):
 
     # --- submission ----------------------------------------------------------------------------------------
 
-    def check_model(self, model: str) -> None:
+    def check_model(self, model: str, *, task: str = "generate") -> None:
         try:
             found = self._reader.json(f"models/{self._model_id(model)}", doing=f"Looking up model {model}")
         except NotFound as error:
@@ -129,9 +129,11 @@ class GeminiBackend(GenaiBackend):
                 status=error.status,
             ) from None
         methods = wire.methods(found)
-        if wire.BATCH_METHOD not in methods:
+        wanted = wire.EMBED_METHOD if task == "embed" else wire.BATCH_METHOD
+        if wanted not in methods:
+            kind, can = "embeddings" if task == "embed" else "requests", ", ".join(map(str, methods)) or "nothing"
             raise BackendError(
-                f"Model {model!r} takes no batches: it supports {', '.join(map(str, methods)) or 'nothing'}.",
+                f"Model {model!r} takes no batches of {kind}: it supports {can}.",
                 hint="Choose another model in the spec; if it took batches before, run again in a while.",
             )
 
@@ -185,7 +187,10 @@ class GeminiBackend(GenaiBackend):
         staged: Staged,
         before: datetime | None = None,
         labels: Mapping[str, str] | None = None,  # noqa: ARG002  (the service keeps none)
+        task: str = "generate",
     ) -> str:
+        if task == "embed":
+            return self._create(model, {"file_name": staged.name}, tag=tag, before=before, body={}, embeds=True)
         if staged.name is not None:
             return self._create(model, staged.name, tag=tag, before=before, body={})
         with staged.path.open("rb") as lines:
@@ -259,6 +264,13 @@ class GeminiBackend(GenaiBackend):
         except (NotFound, AuthError) as error:
             if error.status not in (403, 404):
                 raise
+
+    def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        body = {"requests": [{"model": f"models/{model}", **request}]}
+        answer = self._client.models.embed_content(
+            model=model, contents="replaced by extra_body", config={"http_options": {"extra_body": body}}
+        )
+        return {"embeddings": [{"values": e.values} for e in answer.embeddings or ()]}
 
     # --- jobs ----------------------------------------------------------------------------------------------
 

@@ -155,11 +155,22 @@ class GenaiBackend(ABC):
     # --- jobs ----------------------------------------------------------------------------------------------
 
     def _create(
-        self, model: str, source: Any, *, tag: str, before: datetime | None, body: Mapping[str, Any], **config: Any
+        self,
+        model: str,
+        source: Any,
+        *,
+        tag: str,
+        before: datetime | None,
+        body: Mapping[str, Any],
+        embeds: bool = False,
+        **config: Any,
     ) -> str:
-        """The name of a new job, made with one call. source: as the client takes it; body: what the client has no name
-        for; config: of the client. Raises NotCreated when there surely is no job, OutcomeUnknown when there may be
-        one."""
+        """The name of a new job, made with one call.
+
+        source: as the client takes it; body: what the client has no name for; embeds: by the call that embeddings have
+        of their own; config: of the client. Raises NotCreated when there surely is no job, OutcomeUnknown when there
+        may be one.
+        """
         from batchform.adapters.gemini_http import TooLate
 
         doing = f"Creating job {tag}"
@@ -171,9 +182,10 @@ class GenaiBackend(ABC):
         settings: Any = {"display_name": tag, "http_options": {**options, "extra_body": dict(body) or None}, **config}
         self._fence.before = before
         try:
-            with warnings.catch_warnings():  # the SDK warns of states that it does not know
+            with warnings.catch_warnings():  # the SDK warns of states that it does not know, and of what is new in it
                 warnings.simplefilter("ignore")
-                job = client.batches.create(model=model_id, src=source, config=settings)
+                create = client.batches.create_embeddings if embeds else client.batches.create
+                job = create(model=model_id, src=source, config=settings)
         except TooLate:
             raise NotCreated(f"{doing}: it could not be sent before {before}.", hint="Run again.") from None
         except BackendError as error:  # an emulator answered in Google's place
@@ -197,8 +209,15 @@ class GenaiBackend(ABC):
         with self._vendor_errors(f"Deleting job {job}"):
             self._client.batches.delete(name=job)
 
-    def generate(self, model: str, request: bytes) -> dict[str, Any]:
+    @abstractmethod
+    def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request for an embedding, at once."""
+
+    def generate(self, model: str, request: bytes, *, task: str = "generate") -> dict[str, Any]:
         body = msgspec.json.decode(request)
+        if task == "embed":
+            with self._vendor_errors(f"Asking {model}"):
+                return self._embed(self._model_id(model), body)
         with self._vendor_errors(f"Asking {model}"):
             answer = self._client.models.generate_content(
                 model=self._model_id(model),

@@ -173,9 +173,12 @@ class VertexBackend(GenaiBackend):
 
     # --- submission ----------------------------------------------------------------------------------------
 
-    def check_model(self, model: str) -> None:
-        """Counting the tokens of a word costs nothing, and says whether the model answers in this location."""
+    def check_model(self, model: str, *, task: str = "generate") -> None:
+        """Counting the tokens of a word costs nothing, and says whether the model answers in this location. What makes
+        embeddings may count none: creating the job says whether there is such a model."""
         model_id = self._model_id(model)
+        if task == "embed":
+            return
         try:
             with self._vendor_errors(f"Looking up model {model} in {self._where.location}"):
                 self._client.models.count_tokens(model=model_id, contents="batchform")
@@ -217,6 +220,7 @@ class VertexBackend(GenaiBackend):
         staged: Staged,
         before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        task: str = "generate",  # noqa: ARG002  (embeddings have no call of their own)
     ) -> str:
         assert staged.name is not None
         own = wire.labels(getattr(self._config, "labels", {}), labels or {})
@@ -235,6 +239,14 @@ class VertexBackend(GenaiBackend):
         if at.startswith(wire.BQ):
             return {"format": "bigquery", "bigquery_uri": at}
         return {"format": "jsonl", "gcs_uri": at}
+
+    def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        said = {**request, "embedContentConfig": request.get("embed_content_config", {})}
+        said.pop("embed_content_config", None)
+        answer = self._client.models.embed_content(
+            model=model, contents="replaced by extra_body", config={"http_options": {"extra_body": said}}
+        )
+        return {"embeddings": [{"values": e.values} for e in answer.embeddings or ()]}
 
     def delete_input(self, name: str) -> None:
         self._staging(name).delete(name)

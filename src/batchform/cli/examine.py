@@ -180,11 +180,11 @@ class Examination:
                 yield about.unknown("clock", f"The service's time could not be asked: {error.message}")
         yield from self._quota(about, name, config)
         yield from self._models(about, name, config)
-        for model in self._models_of(name):
+        for model, task in self._models_of(name):
             if any(f.status == "failure" for f in access):
                 yield about.unknown("model-service", f"Whether the service has {model} was not asked.")
             else:
-                yield check_model_there(about, backend, model)
+                yield check_model_there(about, backend, model, task=task)
 
     def _quota(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
         if self._jobs is None:
@@ -195,11 +195,11 @@ class Examination:
 
     def _models(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
         registry, now = self._session.registry.on(cloud_of(config)), self._session.clock.now()
-        for model in self._models_of(name):
-            yield from check_model(about, registry, model, now=now, realm=realm_of(config))
+        for model, task in self._models_of(name):
+            yield from check_model(about, registry, model, now=now, realm=realm_of(config), task=task)
 
-    def _models_of(self, name: str) -> list[str]:
-        return sorted({s.model for s in self._session.project.specs if s.backend_name == name})
+    def _models_of(self, name: str) -> list[tuple[str, str]]:
+        return sorted({(s.model, s.task) for s in self._session.project.specs if s.backend_name == name})
 
     def _opened(self, name: str) -> GeminiAdapter | VertexAdapter:
         from batchform.adapters.gemini import GeminiBackend as GeminiAdapter

@@ -19,11 +19,11 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 from batchform import canon
-from batchform.emulator import answers, attached, bill, files, markers, rules, strict
+from batchform.emulator import answers, attached, bill, files, markers, rules, strict, vectors
 from batchform.emulator.fate import Fate, RowFate
-from batchform.emulator.models import Model
+from batchform.emulator.models import MODELS, Model
 from batchform.emulator.refusal import Refusal
-from batchform.emulator.rows import Form, GeminiForm
+from batchform.emulator.rows import Form, GeminiForm, line_kind
 from batchform.emulator.store import Store, link_or_copy
 
 BLOCK_LINES: Final = 500
@@ -40,7 +40,7 @@ class Scan(Struct):
 
 
 def scan(path: Path, model: Model, *, kind: str) -> Scan:
-    """Check every line, each a `kind` (FileLine or InlineItem). Raises Refusal 400 with the first complaints."""
+    """Check every line, each a `kind` (see `rows.line_kind`). Raises Refusal 400 with the first complaints."""
     found, wrong = Scan(), []
     position, block_lines, block_start = 0, 0, 0
     with path.open("rb") as f:
@@ -138,7 +138,7 @@ def _run_block(store: Store, job_id: str) -> bool:
 
 def _form(job: sqlite3.Row) -> Form:
     if job["vertex"] is None:
-        return GeminiForm(inline=job["input_name"] is None)
+        return GeminiForm(line_kind(MODELS[job["model"]], file=job["input_name"] is not None))
     from batchform.emulator.vertex.rows import VertexForm  # most emulators never see such a job
 
     return VertexForm(job)
@@ -230,7 +230,11 @@ class Runner:
             digest = self._hasher.fingerprint(canon.sorted_json(self._files.by_content(request)))
         except Refusal as unreadable:
             return answers.Outcome(None, unreadable, 0, 0)
-        outcome = answers.answer(request, model=self._model, digest=digest, attempt=partial(self._attempt, digest))
+        attempt, model = partial(self._attempt, digest), MODELS[self._model]
+        if model.embeds:
+            outcome = vectors.answer(request, model=model, attempt=attempt)
+        else:
+            outcome = answers.answer(request, model=self._model, digest=digest, attempt=attempt)
         if fate is not None:
             outcome = fate.applied(outcome)
         if outcome.error is None:

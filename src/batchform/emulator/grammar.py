@@ -16,6 +16,7 @@ import msgspec
 from batchform.emulator.vertex import grammar as vertex
 
 REQUEST: Final = "GenerateContentRequest"
+EMBED: Final = "EmbedContentRequest"
 
 _MEDIA_RESOLUTIONS = tuple(f"MEDIA_RESOLUTION_{n}" for n in ("UNSPECIFIED", "LOW", "MEDIUM", "HIGH"))
 
@@ -36,6 +37,11 @@ ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "ThinkingLevel": ("THINKING_LEVEL_UNSPECIFIED", "MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH"),
     "MediaResolution": _MEDIA_RESOLUTIONS,
     "PartMediaResolutionLevel": (*_MEDIA_RESOLUTIONS, "MEDIA_RESOLUTION_ULTRA_HIGH"),
+    "EmbedTask": (
+        "TASK_TYPE_UNSPECIFIED",
+        *("RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT", "SEMANTIC_SIMILARITY", "CLASSIFICATION", "CLUSTERING"),
+        *("QUESTION_ANSWERING", "FACT_VERIFICATION", "CODE_RETRIEVAL_QUERY"),
+    ),
     "Modality": ("MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO", "VIDEO"),
     "FunctionCallingMode": ("MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"),
     "DynamicRetrievalMode": ("MODE_UNSPECIFIED", "MODE_DYNAMIC"),
@@ -52,6 +58,15 @@ PART_DATA: Final = (
 """The one-of of a Part: exactly one of these must be set."""
 
 _OFFSETS = {"startOffset": "string", "endOffset": "string"}
+
+_BATCH = {
+    "displayName": "string",
+    "inputConfig": "",
+    "model": "string",
+    "name": "string",
+    "priority": "int",
+    "webhookConfig": "struct",
+}
 
 MESSAGES: Final[dict[str, Mapping[str, str]]] = {
     REQUEST: {
@@ -192,15 +207,22 @@ MESSAGES: Final[dict[str, Mapping[str, str]]] = {
     # what wraps a request
     "FileLine": {"key": "string", "request": REQUEST},
     "InlineItem": {"request": REQUEST, "metadata": "{string}"},
-    "CreateBatch": {"batch": "Batch"},
-    "Batch": {
-        "displayName": "string",
-        "inputConfig": "InputConfig",
+    EMBED: {
         "model": "string",
-        "name": "string",
-        "priority": "int",
-        "webhookConfig": "struct",
+        "content": "Content",
+        "taskType": "EmbedTask",
+        "title": "string",
+        "outputDimensionality": "int",
     },
+    "EmbedFileLine": {"key": "string", "request": EMBED},
+    "EmbedInlineItem": {"request": EMBED, "metadata": "struct"},
+    "EmbedContents": {"requests": f"[{EMBED}]"},
+    "CreateEmbedBatch": {"batch": "EmbedBatch"},
+    "EmbedBatch": {**_BATCH, "inputConfig": "EmbedInputConfig"},
+    "EmbedInputConfig": {"fileName": "string", "requests": "EmbedInlineItems"},
+    "EmbedInlineItems": {"requests": "[EmbedInlineItem]"},
+    "CreateBatch": {"batch": "Batch"},
+    "Batch": {**_BATCH, "inputConfig": "InputConfig"},
     "InputConfig": {"fileName": "string", "requests": "InlineItems"},
     "InlineItems": {"requests": "[InlineItem]"},
     "CountTokens": {"contents": "[Content]", "generateContentRequest": REQUEST},

@@ -13,15 +13,16 @@ import msgspec
 from batchform.emulator import execute, files
 from batchform.emulator.clock import rfc3339
 from batchform.emulator.fate import ORDINARY, Fate
-from batchform.emulator.models import Model
+from batchform.emulator.models import MODELS, Model
 from batchform.emulator.refusal import Refusal, bad_field
+from batchform.emulator.rows import line_kind
 from batchform.emulator.store import Store, new_id
 
 MAX_ACTIVE: Final = 100
 EXPIRY_SECONDS: Final = files.UPLOADED_SECONDS  # 48 h pending or running, then no results
 _PENDING_SHARE: Final = 0.25  # of a job's time, before it is shown as running
 _PIECE: Final = 256 * 1024
-_BATCH_TYPE: Final = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
+_TYPE: Final = "type.googleapis.com/google.ai.generativelanguage.v1main"
 _ENDED: Final = ("SUCCEEDED", "CANCELLED", "EXPIRED", "FAILED", "PARTIALLY_SUCCEEDED")
 _ERRORS: Final = {
     "CANCELLED": (1, "The batch was cancelled."),
@@ -45,7 +46,7 @@ def create(
     path = store.job_input(job)
     try:
         write_input(path)
-        found = execute.scan(path, model, kind="FileLine" if _input_name(batch) else "InlineItem")
+        found = execute.scan(path, model, kind=line_kind(model, file=_input_name(batch) is not None))
         if not found.lines:
             raise Refusal(400, "The batch has no requests.")
         _insert(store, job, account, model, batch, found, seconds, fate)
@@ -213,9 +214,10 @@ def operation(store: Store, job: sqlite3.Row) -> Iterator[bytes]:
 
 
 def _operation(job: sqlite3.Row, now: float, results_here: str) -> dict[str, Any]:
-    current = state(job, now)
+    current, embeds = state(job, now), MODELS[job["model"]].embeds
+    kind = f"{_TYPE}.{'EmbedContentBatch' if embeds else 'GenerateContentBatch'}"
     metadata: dict[str, Any] = {
-        "@type": _BATCH_TYPE,
+        "@type": kind,
         "model": f"models/{job['model']}",
         "displayName": job["display_name"],
         "inputConfig": {"fileName": job["input_name"]} if job["input_name"] else None,
@@ -236,9 +238,10 @@ def _operation(job: sqlite3.Row, now: float, results_here: str) -> dict[str, Any
     if ran and fate.has_results:
         output: dict[str, Any] = {"responsesFile": f"files/{job['result_id']}"}
         if job["input_name"] is None:
-            output = {"inlinedResponses": {"inlinedResponses": results_here}}
+            name = "inlinedEmbedContentResponses" if embeds else "inlinedResponses"
+            output = {name: {"inlinedResponses": results_here}}
         metadata["output"] = output
-        shown["response"] = {"@type": f"{_BATCH_TYPE}Output", **output}
+        shown["response"] = {"@type": f"{kind}Output", **output}
     if current in _ERRORS:
         code, message = _ERRORS[current]
         shown["error"] = {"code": fate.code or code, "message": fate.message or message}

@@ -12,10 +12,15 @@ from batchform.emulator.refusal import Refusal
 GENERATE: Final = "generateContent"
 COUNT: Final = "countTokens"
 BATCH: Final = "batchGenerateContent"
+EMBED: Final = "embedContent"
+EMBED_SEVERAL: Final = "batchEmbedContents"
+EMBED_BATCH: Final = "asyncBatchEmbedContent"
+_EMBEDS: Final = (EMBED, EMBED_SEVERAL, COUNT, EMBED_BATCH)
 
 
 class Model(Struct, frozen=True):
-    """One model. methods: what may be called on it; levels: thinking levels it takes, empty for all."""
+    """One model. methods: what may be called on it; levels: thinking levels it takes, empty for all;
+    dimensions: shortest and longest of its vectors."""
 
     id: str
     methods: tuple[str, ...] = (GENERATE, COUNT, BATCH)
@@ -23,6 +28,12 @@ class Model(Struct, frozen=True):
     output_limit: int = 65_536
     thinking: bool = True
     levels: tuple[str, ...] = ()
+    dimensions: tuple[int, int] = (128, 3072)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes vectors, and nothing else."""
+        return EMBED_BATCH in self.methods
 
     def resource(self) -> dict[str, Any]:
         """The model as `models.get` shows it."""
@@ -65,8 +76,8 @@ MODELS: Final[Mapping[str, Model]] = {
         Model("gemini-3.1-flash-lite-image", input_limit=65_536, output_limit=32_768),
         Model("gemini-3-pro-image", input_limit=65_536, output_limit=32_768),
         Model("gemini-nano-banana-2.1", input_limit=65_536, output_limit=32_768),
-        Model("gemini-embedding-001", ("embedContent", COUNT), 2_048, 1, thinking=False),
-        Model("gemini-embedding-2", ("embedContent", COUNT), 8_192, 1, thinking=False),
+        Model("gemini-embedding-001", _EMBEDS, 2_048, 1, thinking=False),
+        Model("gemini-embedding-2", _EMBEDS, 8_192, 1, thinking=False),
     )
 }
 

@@ -17,8 +17,8 @@ from batchform.emulator.store import link_or_copy
 
 
 def create(call: Call) -> Response:
-    model = models.find(call.args["model"], method=models.BATCH)
-    batch = call.message("CreateBatch").get("batch", {})
+    model = models.find(call.args["model"], method=call.args["method"])
+    batch = call.message("CreateEmbedBatch" if model.embeds else "CreateBatch").get("batch", {})
     source = batch.get("inputConfig", {})
     if ("fileName" in source) == ("requests" in source):
         raise bad_field("* BatchGenerateContentRequest.batch.input_config: set one of file_name and requests")
@@ -78,10 +78,16 @@ def delete(call: Call) -> Response:
     return json_response({})
 
 
+_CREATE: Final = rf"/V/models/(?P<model>[^/:]+):(?P<method>{models.BATCH}|{models.EMBED_BATCH})"
 _ID: Final = r"/V/batches/(?P<id>[^/:]+)"
 
 ROUTES: Final = (
-    Route("batches.create", "POST", r"/V/models/(?P<model>[^/:]+):batchGenerateContent", create),
+    Route(
+        "batches.create",
+        "POST",
+        rf"/V/models/(?P<model>[^/:]+):(?P<method>{models.BATCH}|{models.EMBED_BATCH})",
+        create,
+    ),
     Route("batches.get", "GET", _ID, get),
     Route("batches.list", "GET", r"/V/batches", list_),
     Route("batches.cancel", "POST", rf"{_ID}:cancel", cancel),

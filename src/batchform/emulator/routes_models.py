@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from batchform.emulator import answers, execute, models, rules
+from batchform.emulator import answers, execute, grammar, models, rules
 from batchform.emulator.calls import Call, Route, json_response
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import bad_field
@@ -36,6 +36,11 @@ def generate(call: Call) -> Response:
 
 def answered(call: Call, model: Model, request: dict[str, Any]) -> Response:
     """The answer to a request that was checked, once it is on the bill."""
+    return json_response(outcome_of(call, model, request).response)
+
+
+def outcome_of(call: Call, model: Model, request: dict[str, Any]) -> answers.Outcome:
+    """What comes of a request that was checked, once it is on the bill. Raises its error."""
     store = call.store
     recorded = False
     while not recorded:
@@ -45,7 +50,7 @@ def answered(call: Call, model: Model, request: dict[str, Any]) -> Response:
             recorded = runner.record(db)
     if outcome.error is not None:
         raise outcome.error
-    return json_response(outcome.response)
+    return outcome
 
 
 def count(call: Call) -> Response:
@@ -57,11 +62,25 @@ def count(call: Call) -> Response:
     return json_response({"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]})
 
 
+def embed(call: Call) -> Response:
+    """Texts, embedded and charged at once: one of `embedContent`, several of `batchEmbedContents`."""
+    model = models.find(call.args["model"], method=call.args["method"])
+    several = call.args["method"] == models.EMBED_SEVERAL
+    requests = call.message("EmbedContents")["requests"] if several else [call.message(grammar.EMBED)]
+    found = []
+    for request in requests:
+        rules.check(request, model)
+        found.append(outcome_of(call, model, request).response or {})
+    answers_ = [response["embedding"] for response in found]
+    return json_response({"embeddings": answers_} if several else {"embedding": answers_[0]})
+
+
 _MODEL: Final = r"/V/models/(?P<model>[^/:]+)"
 
 ROUTES: Final = (
     Route("models.get", "GET", _MODEL, get),
     Route("models.list", "GET", r"/V/models", list_),
     Route("models.generate_content", "POST", rf"{_MODEL}:generateContent", generate),
+    Route("models.embed_content", "POST", rf"{_MODEL}:(?P<method>{models.EMBED}|{models.EMBED_SEVERAL})", embed),
     Route("models.count_tokens", "POST", rf"{_MODEL}:countTokens", count),
 )

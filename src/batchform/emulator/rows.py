@@ -8,6 +8,7 @@ import msgspec
 
 from batchform.emulator import strict
 from batchform.emulator.answers import Outcome
+from batchform.emulator.models import Model
 from batchform.emulator.refusal import RPC_CODES, Refusal
 
 _encode = msgspec.json.Encoder().encode
@@ -42,11 +43,18 @@ class Form(Protocol):
         ...
 
 
+def line_kind(model: Model, *, file: bool) -> str:
+    """The message that a line of a job is."""
+    if model.embeds:
+        return "EmbedFileLine" if file else "EmbedInlineItem"
+    return "FileLine" if file else "InlineItem"
+
+
 class GeminiForm:
     """Lines of the Gemini Developer API, in a file or inline."""
 
-    def __init__(self, *, inline: bool) -> None:
-        self._kind = "InlineItem" if inline else "FileLine"
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
 
     def read(self, line: bytes) -> Row:
         value = strict.read(self._kind, line)

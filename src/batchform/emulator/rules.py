@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from batchform.emulator import schemas, tools
+from batchform.emulator import schemas, tools, vectors
 from batchform.emulator.grammar import PART_DATA, snake
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import Refusal, bad_field
@@ -23,6 +23,9 @@ _MAX_STOP_SEQUENCES = 5
 
 def check(request: dict[str, Any], model: Model, *, vertex: bool = False) -> None:
     """Raise Refusal (400, or 403 for a cache) with the first complaint about a normalised request."""
+    if model.embeds:
+        vectors.check(request, model)
+        return
     for complaint in _complaints(request, model, vertex=vertex):
         raise complaint
 

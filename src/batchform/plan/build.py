@@ -111,17 +111,19 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
     """What is to be said of the models of specs, and of requests that their services do not take."""
     from batchform.plan.features import check_features, check_inline
     from batchform.plan.request_rules import check_request
+    from batchform.plan.task_rules import check_task
 
     found: list[Diagnostic] = []
     for spec in specs:
         request = merge(spec.request_base, spec.request_overlay)
         there = registry.on(cloud_of(spec.backend))
-        findings = there.check(spec.model, now=now, realm=realm_of(spec.backend))
+        findings = there.check(spec.model, now=now, realm=realm_of(spec.backend), task=spec.task)
         findings += there.check_config(spec.model, request.get("generationConfig", {}))
-        complaints = [finding.at(spec.at("model")) for finding in findings]
         info = there.model(spec.model)
-        complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
-        complaints += check_request(spec, request, info)
+        complaints = [*(finding.at(spec.at("model")) for finding in findings), *check_task(spec, info)]
+        if spec.task != "embed":
+            complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
+            complaints += check_request(spec, request, info)
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
@@ -263,7 +265,7 @@ def render_candidates(
         files=_files(renderer),
     )
     going_on = None
-    if ledger is not None and resumes(spec.backend) and not spec.attachments:
+    if ledger is not None and resumes(spec.backend) and spec.task != "embed" and not spec.attachments:
         from batchform.plan.resume import GoingOn  # only where it is asked for
 
         going_on = GoingOn(con, spec, ledger, limits)

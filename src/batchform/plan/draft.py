@@ -85,7 +85,7 @@ def draft_spec(
         file_tokens=sum(s.file_tokens for s in shards),
     )
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
-    warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm)]
+    warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm, task=spec.task)]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings, *rendered.notes]
     notes += _attached(shards)
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]

@@ -26,8 +26,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     shutdown: first day on which it no longer answers; vertex_shutdown, vertex_batch: the same on Vertex AI, where
     models have a life of their own; thinking_budgets: least and most tokens, of models that take no levels;
     thinking_off: whether thinking can be switched off;
-    enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; sources: field → id in the data
-    file.
+    enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions: shortest and longest of its
+    vectors; heeds_task_type: whether it makes them for a task; vertex_locations: where Vertex AI runs its batches, None
+    for wherever it runs; sources: field → id in the data file.
     """
 
     id: str
@@ -43,6 +44,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     thinking_budgets: tuple[int, int] | None = None
     thinking_off: bool | None = None
     enqueued_tokens: tuple[int, int, int] | None = None
+    dimensions: tuple[int, int] | None = None
+    heeds_task_type: bool | None = None
+    vertex_locations: tuple[str, ...] | None = None
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -182,8 +186,8 @@ class Registry(Struct, frozen=True):
         holding = [e for e in begun if e.until is None or day <= e.until]
         return max(holding or begun, key=lambda e: e.since or dt.date.min)
 
-    def check(self, name: str, *, now: dt.datetime, realm: str) -> tuple[Finding, ...]:
-        """What speaks against sending a batch to this model now.
+    def check(self, name: str, *, now: dt.datetime, realm: str, task: str = "generate") -> tuple[Finding, ...]:
+        """What speaks against sending a batch of a task to this model now.
 
         An emulator outlives the models it stands in for.
         """
@@ -200,12 +204,16 @@ class Registry(Struct, frozen=True):
                     "Choose another model, or declare `batch: true` for it in the file that `prices:` names.",
                 )
             )
-        if info.kind == "embedding":
+        if task == "embed" and info.kind != "embedding":
+            hint = "Use a model that embeds, such as gemini-embedding-001, or `task: generate`."
+            found.append(Finding("model-for-task", "error", f"model {info.id} makes no embeddings.", hint))
+        if task != "embed" and info.kind == "embedding":
             found.append(
                 Finding(
                     "model-embeds",
                     "error",
                     f"model {info.id} makes embeddings, and a spec with a prompt needs one that generates.",
+                    "Use `task: embed`, or choose another model.",
                 )
             )
         life = self._life(info, now, realm)

@@ -62,7 +62,7 @@ class KeyedRows(Struct, frozen=True):
 
 def template_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[str, ...]:
     """The source columns that the prompt can read, in source order: all of them when a template uses `row`."""
-    templates = [t.template for t in spec.turns] + ([spec.system] if spec.system else [])
+    templates = spec.templates
     wanted: set[str] = set()
     for template in templates:
         if template.columns is None:
@@ -78,8 +78,7 @@ def rendered_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[st
 
 def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
     """The source columns that the key, the prompt and the destination read; None for all of them."""
-    templates = [t.template for t in spec.turns] + ([spec.system] if spec.system else [])
-    templates += [spec.key_template] if spec.key_template else []
+    templates = (*spec.templates, *([spec.key_template] if spec.key_template else ()))
     attached = _attached(spec)
     if attached is None:
         return None
@@ -282,7 +281,7 @@ def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
     key = "idempotency.key"
     keyed = [*spec.key_columns, *((spec.key_template.columns or ()) if spec.key_template else ())]
     missing = {column: spec.at(key) for column in keyed if column not in columns}
-    for template in [*([spec.system] if spec.system else []), *(t.template for t in spec.turns)]:
+    for template in spec.templates:
         for column in sorted(template.columns or ()):
             if column not in columns and column not in missing:
                 missing[column] = template.where(column)

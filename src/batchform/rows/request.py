@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from batchform.canon import canonical_json, json_string
 from batchform.errors import SourceError
 from batchform.rows.names import ATTACHMENTS, FILES
+from batchform.spec.embed import embed_request
+from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec, Template
 
 if TYPE_CHECKING:
@@ -96,10 +98,15 @@ def _marker(number: int) -> str:
 
 def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:
     """Templates in the order in which their texts stand in the request, and the constant bytes around them."""
+    templates: list[Template] = [turn.template for turn in spec.turns]
+    if spec.task == "embed":
+        title = None if spec.title is None else _marker(len(templates))
+        templates += [spec.title] if spec.title is not None else []
+        whole = embed_request(spec.request_base, text=_marker(0), title=title, cloud=cloud_of(spec.backend))
+        return _split(canonical_json(merge(whole, spec.request_overlay)), templates)
     turns: list[dict[str, Any]] = [
         {"role": turn.role, "parts": [{"text": _marker(i)}]} for i, turn in enumerate(spec.turns)
     ]
-    templates: list[Template] = [turn.template for turn in spec.turns]
     if spec.attachments:
         from batchform.rows.attached import AFTER, BEFORE
 
@@ -108,7 +115,11 @@ def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...
     if spec.system is not None:
         request["systemInstruction"] = {"parts": [{"text": _marker(len(templates))}]}
         templates.append(spec.system)
-    encoded = canonical_json(merge(request, spec.request_overlay))
+    return _split(canonical_json(merge(request, spec.request_overlay)), templates)
+
+
+def _split(encoded: bytes, templates: Sequence[Template]) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:
+    """A request cut at the markers of its templates, and these in that order."""
     found = []
     for number, template in enumerate(templates):
         mark = json_string(_marker(number))

@@ -99,8 +99,8 @@ def classify(line: Any, *, decode: Decode | None = None, validate: Validate | No
     if not isinstance(line, dict):
         return Reading("internal", "The result line is not a JSON object.")
     response = line.get("response")
-    if not isinstance(response, dict) or not response or _failed(line):
-        return _error(line)
+    if not isinstance(response, dict) or not response or failed(line):
+        return error_reading(line)
     return _response(response, decode, validate)
 
 
@@ -109,12 +109,13 @@ def did_not_run(line: dict[str, Any]) -> bool:
     return not (line.get("response") or line.get("status") or line.get("error"))
 
 
-def _failed(line: dict[str, Any]) -> bool:
+def failed(line: dict[str, Any]) -> bool:
     """Whether a line's `status` says that its row failed, whatever stands in its response."""
     return isinstance(status := line.get("status"), str) and bool(status)
 
 
-def _error(line: dict[str, Any]) -> Reading:
+def error_reading(line: dict[str, Any]) -> Reading:
+    """What a line without a response says."""
     error = line.get("error") or line.get("status")
     if not error:
         return Reading("empty", "The result holds neither a response nor an error.")
@@ -217,10 +218,12 @@ def _counts(usage: Any) -> list[int | None]:
     """The token counts of a response, in the order of Reading; None for what is no count."""
     if not isinstance(usage, dict):
         return [None] * len(_USAGE)
-    return [
-        n if (n := usage.get(name)) is None or (n.__class__ is int and 0 <= n < _MOST_TOKENS) else _odd_count(n)
-        for name in _USAGE
-    ]
+    return [count_of(usage.get(name)) for name in _USAGE]
+
+
+def count_of(value: Any) -> int | None:
+    """A token count; None for what is none."""
+    return value if value is None or (value.__class__ is int and 0 <= value < _MOST_TOKENS) else _odd_count(value)
 
 
 def _odd_count(value: Any) -> int | None:

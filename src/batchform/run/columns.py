@@ -16,6 +16,7 @@ from batchform.spec.delivery import OutputColumn
 from batchform.spec.expressions import (
     FIELDS,
     USAGE,
+    VECTOR_FIELD,
     Expression,
     Field,
     InResponse,
@@ -36,6 +37,12 @@ ANSWERS = "bf_answers"
 PROVENANCE = ("plan", "request")
 """What Metadata needs of an answer beside FIELDS, as columns of ANSWERS with `bf_` in front: the digest of the plan
 that sent it, and the fingerprint of the request that it answers."""
+
+_OF_RESPONSE = {
+    "response": "CAST(a.response AS JSON)",
+    VECTOR_FIELD: "CAST(CAST(a.response AS JSON) AS FLOAT[])",
+}
+"""Fields that are made of the recorded response."""
 
 _PIECE = r"(?:\\.|[^\\|])*"
 # Types whose text reads back as the same value; a key column of another type is delivered as text. Integers wider than
@@ -123,7 +130,7 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
         case KeyColumn(name):
             return _key_sql(name, context)
         case Field(name):
-            return "CAST(a.response AS JSON)" if name == "response" else f"a.{name}"
+            return _OF_RESPONSE.get(name, f"a.{name}")
         case InResponse(steps, kind):
             return _response_sql(steps, kind)
         case RowColumn(name):

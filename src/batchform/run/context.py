@@ -103,6 +103,11 @@ class RunContext(Struct, frozen=True):
         """A spec of the project; None if it is gone since its job was created."""
         return next((s for s in self.project.specs if s.name == name), None)
 
+    def task(self, name: str) -> str:
+        """What a spec makes of each row."""
+        spec = self.spec(name)
+        return spec.task if spec else "generate"
+
     def backend(self, name: str) -> Backend:
         """The backend of this name, opened once per run."""
         return self.backends(name)

@@ -132,9 +132,11 @@ def check_quota(
         yield kind("quota-tokens", message)
 
 
-def check_model(about: Subject, registry: Registry, model: str, *, now: dt.datetime, realm: str) -> Iterator[Finding]:
+def check_model(
+    about: Subject, registry: Registry, model: str, *, now: dt.datetime, realm: str, task: str
+) -> Iterator[Finding]:
     """The life of a model by batchform's own table. registry: that of the cloud in question."""
-    found = registry.check(model, now=now, realm=realm)
+    found = registry.check(model, now=now, realm=realm, task=task)
     for entry in found:
         kind = about.failure if entry.severity == "error" else about.warning
         yield kind("model", f"{entry.message[:1].upper()}{entry.message[1:]}", hint=entry.hint)

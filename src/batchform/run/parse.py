@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from msgspec import Struct, field
 from batchform.ledger.raw import Raw, open_lines
 from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
 from batchform.run.extract import json_in
+from batchform.spec.embed import VECTOR
 
 if TYPE_CHECKING:
     from batchform.run.rejoin import Rejoiner
@@ -34,12 +36,15 @@ _HASH_DIGITS: Final = 32
 
 
 class Parser(Struct, frozen=True):
-    """How the answers of one spec are read."""
+    """How the answers of one spec are read. whole: reads a line in place of `classify`."""
 
     decode: Decode | None = None
     validate: Validate | None = None
+    whole: Callable[[Any], Reading] | None = None
 
     def read(self, line: Any) -> Reading:
+        if self.whole is not None:
+            return self.whole(line)
         return classify(line, decode=self.decode, validate=self.validate)
 
 
@@ -56,6 +61,10 @@ def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
     """The parser of a spec. Raises ValueError if `schema` is no JSON Schema, which loading the spec refuses."""
     if output_format == "text":
         return Parser()
+    if output_format == VECTOR:
+        from batchform.run.vectors import read_vector
+
+        return Parser(whole=partial(read_vector, dimensions=(schema or {}).get("minItems")))
     decode = json_in if output_format == "json_in_text" else msgspec.json.decode
     if not schema:
         return Parser(decode)
@@ -138,15 +147,16 @@ class _Keys:
 def decode_line(line: bytes) -> Any:
     """The JSON of a line; None if it is none.
 
-    What msgspec refuses for its bytes alone (invalid UTF-8, lone surrogates) is read with those characters
-    replaced, and without a byte order mark: an answer that was paid for is not lost to one bad character.
+    What msgspec refuses for its bytes alone (invalid UTF-8, lone surrogates) is read with those characters replaced,
+    without a byte order mark, and with NaN and Infinity as texts: an answer that was paid for is not lost to one bad
+    character.
     """
     try:
         return _DECODER.decode(line)
     except (ValueError, RecursionError):
         pass
     try:
-        lenient = json.loads(line.decode("utf-8-sig", "replace"), strict=False)
+        lenient = json.loads(line.decode("utf-8-sig", "replace"), strict=False, parse_constant=str)
         clean = json.dumps(lenient, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         return _DECODER.decode(clean)
     except (ValueError, RecursionError):

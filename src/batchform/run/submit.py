@@ -236,6 +236,7 @@ class Submitter:
                 staged=one.staged,
                 before=deadline,
                 labels=self._labels(work),
+                task=self._ctx.task(work.plan.name),
             )
         except NotCreated as error:
             self._record(made)
@@ -371,8 +372,10 @@ class Submitter:
         Raises AuthError or BackendError when the service refuses the key or the model, StalePlan when rows of a shard
         changed since it was planned.
         """
-        for name, model in dict.fromkeys((w.plan.backend, w.plan.model) for w in self._work):
-            self._ctx.backend(name).check_model(model)
+        for name, model, task in dict.fromkeys(
+            (w.plan.backend, w.plan.model, self._ctx.task(w.plan.name)) for w in self._work
+        ):
+            self._ctx.backend(name).check_model(model, task=task)
         self._check_rows(self._work)
 
     def _check_rows(self, queue: Sequence[Work]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -19,6 +19,8 @@ from batchform.run.parse import parser_for
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import money
 
+_VECTOR_SHOWN: Final = 60
+
 
 class Trial(Struct, frozen=True):
     """One row's answer. usd: at the synchronous price, None when none is known; failure: None if answered."""
@@ -27,6 +29,7 @@ class Trial(Struct, frozen=True):
     reading: Reading
     usd: float | None
     realm: str
+    vector: bool = False
 
     @property
     def failure(self) -> str | None:
@@ -41,6 +44,8 @@ class Trial(Struct, frozen=True):
         """The trial for people. Answers are untrusted text: control characters are shown, not sent to the terminal."""
         reading = self.reading
         answer = reading.response or reading.text or ""
+        if self.vector:
+            answer = f"{answer[:_VECTOR_SHOWN]}… ({answer.count(',') + 1:,} numbers)"
         shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in answer)
         used = f"{reading.prompt_tokens or 0:,} tokens in, {reading.output_tokens or 0:,} out"
         cost = "" if self.usd is None else f", {money(self.usd)} at the synchronous price"
@@ -62,7 +67,7 @@ def try_rows(
 
     Raises LimitExceeded when a budget has no room for the next one.
     """
-    backend.check_model(spec.model)
+    backend.check_model(spec.model, task=spec.task)
     parser = parser_for(spec.output_format, spec.output_schema)
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
     limit = config.get("maxOutputTokens")
@@ -70,7 +75,7 @@ def try_rows(
     for key, request in requests:
         estimate = estimator.estimate(requests=1, request_bytes=len(request))
         budget.reserve(estimate.cost, priced=estimate.priced)
-        reading = parser.read({"key": key, "response": _answer(backend, spec.model, request, budget)})
+        reading = parser.read({"key": key, "response": _answer(backend, spec, request, budget)})
         usd = usage_cost(
             spec.model,
             prompt=reading.prompt_tokens or 0,
@@ -81,14 +86,16 @@ def try_rows(
             when=now,
             mode="sync",
         )
+        if reading.prompt_tokens is None and reading.cls == "answered":  # embeddings come without usage
+            usd = estimate.cost.expected if estimate.priced else None
         budget.settle(usd or 0.0)
-        yield Trial(key, reading, usd, backend.realm)
+        yield Trial(key, reading, usd, backend.realm, vector=spec.task == "embed" and reading.response is not None)
 
 
-def _answer(backend: Backend, model: str, request: bytes, budget: TrialBudget) -> dict[str, Any]:
+def _answer(backend: Backend, spec: ResolvedSpec, request: bytes, budget: TrialBudget) -> dict[str, Any]:
     """The raw answer. A refusal costs nothing; a request of which nothing was heard may have cost what it could."""
     try:
-        return backend.generate(model, request)
+        return backend.generate(spec.model, request, task=spec.task)
     except BackendError as error:
         if 400 <= error.status < 500:
             budget.settle(0.0)

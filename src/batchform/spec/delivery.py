@@ -10,8 +10,10 @@ from msgspec import Struct
 from batchform.canon import digest_of
 from batchform.errors import DestinationError
 from batchform.spec.bigquery import BigQueryDestination
+from batchform.spec.embed import VECTOR
 from batchform.spec.expressions import (
     FIELDS,
+    VECTOR_FIELD,
     Expression,
     ExpressionError,
     Field,
@@ -29,6 +31,7 @@ from batchform.spec.model_sql import SqlDestination
 from batchform.spec.resolved import ResolvedSpec
 
 _DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
+_OF_VECTORS = (VECTOR_FIELD, "prompt_tokens", "model_version", "batch_job", "answered_at")
 
 
 Complaint = tuple[tuple[str, ...], str]
@@ -132,6 +135,9 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
     if spec.spec.destination.columns is not None:
         return _mapped(spec)
     columns = [OutputColumn(c, KeyColumn(c)) for c in spec.key_columns] or [OutputColumn("key", Key())]
+    if spec.output_format == VECTOR:
+        complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
+        return _named(columns, [(f, Field(f)) for f in _OF_VECTORS], []), complaints
     fields = [f for f in _DEFAULT if f != "response"]
     if spec.output_format == "text":
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []

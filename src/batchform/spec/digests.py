@@ -30,6 +30,8 @@ def component_digests(
     said: dict[str, Any] = {"system": prompt.system.digest if prompt.system else None, "turns": turns}
     if attachments:
         said["attachments"] = [a.digest for a in attachments]
+    if prompt.title is not None:
+        said["title"] = prompt.title.digest
     return {
         "prompt_digest": digest_of("prompt", said),
         "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
@@ -56,6 +58,7 @@ def spec_digest(
         {
             **spec.model_dump(mode="json", include=kept),
             "model": model,
+            **({} if spec.task == "generate" else {"task": spec.task}),
             "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
             "limits": limits.model_dump(mode="json"),

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from batchform.spec.embed import VECTOR
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import nearest
 
@@ -35,6 +36,9 @@ FIELDS: Final[dict[str, str]] = {
     "answered_at": "TIMESTAMPTZ",
     "cost_usd": "DOUBLE",
 }
+
+VECTOR_FIELD: Final = "embedding"
+"""The answer of `task: embed`, as a list of FLOAT."""
 
 # The API's names of token counts → ours.
 USAGE: Final[dict[str, str]] = {
@@ -118,8 +122,11 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return KeyColumn(column) if column in spec.key_columns else RowColumn(column)
     if root == "key":
         return Key()
+    if root == VECTOR_FIELD and not steps and spec.output_format == VECTOR:
+        return Field(VECTOR_FIELD)
     if root not in FIELDS:
         known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS]
+        known += [VECTOR_FIELD] if spec.output_format == VECTOR else []
         raise ExpressionError(f"nothing is called `{root}`{near(root, known)}; a column of the source is `row.{root}`")
     if steps:
         raise ExpressionError(f"`{root}` has no parts")
@@ -184,6 +191,8 @@ def near(name: str, known: Collection[str]) -> str:
 
 
 def _check_field(name: str, spec: ResolvedSpec) -> None:
+    if name in ("response", "text") and spec.output_format == VECTOR:
+        raise ExpressionError(f"the answers of this spec are vectors, so there is no `{name}`: use `{VECTOR_FIELD}`")
     if name == "response" and spec.output_format == "text":
         raise ExpressionError("the answers of this spec are free text, so there is no `response`: use `text`")
 

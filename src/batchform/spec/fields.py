@@ -49,3 +49,12 @@ class Strict(BaseModel):
     """Base of all models: unknown fields are refused, values never coerced across types, instances frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True, defer_build=True)
+
+
+class InlineText(Strict):
+    """A template written in the spec itself."""
+
+    text: str = Wire(description="The template itself.")
+
+
+TemplateRef = str | InlineText

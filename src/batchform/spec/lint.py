@@ -16,6 +16,7 @@ from batchform.spec.ignored import lint_ignored
 from batchform.spec.lint_backends import lint_backends
 from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
 from batchform.spec.lint_sql import databases, sql_spec, table_or_query
+from batchform.spec.lint_tasks import lint_task
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
@@ -135,6 +136,7 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
     _key,
     _source,
     lint_bigquery,
+    lint_task,
     lint_ignored,
 )
 

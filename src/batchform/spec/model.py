@@ -12,10 +12,22 @@ from pydantic import Field
 
 from batchform.spec.backends import Backend, EmulatorBackend, GeminiBackend, VertexBackend
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
-from batchform.spec.fields import NAME_PATTERN, Count, Duration, Name, Strict, Wire, parse_count, parse_duration
+from batchform.spec.fields import (
+    NAME_PATTERN,
+    Count,
+    Duration,
+    InlineText,
+    Name,
+    Strict,
+    TemplateRef,
+    Wire,
+    parse_count,
+    parse_duration,
+)
 from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
+from batchform.spec.model_tasks import Embed, Task
 
 __all__ = [  # from other modules, for whoever wants all models in one place
     "NAME_PATTERN",
@@ -24,13 +36,16 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "Count",
     "Database",
     "Duration",
+    "Embed",
     "EmulatorBackend",
     "GeminiBackend",
+    "InlineText",
     "Name",
     "SpecSource",
     "SqlDestination",
     "SqlSource",
     "Strict",
+    "TemplateRef",
     "VertexBackend",
     "Wire",
     "parse_count",
@@ -148,15 +163,6 @@ class Project(Strict):
 
 
 # --- specs -------------------------------------------------------------------------------------------------------
-
-
-class InlineText(Strict):
-    """A template written in the spec itself."""
-
-    text: str = Wire(description="The template itself.")
-
-
-TemplateRef = str | InlineText
 
 
 class FileSource(Strict):
@@ -325,6 +331,9 @@ class Spec(Strict):
     name: Name = Wire(description="Name of the spec: what commands, jobs and the ledger call it.")
     description: str = Field("", description="What it is for.")
     tags: list[Name] = Field(default_factory=list, description="Words to select specs by: `--select tag:nightly`.")
+    task: Task = Wire(
+        "generate", description="generate: an answer to each row's prompt; embed: a vector of each row's text."
+    )
     source: Source = Wire(description="Where rows come from.")
     prompt: Prompt = Wire(description="What is asked of each row.")
     model: str | None = Wire(None, description="Model id, such as gemini-3.5-flash-lite; default from the project.")
@@ -348,6 +357,7 @@ class Spec(Strict):
         default_factory=dict, description="The API's toolConfig: whether functions must be called, and which."
     )
     labels: dict[str, str] = Wire(default_factory=dict, description="Labels of each request, for Vertex AI's bills.")
+    embed: Embed | None = Wire(None, description="task embed: what the vectors are for, and how long they are.")
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
     )

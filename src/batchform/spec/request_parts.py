@@ -12,6 +12,7 @@ from batchform.errors import Diagnostic
 from batchform.spec.backends import Backend, EmulatorBackend, VertexBackend
 from batchform.spec.classes import Classes, class_name, read_class
 from batchform.spec.dialect import check_sent
+from batchform.spec.embed import VECTOR, embed_base, embed_overlay, vector_schema
 from batchform.spec.generation import camel, canonical_config, canonical_overlay
 from batchform.spec.model import Spec
 from batchform.spec.realm import cloud_of
@@ -41,6 +42,8 @@ def request_parts(
 
     backend: None if it is not known.
     """
+    if spec.task == "embed":
+        return _embed_parts(spec, document, problems, cloud_of(backend) if backend else "gemini")
     schemas = _Schemas(document, classes, problems)
     config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
     problems += found
@@ -67,6 +70,13 @@ def request_parts(
     _check_merged(document, config, overlay, problems)
     output_format, output_schema = _output(spec, schemas, config, overlay, response_schema)
     return RequestParts(base, overlay, sent, output_schema, output_format, schemas.of_classes)
+
+
+def _embed_parts(spec: Spec, document: Document, problems: list[Diagnostic], cloud: str) -> RequestParts:
+    overlay, found = canonical_overlay(document, spec.request)
+    problems += found
+    overlay = embed_overlay(spec) if cloud == "vertex" else overlay
+    return RequestParts(embed_base(spec, cloud), overlay, None, vector_schema(spec), VECTOR, {})
 
 
 def _is_imported(backend: Backend | None) -> bool:

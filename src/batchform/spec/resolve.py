@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 from pydantic import BaseModel
 
@@ -39,10 +40,11 @@ class ProjectParts(Struct, frozen=True):
 
 
 class CompiledPrompt(Struct, frozen=True):
-    """system and turns of a prompt, compiled."""
+    """system and turns of a prompt, compiled; title: of a text that is embedded."""
 
     system: CompiledTemplate | None
     turns: tuple[Turn, ...]
+    title: CompiledTemplate | None = None
 
 
 def resolve_spec(
@@ -51,6 +53,9 @@ def resolve_spec(
     """The resolved spec, None when there are errors; and its complaints, warnings included."""
     problems: list[Diagnostic] = []
     prompt = compile_prompt(spec.prompt, document, parts, problems)
+    if prompt is not None and spec.embed is not None and spec.embed.title is not None:
+        title = _template(spec.embed.title, document, ("embed", "title"), parts.templates, problems)
+        prompt = msgspec.structs.replace(prompt, title=title)
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
     request = request_parts(spec, document, parts.classes, problems, backend=backend)
@@ -84,6 +89,7 @@ def resolve_spec(
         spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, attachments, digests),
         places=_places(document, spec, parts),
         attachments=attachments,
+        title=prompt.title,
     ), problems
 
 

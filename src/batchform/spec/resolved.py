@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from batchform.errors import Place
 from batchform.spec.model import Backend, Limits, Project, Retry, Spec, SpecSource
+from batchform.spec.model_tasks import Task
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
@@ -52,8 +53,8 @@ class ResolvedSpec(Struct, frozen=True):
     request_base: canonical camelCase request without contents and systemInstruction: generationConfig,
     safetySettings, … (`request:` is kept apart in `request_overlay`, merged last);
     response_schema: JSON Schema of answers that was sent, None if free text; output_schema: what answers are validated
-    against; output_format: "json", "json_in_text" (JSON that may have something around it) or "text"; the digests are
-    the components of the request that a plan compares;
+    against; output_format: "json", "json_in_text" (JSON that may have something around it), "text" or "vector"; the
+    digests are the components of the request that a plan compares;
     parse_digest: of everything that decides how an answer is read, nothing that is sent;
     classes: schemas of Python classes that it names, by name;
     places: where fields stand in the user's files, by dotted name, for errors that show up later.
@@ -84,12 +85,23 @@ class ResolvedSpec(Struct, frozen=True):
     places: Mapping[str, Place] = field(default_factory=dict)
     classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     attachments: tuple[CompiledAttachment, ...] = ()
+    title: Template | None = None  # of the text that is embedded
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""
         while name not in self.places and "." in name:
             name = name.rpartition(".")[0]
         return self.places.get(name, self.place)
+
+    @property
+    def task(self) -> Task:
+        """What is made of each row."""
+        return self.spec.task
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Everything that is rendered for a row's request."""
+        return (*(turn.template for turn in self.turns), *(t for t in (self.system, self.title) if t is not None))
 
     @property
     def key_columns(self) -> tuple[str, ...]:

@@ -104,6 +104,8 @@ def _json_line(columns: Sequence[tuple[str, str]]) -> str:
             value = as_text(name, kind)
         elif kind in ("DOUBLE", "FLOAT"):
             value = f"CASE WHEN isfinite({value}) THEN {value} END"  # JSON has no NaN and no infinity
+        elif kind == "FLOAT[]":  # as DOUBLE, each number would be twice as long
+            value = f"CAST(CAST({value} AS VARCHAR) AS JSON)"
         pairs.append(f"{literal(name)}, {value}")
     return f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)"
 

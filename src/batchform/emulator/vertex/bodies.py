@@ -36,6 +36,7 @@ def find_model(name: str, *, method: str = models.BATCH) -> Model:
     if model is None:
         message = f"Publisher Model `{name}` was not found or your project does not have access to it."
         raise Refusal(404, message)
+    method = models.EMBED_BATCH if method == models.BATCH and model.embeds else method
     if method not in model.methods:
         raise Refusal(400, f"{name} does not support {method}.")
     return model

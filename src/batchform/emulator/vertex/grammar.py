@@ -38,6 +38,16 @@ _OWN: Final[Messages] = {
         "model": "string",
         "instances": "[struct]",
     },
+    "VertexEmbedRequest": {"content": "Content", "embedContentConfig": "VertexEmbedConfig"},
+    "VertexEmbedConfig": {
+        "taskType": "EmbedTask",
+        "title": "string",
+        "outputDimensionality": "int",
+        "autoTruncate": "bool",
+        "documentOcr": "bool",
+        "audioTrackExtraction": "bool",
+        "mimeType": "string",
+    },
     "VertexJob": {
         "displayName": "string",
         "model": "string",

@@ -58,6 +58,13 @@ def generate(call: Call) -> Response:
     return routes_models.answered(call, model, rows.read_request(call.body, model))
 
 
+def embed(call: Call) -> Response:
+    """One text, embedded and charged at once."""
+    model = bodies.find_model(f"publishers/google/models/{call.args['model']}", method=models.EMBED)
+    outcome = routes_models.outcome_of(call, model, rows.read_request(call.body, model))
+    return json_response({"embedding": (outcome.response or {})["embedding"]})
+
+
 def count(call: Call) -> Response:
     model = bodies.find_model(f"publishers/google/models/{call.args['model']}", method=models.COUNT)
     asked = call.message("VertexCountTokens")

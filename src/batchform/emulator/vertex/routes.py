@@ -48,6 +48,7 @@ ROUTES: Final = tuple(
         ("vertex.batches.cancel", "POST", rf"{_ID}:cancel", "cancel"),
         ("vertex.batches.delete", "DELETE", _ID, "delete"),
         ("vertex.models.generate_content", "POST", rf"{_MODEL}:generateContent", "generate"),
+        ("vertex.models.embed_content", "POST", rf"{_MODEL}:embedContent", "embed"),
         ("vertex.models.count_tokens", "POST", rf"{_MODEL}:countTokens", "count"),
     )
 )

@@ -44,7 +44,7 @@ def encode_line(line: Line) -> bytes:
 def read_request(raw: bytes, model: Model) -> dict[str, Any]:
     """A normalised request, checked. Raises Refusal 400."""
     try:
-        request = strict.read("VertexRequest", raw)
+        request = strict.read("VertexEmbedRequest" if model.embeds else "VertexRequest", raw)
     except strict.Misfit as e:
         raise e.refusal() from e
     check(request, model)

@@ -1,0 +1,42 @@
+"""What a model and a service take of a task: judged once for a spec, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from batchform.errors import Diagnostic
+from batchform.plan.registry import ModelInfo
+from batchform.spec.realm import cloud_of
+from batchform.spec.resolved import ResolvedSpec
+
+
+def check_task(spec: ResolvedSpec, info: ModelInfo | None) -> list[Diagnostic]:
+    """Complaints about a spec, each with its place. info: what is known of its model."""
+    return [*_embed(spec, info)] if spec.task == "embed" else []
+
+
+def _embed(spec: ResolvedSpec, info: ModelInfo | None) -> Iterator[Diagnostic]:
+    vertex, embed = cloud_of(spec.backend) == "vertex", spec.spec.embed
+    if vertex and getattr(spec.backend, "via", "storage") == "bigquery":
+        message = "embeddings of Vertex AI are read from Cloud Storage, and not from BigQuery"
+        hint = "Use a backend with `via: storage`."
+        yield Diagnostic("vertex-refuses", message, spec.at("backend"), hint=hint)
+    location = getattr(spec.backend, "location", "")
+    if vertex and info is not None and info.vertex_locations and location not in info.vertex_locations:
+        message = f"batches of {info.id} do not run in {location}"
+        hint = f"It runs in {', '.join(info.vertex_locations)}: use a backend with such a `location`."
+        yield Diagnostic("vertex-refuses", message, spec.at("backend"), hint=hint)
+    if info is None or embed is None:
+        return
+    if info.dimensions and embed.dimensions is not None:
+        least, most = info.dimensions
+        if not least <= embed.dimensions <= most:
+            message = f"vectors of {info.id} have {least:,} to {most:,} dimensions, and not {embed.dimensions:,}"
+            yield Diagnostic("model-refuses", message, spec.at("embed.dimensions"), hint=f"{most:,} is its own length.")
+    if info.heeds_task_type is False:
+        for name in ("task_type", "title"):
+            if getattr(embed, name) is not None:
+                hint = "Say it in the text that is embedded, such as `title: … | text: …`."
+                message = f"{info.id} takes `{name}` and does not heed it"
+                at = spec.at(f"embed.{name}")
+                yield Diagnostic("model-ignores", message, at, hint=hint, severity="warning")

@@ -1,0 +1,49 @@
+"""What a spec may not say for its task: fields that the request of an embedding has no place for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from batchform.errors import Diagnostic
+from batchform.spec.model import Spec
+from batchform.spec.model_tasks import TITLED
+from batchform.spec.wording import shown
+from batchform.spec.yaml_source import Document, NodePath
+
+_EMBED: Final = frozenset({
+    "name", "description", "tags", "task", "source", "prompt", "model", "embed", "request", "destination",
+    "idempotency", "retry", "limits", "backend", "submit", "preview", "ignore", "tolerate_failed",
+})  # fmt: skip
+"""Fields of a spec that mean something with `task: embed`. Whatever else there is speaks of generated answers."""
+_EMBED_HINT: Final = "An embedding is made of one text: remove the line, or use `task: generate`."
+
+
+def lint_task(document: Document, spec: Spec) -> Iterator[Diagnostic]:
+    """Complaints about fields that do not go with `task`."""
+    if spec.task == "embed":
+        yield from _embed(document, spec)
+    elif spec.embed is not None:
+        message, hint = "`embed` is for `task: embed`", "Add `task: embed`, or remove the section."
+        yield _wrong(document, ("embed",), message, hint)
+
+
+def _embed(document: Document, spec: Spec) -> Iterator[Diagnostic]:
+    for name in document.get() or ():
+        if name in Spec.model_fields and name not in _EMBED:
+            yield _wrong(document, (name,), f"`{shown(name)}` means nothing with `task: embed`", _EMBED_HINT)
+    for name in document.get("prompt") or ():
+        if name != "user":
+            message = f"`prompt.{shown(name)}` means nothing with `task: embed`: `prompt.user` is what is embedded"
+            yield _wrong(document, ("prompt", name), message, _EMBED_HINT)
+    if spec.submit != "file":
+        message = f"embeddings go as files: inline requests bear no keys, and `submit: {spec.submit}` may use them"
+        yield _wrong(document, ("submit",), message, "Write `submit: file`, or leave it out.")
+    embed = spec.embed
+    if embed is not None and embed.title is not None and embed.task_type != TITLED:
+        message = f"`title` is for task_type {TITLED}"
+        yield _wrong(document, ("embed", "title"), message, f"Write `task_type: {TITLED}`, or leave the title out.")
+
+
+def _wrong(document: Document, at: NodePath, message: str, hint: str) -> Diagnostic:
+    return document.diagnostic("not-for-task", message, at, on_key=True, hint=hint)
