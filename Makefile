@@ -90,7 +90,7 @@ bench-memory: $(VENV)/.installed-dev  ## peak memory of apply and collect at 100
 	@$(BIN)/python benchmarks/memory.py $(ARGS)
 
 clean:  ## remove what the targets above have made; never the ledger or results of this project
-	rm -rf .demo build dist benchmarks/.cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .demo .prove build dist benchmarks/.cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and the virtual environments too

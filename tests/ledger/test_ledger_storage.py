@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -60,7 +60,9 @@ def commit_many(place: str, folder: Path, writer: int, many: int, done: Queue[tu
 
 
 @pytest.mark.timeout(300)
-def test_of_many_racing_commits_of_two_processes_none_is_lost_or_doubled(bucket: Bucket, tmp_path: Path) -> None:
+def test_of_many_racing_commits_of_two_processes_none_is_lost_or_doubled(
+    bucket: Bucket, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     done: Queue[tuple[int, int]] = SPAWN.Queue()
     place = bucket.uri("ledger")
     racers = [SPAWN.Process(target=commit_many, args=(place, tmp_path, w, COMMITS // 2, done)) for w in range(2)]
@@ -77,15 +79,21 @@ def test_of_many_racing_commits_of_two_processes_none_is_lost_or_doubled(bucket:
         assert sorted(ledger.control().jobs) == sorted(f"{w}-{s}" for w in range(2) for s in range(COMMITS // 2))
         assert verify(ledger, con) == []
     assert len(bucket.names("ledger/segments/")) == COMMITS
+    record_property("racing commits", COMMITS)
 
 
 # --- one fault at each call ----------------------------------------------------------------------------------------
 
 
-def work(ledger: Ledger, scratch: Path) -> Iterator[None]:
-    """What a ledger does, step by step."""
+def work(ledger: Ledger, scratch: Path, kind: str) -> Iterator[None]:
+    """What a ledger does, step by step. kind: "single" or "joined" commits, of which each records two decisions."""
     for i in range(2):
-        ledger.commit([intent(f"t{i}")], [rows_file(scratch / f"{i}.parquet", ["a", f"b{i}"], tag=f"t{i}")])
+        decided = [([intent(f"t{i}")], [rows_file(scratch / f"{i}.parquet", ["a", f"b{i}"], tag=f"t{i}")])]
+        if kind == "joined":
+            decided.append(([intent(f"u{i}")], [rows_file(scratch / f"{i}.u.parquet", [f"c{i}"], tag=f"u{i}")]))
+        with ledger.joined(scratch) as pending:
+            for events, files in decided:
+                pending.add(events, files)
         yield
     compact(ledger, database, keep_history=timedelta(0))
     yield
@@ -95,7 +103,11 @@ def state(ledger: Ledger) -> Any:
     return values(ledger, "triage", "key", "tag"), list(ledger.control().jobs)
 
 
-def states() -> list[Any]:
+def states(kind: str) -> list[Any]:
+    if kind == "joined":
+        more = [("b0", "t0"), ("b1", "t1"), ("c0", "u0"), ("c1", "u1")]
+        first = [("a", "t0"), ("b0", "t0"), ("c0", "u0")], ["t0", "u0"]
+        return [([], []), first, ([("a", "t1"), *more], ["t0", "u0", "t1", "u1"])]
     return [([], []), ([("a", "t0"), ("b0", "t0")], ["t0"]), ([("a", "t1"), ("b0", "t0"), ("b1", "t1")], ["t0", "t1"])]
 
 
@@ -107,39 +119,46 @@ FAULTS = {
 }
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["single", "joined"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_one_fault_at_any_call_is_not_even_noticed(
-    server: EmulatorServer, own: Bucket, opened: Opened, tmp_path: Path, fault: dict[str, Any]
-) -> None:
+    server: EmulatorServer, own: Bucket, opened: Opened, tmp_path: Path, fault: dict[str, Any], kind: str,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
     """The client asks again, and is refused for its own write when only the answer was lost."""
-    client, calls, finished = opened.client(), 0, False
+    client, calls, tried, finished = opened.client(), 0, 0, False
     nth = 1 + list(FAULTS.values()).index(fault) * EVERY // len(FAULTS)  # not all at the same calls
     while not finished:
         server.set_faults([{"call": "storage.*", "nth": nth, "do": fault}])
         place = own.uri(f"ledger-{nth}")
         blobs = opened.blobs(place, tmp_path / "cache", client=client)
         ledger = Ledger.open(blobs, clock=HandClock(), who="ann")
-        for _ in work(ledger, tmp_path):
+        for _ in work(ledger, tmp_path, kind):
             pass
         finished = not server.fired()
         calls = server.faults()[0]["seen"]
         server.set_faults(())
         again = Ledger.open(opened.blobs(place, tmp_path / "cache", client=client), clock=HandClock(), who="bob")
-        assert state(again) == states()[-1]
+        assert state(again) == states(kind)[-1]
         assert (again.serial, again.lineage) == (3, ledger.lineage)
         with database() as con:
             assert [f for f in verify(again, con) if f.severity == "error"] == []
-        nth += EVERY
+        tried, nth = tried + (not finished), nth + EVERY
+    record_property("faults", tried)
     assert calls > 30
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["single", "joined"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_writer_killed_at_any_call_leaves_a_whole_ledger(
-    server: EmulatorServer, own: Bucket, opened: Opened, tmp_path: Path, when: str
-) -> None:
+    server: EmulatorServer, own: Bucket, opened: Opened, tmp_path: Path, when: str, kind: str,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
     """From the n-th call on nothing gets through, and what did is as it was right before or right after that call."""
     client, hasty = opened.client(), opened.client(retry_for=0.0)
-    nth, finished = (1 if when == "before" else 1 + EVERY // 2), False
+    nth, tried, finished = (1 if when == "before" else 1 + EVERY // 2), 0, False
     while not finished:
         cut = {"call": "storage.*", "nth": nth, "do": {"type": "drop", "when": when}}
         gone = {"call": "storage.*", "nth": nth + 1, "times": "all", "do": {"type": "error", "status": 503}}
@@ -147,21 +166,22 @@ def test_a_writer_killed_at_any_call_leaves_a_whole_ledger(
         place, reached = own.uri(f"{when}-{nth}"), 0
         try:
             killed = Ledger.open(opened.blobs(place, tmp_path / "k", client=hasty), clock=HandClock(), who="ann")
-            for _ in work(killed, tmp_path):
+            for _ in work(killed, tmp_path, kind):
                 reached += 1
             finished = not server.fired()
         except (BatchformError, OSError):
             assert server.fired()
         server.set_faults(())
         after = Ledger.open(opened.blobs(place, tmp_path / "cache", client=client), clock=HandClock(), who="bob")
-        steps = states()
+        steps = states(kind)
         assert state(after) in (steps[min(reached, 2)], steps[min(reached + 1, 2)])
         before = state(after)[1]
         after.commit([intent("on")])
         assert state(after)[1] in ([*before, "on"], [*steps[min(reached + 1, 2)][1], "on"])
         with database() as con:
             assert [f for f in verify(after, con) if f.severity == "error"] == []
-        nth += EVERY
+        tried, nth = tried + (not finished), nth + EVERY
+    record_property("kills", tried)
     assert nth > 30
 
 

@@ -24,11 +24,12 @@ _KEY: Final = {"x-goog-api-key": "emulator"}
 @dataclass(frozen=True)
 class Cloud:
     """name: of the API, for people; backend: settings of the project's backend; ledger: where that is not the usual
-    folder."""
+    folder; joined: whether several jobs share a commit in a folder as well, as they do in a bucket."""
 
     name: str
     backend: dict[str, Any] = field(default_factory=dict)
     ledger: str | None = None
+    joined: bool = False
 
     @property
     def vertex(self) -> bool:
@@ -37,9 +38,12 @@ class Cloud:
 
 _VERTEX: Final = {"cloud": "vertex", "staging": f"gs://{BUCKET}/staging", "dataset": DATASET}
 GEMINI: Final = Cloud("Gemini")
+JOINED: Final = Cloud("joined commits", joined=True)
 STORAGE: Final = Cloud("Vertex", _VERTEX)
 TABLES: Final = Cloud("Vertex by tables", {**_VERTEX, "via": "bigquery"})
 ALL_IN_A_BUCKET: Final = Cloud("Vertex, ledger in a bucket", _VERTEX, ledger=f"gs://{BUCKET}/ledger")
+CLOUDS: Final = {"gemini": GEMINI, "joined": JOINED, "vertex": STORAGE, "tables": TABLES, "bucket": ALL_IN_A_BUCKET}
+"""By the name that the crash matrix knows them by."""
 
 
 class Service:
@@ -78,6 +82,12 @@ class Service:
     def read(self, name: str) -> bytes:
         """An object of the bucket."""
         return self._get(f"/storage/v1/b/{BUCKET}/o/{quote(name, safe='')}?alt=media")
+
+    def set_faults(self, faults: list[dict[str, Any]]) -> None:
+        """From now on this goes wrong, and no more what did before."""
+        body = json.dumps({"faults": faults}).encode()
+        asked = urllib.request.Request(f"{self._url}/emulator/faults", body, _KEY, method="PUT")
+        urllib.request.urlopen(asked, timeout=30).close()
 
     def bill(self) -> list[dict[str, Any]]:
         """Every charge."""

@@ -27,6 +27,8 @@ _OS: Final = (
 )  # fmt: skip
 _WRITES: Final = ("BEGIN", "COMMIT", "ROLLBACK", "INSERT", "DELETE", "UPDATE", "DROP", "CREATE", "COPY")
 
+_FEW_ROWS: Final = {"threads": 1, "allocator_background_threads": "false"}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -180,6 +182,8 @@ class Effects:
         @functools.wraps(connect)
         def connect_(database: Any = ":memory:", *args: Any, **kwargs: Any) -> Any:
             if str(database) == ":memory:" or kwargs.get("read_only"):
+                if "config" in kwargs:  # a few rows: threads of their own are most of the work
+                    kwargs["config"] = {**kwargs["config"], **_FEW_ROWS}
                 return connect(database, *args, **kwargs)
             opened = self._file("duckdb", str(database), lambda: connect(database, *args, **kwargs))
             self._databases.add(id(opened))

@@ -44,6 +44,9 @@ def facts(world: World, scenario: Scenario) -> Facts:
     _holds(not any(j["open"] for j in listed.json), "a job is not settled", listed.json)
     _holds(not world.inputs(), "uploaded inputs are left", world.inputs())
     _holds(not world.strays(), "results of no job are left", world.strays())
+    if scenario.command[0] == "try":
+        sent, counted = world.tries(), world.tried()
+        _holds(0 < sent <= counted, "what try sent is not all in the ledger", (sent, counted))
     return Facts(world.bill(), len(remote), _delivered(world, scenario), actions)
 
 

@@ -1,6 +1,7 @@
 """The crash matrix: each command is killed at each of its effects, and what follows must make it as if it had not been.
 
-    python tests/prove/crash_matrix.py [--every N] [--all] [--only TEXT]… [--lanes N]
+    python tests/prove/crash_matrix.py [--every N] [--all] [--cloud NAME]… [--only TEXT]… [--journal FILE]
+                                      [--lanes N]
 
 One process per lane is a fork server (crash_world). Each point: the prepared world, the command killed there, what a
 user would run then, and the laws. Prints a line per scenario and the counts of all; exits with 1 when a law was broken.
@@ -22,10 +23,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from crash_cloud import CLOUDS
 from crash_effects import Point
 from crash_laws import Facts, compare, facts, leftovers
 from crash_scenarios import APPLY, SCENARIOS, SYNC, Scenario
-from crash_world import SETTLE, Command, Ran, World, warm_up, warm_up_client
+from crash_world import SETTLE, Command, Ran, World, warm_up, warm_up_client, warm_up_project
 
 _ROUNDS: Final = 4
 _SAMPLED: Final = 20
@@ -104,6 +106,7 @@ class Matrix:
         world = self._world
         world.reset()
         scenario.prepare(world)
+        warm_up_project(world)
         world.store(self._template)
         points = scenario.focus(world.ok(scenario.command, _DONE, note_states=True).points)
         for command in scenario.rest:
@@ -160,12 +163,33 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 # --- lanes -----------------------------------------------------------------------------------------------------------
 
 
-def run_lanes(lanes: int, *, every: int, only: Sequence[str], all_points: bool, folder: Path) -> list[Tally]:
-    """The scenarios, shared out among lanes: processes of their own."""
+def chosen_scenarios(clouds: Sequence[str], only: Sequence[str]) -> list[Scenario]:
+    """Of these clouds, all if none is named; those of these names, or else all whose name holds one of these texts."""
+    here = [s for s in SCENARIOS if not clouds or s.cloud in [CLOUDS[name] for name in clouds]]
+    return [s for s in here if s.name in only] or [s for s in here if not only or any(o in s.name for o in only)]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How scenarios are run. every, all_points: see Matrix; journal: a file that gets what each came to."""
+
+    every: int = 1
+    all_points: bool = False
+    journal: Path | None = None
+
+
+def run_lanes(lanes: int, scenarios: Sequence[Scenario], chosen: Chosen, folder: Path) -> list[Tally]:
+    """The scenarios that the journal does not have, each taken by the next lane that is free: processes of their own.
+
+    Returns what all came to, those of the journal included."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends its lanes, and they their emulators
+    held = held_before(chosen.journal) if chosen.journal else []
+    rest = [s for s in scenarios if s.name not in {t.scenario for t in held}]
     warm_up()
-    chosen = [s for s in SCENARIOS if s.name in only] or [s for s in SCENARIOS if any(o in s.name for o in only)]
-    children = [_lane(chosen[n::lanes], folder / str(n), every=every, all_points=all_points) for n in range(lanes)]
+    take, give = os.pipe()
+    os.write(give, bytes(range(len(rest))))
+    os.close(give)
+    children = [_lane(rest, take, chosen, folder / str(n)) for n in range(lanes)]
     try:
         codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
     except BaseException:
@@ -174,21 +198,31 @@ def run_lanes(lanes: int, *, every: int, only: Sequence[str], all_points: bool, 
         raise
     if any(codes):
         raise RuntimeError(f"a lane failed: {codes}")
-    return [Tally(**t) for n in range(lanes) for t in json.loads((folder / f"{n}.json").read_text())]
+    return held + [Tally(**t) for n in range(lanes) for t in json.loads((folder / f"{n}.json").read_text())]
 
 
-def _lane(scenarios: Sequence[Scenario], folder: Path, *, every: int, all_points: bool) -> int:
+def held_before(journal: Path) -> list[Tally]:
+    """The scenarios of a journal in which no law was broken."""
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+    return [t for t in (Tally(**json.loads(line)) for line in lines) if not t.failures]
+
+
+def _lane(scenarios: Sequence[Scenario], take: int, chosen: Chosen, folder: Path) -> int:
+    """take: a pipe with the numbers of the scenarios that nobody has begun, a byte each."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         folder.mkdir()
-        with Matrix(folder, every=every, all_points=all_points) as matrix:
+        with Matrix(folder, every=chosen.every, all_points=chosen.all_points) as matrix:
             tallies = []
-            for scenario in scenarios:
-                tallies.append(matrix.run(scenario))
+            while number := os.read(take, 1):
+                tallies.append(matrix.run(scenarios[number[0]]))
                 tallies[-1].tell()
+                if chosen.journal:
+                    with chosen.journal.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(tallies[-1])) + "\n")
         folder.with_suffix(".json").write_text(json.dumps([asdict(t) for t in tallies]), encoding="utf-8")
         code = 0
     except BaseException:  # noqa: BLE001  (a fork must never go on as its parent)
@@ -208,18 +242,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="kill at each n-th point only")
     parser.add_argument("--all", action="store_true", help="at all points, not once for each state they can leave")
+    parser.add_argument("--cloud", action="append", choices=CLOUDS, help="of these only; may be repeated")
     parser.add_argument(
         "--only",
         action="append",
         help="the scenario of this name, or those whose name holds this text; may be repeated",
     )
+    parser.add_argument("--journal", type=Path, help="go on from this file: what held is not run again")
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="processes at work side by side")
     given = parser.parse_args()
+    scenarios = chosen_scenarios(given.cloud or (), given.only or ())
     folder = work_folder()
     try:
-        tallies = run_lanes(
-            given.lanes, every=given.every, only=given.only or [""], all_points=given.all, folder=folder
-        )
+        tallies = run_lanes(given.lanes, scenarios, Chosen(given.every, given.all, given.journal), folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     counts = {name: sum(getattr(t, name) for t in tallies) for name in ("points", "states", "killed", "twice")}

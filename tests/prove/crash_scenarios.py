@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from crash_cloud import ALL_IN_A_BUCKET, ANSWERS, BUCKET, GEMINI, PROJECT, STORAGE, TABLES, Cloud
+from crash_cloud import ALL_IN_A_BUCKET, ANSWERS, BUCKET, GEMINI, JOINED, PROJECT, STORAGE, TABLES, Cloud
 from crash_effects import Point
 from crash_world import SETTLE, Command, World
 
 APPLY: Final[Command] = ("apply", "--yes")
 SYNC: Final[Command] = ("sync", "--wait")
+TRY: Final[Command] = ("try", "triage", "--rows", "3")
 _TABLES: Final = ("sqlite", "duckdb")
 TABLE: Final = "answers"
 """The destination of those that deliver to BigQuery: a table of the dataset for that."""
@@ -199,6 +200,25 @@ def _read_otherwise(world: World) -> None:
     spec(world, generation_config=config, output={"format": "json"})
 
 
+def _to_be_cut(world: World, *, ends: int = 1) -> None:
+    """Ten rows of long texts, whose next job expires when three of them were answered."""
+    project(world, rows_per_job=50, resume="auto")
+    spec(world, generation_config={"temperature": 0})
+    rows(world, {f"T{n}": "a long text that is worth more than its answer " * 40 + str(n) for n in range(10)})
+    do = {"type": "ends", "state": "EXPIRED", "share": 0.3, "seconds": 0}
+    world.service.set_faults([{"call": "vertex.batches.create", "times": ends, "do": do}])
+
+
+def _cut_short(world: World) -> None:
+    _to_be_cut(world)
+    world.ok(APPLY, codes=(6,))
+
+
+def _cut_short_twice(world: World) -> None:
+    _to_be_cut(world, ends=2)
+    world.ok(APPLY, codes=(6,))
+
+
 # --- the matrix ------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +252,7 @@ _GEMINI: Final = (
     Scenario("apply after a rerun", _to_rerun),
     Scenario("prune", _pruned),
     Scenario("answers read anew", _read_otherwise),
+    Scenario("try, killed, and again", _first, command=TRY, rest=(APPLY,), again=(TRY,)),
     Scenario("ledger compact", _worn, command=("ledger", "compact"), again=(("ledger", "compact"), APPLY)),
     Scenario("automatic compaction", _crowded, focus=_from_delivery),
     *(
@@ -260,15 +281,27 @@ def _there(cloud: Cloud, scenario: Scenario, **changes: Any) -> Scenario:
 _SENDING: Final = (
     "first apply, input as a file", "plan --out", "apply of a saved plan", "apply --detach", "sync --wait after it",
     "second round, with failures", "sync with retries", "apply after a rerun", "prune", "answers read anew",
+    "try, killed, and again",
 )  # fmt: skip
 """Those that ask the service for something. The others of the Gemini API deliver to files, or are the ledger's own."""
 _OWN: Final = ("rerun", "ledger compact")
+_TOGETHER: Final = ("first apply, input as a file", "sync --wait after it", "second round, with failures")
+"""Those in which several jobs are begun, or collected, in one commit."""
 _OUT: Final = {"jsonl": f"gs://{BUCKET}/out/triage.jsonl", "parts": f"gs://{BUCKET}/out/parts/", "bigquery": TABLE}
 
 _VERTEX: Final = (
     *(_there(cloud, s) for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET) for s in _GEMINI if s.name in _SENDING),
     *(_there(ALL_IN_A_BUCKET, s) for s in _GEMINI if s.name in _OWN),
     Scenario(f"{ALL_IN_A_BUCKET.name}: automatic compaction", _crowded, cloud=ALL_IN_A_BUCKET),
+    *(
+        _there(cloud, scenario)
+        for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET)
+        for scenario in (
+            Scenario("a job that is cut short, and gone on with", _to_be_cut, rest=(APPLY,), regroups=True),
+            Scenario("going on with a job that was cut short", _cut_short),
+            Scenario("going on with one that is cut short again", _cut_short_twice, rest=(APPLY,), regroups=True),
+        )
+    ),
     *(
         _there(STORAGE, Scenario(f"{when} delivery, {kind} there", prepare(kind.replace("parts", "jsonl"), path)),
                destination=path)
@@ -277,4 +310,6 @@ _VERTEX: Final = (
     ),
 )  # fmt: skip
 
-SCENARIOS: Final = (*_GEMINI, *_VERTEX)
+_JOINED: Final = tuple(_there(JOINED, s) for s in _GEMINI if s.name in _TOGETHER)
+
+SCENARIOS: Final = (*_GEMINI, *_JOINED, *_VERTEX)

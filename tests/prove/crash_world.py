@@ -52,7 +52,8 @@ def warm_up() -> None:
     import httpx2  # noqa: F401
     import jinja2  # noqa: F401
     import jsonschema_rs  # noqa: F401
-    import pyarrow  # noqa: F401
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
     import requests  # noqa: F401
     import rich.console  # noqa: F401
     import sqlglot  # noqa: F401
@@ -65,6 +66,14 @@ def warm_up() -> None:
     for module in pkgutil.walk_packages(batchform.__path__, "batchform."):
         if not module.name.endswith(("__main__", "pytest_plugin")):
             importlib.import_module(module.name)
+
+
+def warm_up_project(world: World) -> None:
+    """Read a project's files once: models, rules and patterns are made at their first use. Starts no thread and leaves
+    DuckDB alone."""
+    from batchform.spec.load import load_project
+
+    load_project(world.project / "batchform.yaml", environment=None, env={})
 
 
 def warm_up_client(world: World) -> None:
@@ -231,8 +240,12 @@ class World:
         return Service(self.url, self.cloud)
 
     def bill(self) -> Counter[str]:
-        """Digests of the requests that were charged for, and how often."""
-        return Counter(charge["digest"] for charge in self.service.bill())
+        """Digests of the requests of jobs that were charged for, and how often."""
+        return Counter(charge["digest"] for charge in self.service.bill() if charge["job"] is not None)
+
+    def tries(self) -> int:
+        """How many requests were charged for at once, without a job."""
+        return sum(charge["job"] is None for charge in self.service.bill())
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs of this project at the service."""
@@ -295,6 +308,19 @@ class World:
 
         return list(json.loads(self._outcome(read)))
 
+    def tried(self) -> int:
+        """How many requests `try` has sent, or may have sent, as the ledger has it."""
+
+        def read() -> int:
+            from batchform.cli.options import Common
+            from batchform.cli.wiring import open_session
+
+            with open_session(Common(".", None, as_json=False, quiet=True)) as session:
+                print(sum(spent.requests for _, spent in session.ledger.control().spent))  # noqa: T201
+            return 0
+
+        return int(self._outcome(read))
+
     def _outcome(self, work: Callable[[], int]) -> str:
         _, status = os.waitpid(self._fork(work), 0)
         if status:
@@ -337,6 +363,7 @@ class World:
         """Be the process of one command: its folder, its streams, its clock, its effects."""
         import tempfile
 
+        from batchform.adapters.local_blobs import LocalBlobs
         from batchform.cli import wiring
 
         self._reserved.close()
@@ -355,6 +382,8 @@ class World:
         os.dup2(null, 0)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         signal.alarm(_LONGEST)
+        if self.cloud.joined:
+            LocalBlobs.spacing = 1.0
         clock = _TickingClock(self.folder / "clock")
         wiring.SystemClock = lambda: clock  # type: ignore[misc,assignment]
         Effects(self.folder / "trace", kill_at=kill_at, root=self.folder, state=state).install()

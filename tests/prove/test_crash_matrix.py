@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from crash_cloud import ALL_IN_A_BUCKET, JOINED, STORAGE, TABLES
 from crash_effects import Point
 from crash_matrix import distinct
 from crash_scenarios import SCENARIOS
@@ -35,17 +36,29 @@ def test_a_killed_apply_comes_to_the_same_end() -> None:
 
 @pytest.mark.timeout(600)
 def test_so_does_one_on_vertex() -> None:
-    """With inputs in BigQuery; and with inputs, results and the ledger in Cloud Storage."""
-    counts = run("Vertex by tables: apply --detach", "Vertex, ledger in a bucket: apply --detach", every=60)
+    """With inputs in BigQuery; and with inputs, results and the ledger in Cloud Storage, of a job that goes on."""
+    cut = "going on with a job that was cut short"
+    counts = run("Vertex by tables: apply --detach", f"{ALL_IN_A_BUCKET.name}: {cut}", every=60)
     assert counts["states"] >= 100 and counts["killed"] == 2, "effects are no longer seen"
+
+
+@pytest.mark.timeout(600)
+def test_so_do_a_trial_and_commits_of_several_jobs() -> None:
+    counts = run("try, killed, and again", "joined commits: sync --wait after it", every=30)
+    assert counts["states"] >= 50 and counts["killed"] == 2, "effects are no longer seen"
 
 
 def test_the_matrix_has_all_kinds_of_commands() -> None:
     names = [s.name for s in SCENARIOS]
     assert len(set(names)) == len(names) >= 25
-    assert {s.command[0] for s in SCENARIOS} == {"plan", "apply", "sync", "rerun", "ledger"}
+    assert {s.command[0] for s in SCENARIOS} == {"plan", "apply", "sync", "rerun", "ledger", "try"}
     clouds = Counter(s.cloud.name for s in SCENARIOS)
+    assert clouds.pop(JOINED.name) == 3
     assert min(clouds.values()) >= 10 and len(clouds) == 4, clouds
+    resumed = [s for s in SCENARIOS if "cut short" in s.name]
+    assert Counter(s.cloud.name for s in resumed) == dict.fromkeys(
+        (c.name for c in (STORAGE, TABLES, ALL_IN_A_BUCKET)), 3
+    )
 
 
 def test_one_point_for_each_state() -> None:
