@@ -217,6 +217,33 @@ def test_values_arrive_without_loss(read: Read, typed: str, way: str) -> None:
     )  # fmt: skip
 
 
+@pytest.fixture
+def spans(client: bigquery.Client, dataset: str) -> str:
+    """A table with intervals and ranges."""
+    between = bigquery.SchemaField("span", "RANGE", range_element_type="DATE")
+    schema = [bigquery.SchemaField("id", "INT64"), bigquery.SchemaField("wait", "INTERVAL"), between]
+    rows = [
+        {"id": 1, "wait": "1-2 3 4:5:6.789", "span": "[2026-01-01, UNBOUNDED)"},
+        {"id": 2, "wait": "0-0 -1 0:0:0", "span": "[2026-01-01, 2026-02-01)"},
+        {"id": 3, "wait": None, "span": None},
+    ]
+    config = bigquery.LoadJobConfig(schema=schema)
+    client.load_table_from_json(rows, f"{dataset}.spans", job_config=config).result()
+    return f"{dataset}.spans"
+
+
+@pytest.mark.parametrize("way", ["rest", "storage"])
+@pytest.mark.parametrize("by", ["table", "query"])
+def test_intervals_and_ranges_are_the_text_that_bigquery_writes(read: Read, spans: str, way: str, by: str) -> None:
+    got = read(read=way, **({"table": spans} if by == "table" else {"query": f"SELECT * FROM `{spans}` ORDER BY id"}))
+    assert got.relation.columns == {"id": "BIGINT", "wait": "VARCHAR", "span": "VARCHAR"}
+    assert sorted(got.rows) == [
+        (1, "1-2 3 4:5:6.789", "[2026-01-01, UNBOUNDED)"),
+        (2, "0-0 -1 0:0:0", "[2026-01-01, 2026-02-01)"),
+        (3, None, None),
+    ]
+
+
 def test_nulls_and_empty_lists(read: Read) -> None:
     query = "SELECT CAST(NULL AS STRING) AS s, CAST(NULL AS NUMERIC) AS n, CAST([] AS ARRAY<INT64>) AS l"
     assert read(query=query).rows == [(None, None, [])]

@@ -424,3 +424,12 @@ def test_race_between_two_servers_on_one_state(tmp_path: Any, connect: Callable[
 
         race(4, count)
         assert rows_of(clients[1], f"SELECT n FROM {table}") == [(20,)]
+
+
+def test_nulls_are_the_smallest(client: bigquery.Client) -> None:
+    values = "FROM UNNEST([1, NULL, 3]) AS x"
+    assert [row[0] for row in rows_of(client, f"SELECT x {values} ORDER BY x")] == [None, 1, 3]
+    assert [row[0] for row in rows_of(client, f"SELECT x {values} ORDER BY x DESC")] == [3, 1, None]
+    assert [row[0] for row in rows_of(client, f"SELECT x {values} ORDER BY x DESC NULLS FIRST")] == [None, 3, 1]
+    ranked = f"SELECT ROW_NUMBER() OVER (ORDER BY x DESC) {values} WHERE x IS NULL OR x > 0 ORDER BY x"
+    assert [row[0] for row in rows_of(client, ranked)] == [3, 2, 1]

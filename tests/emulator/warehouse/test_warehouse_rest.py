@@ -190,13 +190,35 @@ def test_a_view_reads_what_is_there(client: bigquery.Client, dataset: str, numbe
         list(client.list_rows(made))
 
 
+def test_intervals_and_ranges_are_kept_as_bigquery_writes_them(client: bigquery.Client, dataset: str) -> None:
+    span = bigquery.SchemaField("span", "RANGE", range_element_type="DATE")
+    rows = [
+        {"wait": "1-2 3 4:5:6.789", "span": "[2026-01-01, 2026-02-01)"},
+        {"wait": "0-0 -1 0:0:0", "span": "[UNBOUNDED, 2026-02-01)"},
+        {"wait": None, "span": None},
+    ]
+    config = bigquery.LoadJobConfig(schema=[field("wait", "INTERVAL"), span])
+    client.load_table_from_json(rows, f"{dataset}.i", job_config=config).result()
+    assert [f.field_type for f in client.get_table(f"{dataset}.i").schema] == ["INTERVAL", "RANGE"]
+    [first, second, _] = client.query(f"SELECT * FROM {dataset}.i ORDER BY wait IS NULL, wait DESC").result()
+    assert (first["wait"].years, first["wait"].months, first["wait"].days, second["wait"].days) == (1, 2, 3, -1)
+    assert (
+        first["span"] == {"start": dt.date(2026, 1, 1), "end": dt.date(2026, 2, 1)} and second["span"]["start"] is None
+    )
+    as_text = f"SELECT CAST(wait AS STRING) AS w, CAST(span AS STRING) AS s FROM {dataset}.i ORDER BY w DESC LIMIT 1"
+    assert rows_of(client, as_text) == [("1-2 3 4:5:6.789", "[2026-01-01, 2026-02-01)")]
+    for wrong in ({"wait": "3 days", "span": None}, {"wait": None, "span": "2026-01-01"}):
+        with pytest.raises(exceptions.BadRequest):
+            client.load_table_from_json([wrong], f"{dataset}.i", job_config=config).result()
+    with pytest.raises(exceptions.BadRequest, match="rangeElementType"):
+        client.create_table(bigquery.Table(f"acme.{dataset}.r", schema=[field("a", "RANGE")]))
+
+
 def test_what_is_not_served_is_said(client: bigquery.Client, dataset: str) -> None:
     external = bigquery.Table(f"acme.{dataset}.e", schema=[field("a", "INT64")])
     external.external_data_configuration = bigquery.ExternalConfig("PARQUET")
     with pytest.raises(exceptions.MethodNotImplemented, match="does not support tables with externalDataConfiguration"):
         client.create_table(external)
-    with pytest.raises(exceptions.MethodNotImplemented, match="does not support columns of type INTERVAL"):
-        client.create_table(bigquery.Table(f"acme.{dataset}.i", schema=[field("a", "INTERVAL")]))
     with pytest.raises(exceptions.MethodNotImplemented, match="does not serve GET /bigquery/v2/projects/acme/datasets"):
         client.list_models(dataset).__next__()
 

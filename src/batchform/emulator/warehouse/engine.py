@@ -74,7 +74,7 @@ class Engine:
                     "autoinstall_known_extensions = false",
                     f"memory_limit = '{MEMORY}'",
                     f"temp_directory = {text(str(self._spill))}",
-                    "default_null_order = 'nulls_first'",
+                    "default_null_order = 'nulls_first_on_asc_last_on_desc'",
                     "parquet_metadata_cache = true",
                     f"allowed_directories = [{folders}]",
                     "enable_external_access = false",

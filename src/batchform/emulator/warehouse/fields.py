@@ -1,6 +1,7 @@
 """Columns and their types: as REST has them, as Parquet and DuckDB keep them, as the Storage Read API sends them.
 
-No type loses anything: BIGNUMERIC and GEOGRAPHY are kept as text, NUMERIC as DECIMAL(38, 9), JSON as its text.
+No type loses anything: BIGNUMERIC, GEOGRAPHY, INTERVAL and RANGE are kept as text, JSON as its text, NUMERIC as
+DECIMAL(38, 9).
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ DUCKDB: Final = {
     "TIME": "TIME",
     "DATETIME": "TIMESTAMP",
     "GEOGRAPHY": "VARCHAR",
+    "INTERVAL": "VARCHAR",
+    "RANGE": "VARCHAR",
     "JSON": "JSON",
 }
-AS_TEXT: Final = frozenset({"BIGNUMERIC", "GEOGRAPHY"})
+AS_TEXT: Final = frozenset({"BIGNUMERIC", "GEOGRAPHY", "INTERVAL", "RANGE"})
 """What DuckDB takes for plain text."""
+_RANGES_OF: Final = ("DATE", "DATETIME", "TIMESTAMP")
 FIXED_WIDTH: Final = {
     "INTEGER": 8,
     "FLOAT": 8,
@@ -141,8 +145,11 @@ def _read_field(value: Any) -> Field:
     mode = str(value.get("mode") or "NULLABLE").upper()
     if not _NAME.fullmatch(name):
         raise invalid(f'Invalid field name "{name}". Fields must contain only letters, numbers, and underscores.')
-    if kind in ("INTERVAL", "RANGE"):
-        raise not_supported(f"columns of type {kind} (field {name})")
+    element = value.get("rangeElementType")
+    if kind == "RANGE" and (
+        not isinstance(element, dict) or element.get("type") not in ("DATE", "DATETIME", "TIMESTAMP")
+    ):
+        raise invalid(f"Field {name} is type RANGE but has no rangeElementType of DATE, DATETIME or TIMESTAMP")
     if kind not in DUCKDB and kind != "RECORD":
         raise invalid(f"Invalid value for type: {value.get('type')} is not a valid value (field {name}).")
     if mode not in ("NULLABLE", "REQUIRED", "REPEATED"):
@@ -196,6 +203,8 @@ def _scalars() -> dict[str, pa.DataType]:
         "TIME": pa.time64("us"),
         "DATETIME": pa.timestamp("us"),
         "GEOGRAPHY": pa.string(),
+        "INTERVAL": pa.string(),
+        "RANGE": pa.string(),
         "JSON": pa.string(),
     }
 
@@ -213,6 +222,8 @@ def sent_field(field: Field) -> pa.Field:
 
     if field.type == "RECORD":
         one = pa.struct([sent_field(f) for f in field.fields])
+    elif field.type in ("INTERVAL", "RANGE"):
+        raise not_supported(f"columns of type {field.type} in the Storage Read API (field {field.name})")
     else:
         one = pa.decimal256(76, 38) if field.type == "BIGNUMERIC" else _scalars()[field.type]
     marks = {"ARROW:extension:name": _SENT_AS[field.type]} if field.type in _SENT_AS else None

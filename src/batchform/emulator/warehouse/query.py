@@ -148,6 +148,7 @@ class Run:
 
     def sql_of(self, query: exp.Expr, relations: Relations) -> str:
         """A query in DuckDB's SQL, with its columns named."""
+        relations.note_casts(query)
         query = self.prepared(query)
         relations.bind(query)
         translate.name_columns(query)
@@ -186,6 +187,7 @@ class Run:
         return [found] if found else []
 
     def _select(self, statement: exp.Expr, relations: Relations, cursor: Any) -> Outcome:
+        relations.note_casts(statement)
         prepared = self.prepared(statement)
         relations.bind(prepared)
         translate.name_columns(prepared)

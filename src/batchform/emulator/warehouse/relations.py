@@ -56,6 +56,7 @@ class Relations:
         self.used: dict[str, Used] = {}
         self.views: list[exp.Query] = []
         self._depth = 0
+        self._made_text: set[str] = set()
 
     def referenced(self) -> list[TableRef]:
         """The tables that are read, those under views included, each once."""
@@ -132,9 +133,17 @@ class Relations:
             raise invalid("FOR SYSTEM_TIME AS OF needs a timestamp that is not NULL.")
         return int(found[0]) / 1_000_000
 
+    def note_casts(self, query: exp.Expr) -> None:
+        """Remember which columns of a query's result are made text by itself."""
+        for column in query.selects if isinstance(query, exp.Query) else ():
+            made = column.unalias()
+            if isinstance(made, exp.Cast) and made.to.this == exp.DataType.Type.TEXT:
+                self._made_text.add(column.alias_or_name.lower())
+
     def text_fields(self) -> dict[str, Field]:
-        """Columns that DuckDB takes for text, by name."""
-        return {f.name.lower(): f for u in self.used.values() for f in u.version.schema if f.names() & AS_TEXT}
+        """Columns that DuckDB takes for text, by name, without those that the query made text."""
+        found = {f.name.lower(): f for u in self.used.values() for f in u.version.schema if f.names() & AS_TEXT}
+        return {name: field for name, field in found.items() if name not in self._made_text}
 
 
 def _no_parameters(node: exp.Expr) -> exp.Expr:
@@ -187,7 +196,7 @@ def field_of(name: str, kind: Any, hints: dict[str, Field]) -> Field:
     """The column of a result. kind: DuckDB's type; hints: columns by that name which DuckDB takes for text."""
     hint = hints.get(name.lower())
     if hint is not None and str(kind).replace(" ", "") == hint.duckdb().replace(" ", ""):
-        return Field(hint.name, hint.type, "REPEATED" if hint.repeated else "NULLABLE", hint.fields)
+        return Field(hint.name, hint.type, "REPEATED" if hint.repeated else "NULLABLE", hint.fields, _element_of(hint))
     word = kind.id
     if word in ("list", "array"):
         inner = field_of(name, kind.children[0][1], {})
@@ -199,6 +208,11 @@ def field_of(name: str, kind: Any, hints: dict[str, Field]) -> Field:
     if str(kind) == "JSON":
         return Field(name, "JSON")
     return Field(name, _WORDS.get(word, "STRING"))
+
+
+def _element_of(field: Field) -> dict[str, Any]:
+    """What belongs to the type itself: that of which a range is."""
+    return {name: value for name, value in field.more.items() if name == "rangeElementType"}
 
 
 _WORDS: Final = {

@@ -44,6 +44,8 @@ _TEXT: Final[dict[str, Show]] = {
     "TIME": lambda value: value.isoformat(),
     "DATETIME": _moment,
     "GEOGRAPHY": str,
+    "INTERVAL": str,
+    "RANGE": str,
     "JSON": str,
 }
 

@@ -20,6 +20,8 @@ _NUMERIC: Final = (29, 9)
 _BIGNUMERIC: Final = (39, 38)
 _STAMP: Final = re.compile(r"(\d{1,4}-\d{1,2}-\d{1,2})(?:[Tt ](\d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d{1,6})?)?))?(.*)")
 _ZONE: Final = re.compile(r"\s*(?:(Z|UTC)|([+-])(\d{1,2})(?::?(\d{2}))?)?", re.IGNORECASE)
+_INTERVAL: Final = re.compile(r"-?\d+-\d+ -?\d+ -?\d+:\d+:\d+(\.\d{1,6})?")
+_RANGE: Final = re.compile(r"\[(UNBOUNDED|\d{4}-\d\d-\d\d[^,]*), (UNBOUNDED|\d{4}-\d\d-\d\d[^,]*)\)")
 _DECODER: Final = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -275,6 +277,13 @@ def _json_or_text(value: Any) -> str:
     return json_text(value)
 
 
+def _shaped(value: Any, kind: str, shape: re.Pattern[str]) -> str:
+    """Text as BigQuery itself writes it, and in no other of the forms that it reads."""
+    if not isinstance(value, str) or not shape.fullmatch(value):
+        raise _bad(kind, value)
+    return value
+
+
 SCALARS: Final[dict[str, Convert]] = {
     "STRING": _string,
     "BYTES": _bytes,
@@ -288,6 +297,8 @@ SCALARS: Final[dict[str, Convert]] = {
     "TIME": _time,
     "DATETIME": _datetime,
     "GEOGRAPHY": _string,
+    "INTERVAL": lambda value: _shaped(value, "interval", _INTERVAL),
+    "RANGE": lambda value: _shaped(value, "range", _RANGE),
     "JSON": _json_or_text,
 }
 
