@@ -185,3 +185,115 @@ def test_answers_of_the_emulator_are_no_rows_for_google(chain: Workspace) -> Non
     write(chain, {**FOLLOW, "backend": "real"})
     found = chain.run("validate")
     assert found.code == 1 and "BF144" in found.err, found.err
+
+
+# --- waves ---------------------------------------------------------------------------------------------------------
+
+
+def texts(workspace: Workspace, name: str) -> dict[str, str]:
+    lines = (workspace.root / f"results/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row.get("id") or row["part"]: row["text"] for row in map(json.loads, lines)}
+
+
+def test_apply_carries_a_chain_through(chain: Workspace) -> None:
+    write(chain, SUMMARISE)
+    found = chain.apply().json
+    assert found["rows"] == {"extract": {"answered": 6}, "follow": {"answered": 6}, "summarise": {"answered": 1}}
+    assert len(chain.billed()) == len(set(chain.billed())) == 13
+    assert len(texts(chain, "follow")) == 6 and len(texts(chain, "summarise")) == 1
+    assert all(actions(s) == {"keep": s["source"]["rows"]} for s in planned(chain).values())
+    assert chain.apply().json["created"] == []
+    assert not [n for n in chain.ok("status", "--json").json["notes"] if "approved" in n]
+
+
+def test_a_changed_row_goes_through_the_chain_alone(chain: Workspace) -> None:
+    chain.apply()
+    rows = [chain.row(i) for i in range(1, 8)]
+    rows[0]["body"] = "another"
+    chain.rows(rows)
+    assert chain.apply().json["rows"] == {"extract": {"answered": 2}, "follow": {"answered": 2}}
+    assert len(chain.billed()) == len(set(chain.billed())) == 16
+
+
+def test_a_saved_plan_bounds_its_waves(chain: Workspace) -> None:
+    write(chain, SUMMARISE)
+    chain.ok("plan", "--out", "saved")
+    assert chain.ok("apply", "saved", "--json").json["rows"]["summarise"] == {"answered": 1}
+    assert len(chain.billed()) == 13
+
+
+def test_more_than_was_approved_is_not_sent(chain: Workspace) -> None:
+    """A query that makes more rows of answers than there are answers."""
+    doubled = "SELECT id || '-' || n AS part, label, score FROM source, range(3) t(n)"
+    write(chain, {**SUMMARISE, "source": {"type": "spec", "name": "extract", "query": doubled},
+                  "prompt": {"user": {"text": "{{ part }}: {{ label }}"}}})  # fmt: skip
+    found = chain.run("apply", "--yes", "--json")
+    assert found.code == 4 and "summarise would send 18 rows" in found.out and "6 rows" in found.out, found.out
+    assert found.json["rows"] == {"extract": {"answered": 6}, "follow": {"answered": 6}}
+    assert chain.run("sync", "--json").json["created"] == []
+    assert actions(planned(chain)["summarise"]) == {"run": 18}
+
+
+def test_limits_hold_over_waves(chain: Workspace) -> None:
+    chain.project(limits={"max_rows": 11})
+    found = chain.run("apply", "--yes")
+    assert found.code == 3 and "12 rows to send, above 11" in found.err and not chain.billed()
+    chain.project(limits={"max_rows": 12})
+    write(chain, {**FOLLOW, "limits": {"max_rows": 4}})
+    assert planned(chain)["follow"]["known_after_apply"]["rows_at_most"] == 4
+    found = chain.run("apply", "--yes", "--json")
+    assert found.code == 3 and "6 rows to send, above 4" in found.out and len(chain.billed()) == 6
+
+
+def test_sync_goes_on_with_what_was_approved(chain: Workspace) -> None:
+    write(chain, SUMMARISE)
+    chain.ok("apply", "--yes", "--detach")
+    notes = chain.ok("status", "--json").json["notes"]
+    assert any("follow: up to 6 rows" in note for note in notes) and any("summarise" in note for note in notes)
+    chain.ok("sync")  # collects extract, and sends the waves
+    found = chain.ok("sync", "--wait", "--json").json
+    assert len(texts(chain, "follow")) == 6 and len(texts(chain, "summarise")) == 1, found
+    assert len(chain.billed()) == len(set(chain.billed())) == 13
+    assert chain.ok("sync", "--wait", "--json").json["created"] == []
+
+
+def test_sync_sends_no_wave_that_nobody_approved(chain: Workspace) -> None:
+    chain.ok("apply", "--yes", "--detach", "--select", "extract")
+    chain.ok("sync", "--wait")
+    assert len(chain.billed()) == 6
+    assert actions(planned(chain)["follow"]) == {"run": 6}
+
+
+def test_sync_leaves_a_chain_that_was_edited_to_apply(chain: Workspace) -> None:
+    chain.ok("apply", "--yes", "--detach")
+    write(chain, {**FOLLOW, "prompt": {"user": {"text": "Really {{ label }}?"}}})
+    found = chain.run("sync", "--wait")
+    assert found.code == 0 and "is not as it was approved" in found.err and len(chain.billed()) == 6
+    assert chain.apply().json["rows"] == {"follow": {"answered": 6}}
+
+
+def test_rows_sent_without_the_chain_end_its_approval(chain: Workspace) -> None:
+    chain.ok("apply", "--yes", "--detach")
+    chain.rows([chain.row(i) for i in range(1, 9)])
+    found = chain.run("apply", "--yes", "--select", "extract")
+    assert found.code == 0 and "follow is not in this plan" in found.err, found.err
+    chain.ok("sync", "--wait")
+    assert len(chain.billed()) == 8
+
+
+def test_failed_rows_are_tried_again_before_a_group_is_asked(chain: Workspace) -> None:
+    write(chain, SUMMARISE)
+    chain.rows([chain.row(i, **({"body": "[[emulator:error 503 x1]]"} if i == 3 else {})) for i in range(1, 7)])
+    assert chain.run("apply", "--yes").code == 6
+    assert not (chain.root / "results/summarise.jsonl").exists() and len(texts(chain, "follow")) == 5
+    chain.ok("sync", "--wait")
+    assert len(texts(chain, "summarise")) == 1 and len(texts(chain, "follow")) == 6
+    assert actions(planned(chain)["summarise"]) == {"keep": 1}
+
+
+def test_rows_that_share_a_request_go_through(chain: Workspace) -> None:
+    write(chain, {**EXTRACT, "idempotency": {"key": ["id"], "reuse_identical": True}})
+    chain.rows([{**chain.row(1), "id": f"T-{i}"} for i in range(1, 5)])
+    assert planned(chain)["follow"]["known_after_apply"]["rows_at_most"] == 4
+    chain.apply()
+    assert len(texts(chain, "follow")) == 4 and len(chain.billed()) == 5

@@ -58,6 +58,7 @@ def status_command(common: Common, select: Sequence[str], everything: bool, chec
 
 def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool, *, whole: bool) -> StatusView:
     """whole: no spec was selected, so jobs of specs that are gone are shown too."""
+    from batchform.run.approvals import approval_notes
     from batchform.run.budget import budget_lines
     from batchform.view.attention import trial_notes, unknown_notes
     from batchform.view.values import StatusView, job_line
@@ -75,7 +76,11 @@ def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool, *
         serial=session.ledger.serial,
         specs=tuple(_spec_line(session, control, s) for s in specs),
         jobs=tuple(job_line(j, now=now, service=service) for j in jobs),
-        notes=(*unknown_notes(jobs, now=now, settle=settle), *trial_notes(control.spent, specs=names)),
+        notes=(
+            *unknown_notes(jobs, now=now, settle=settle),
+            *trial_notes(control.spent, specs=names),
+            *approval_notes(control),
+        ),
         budgets=budget_lines(session.project, specs, session.ledger, session.clock),
     )
 

@@ -104,6 +104,7 @@ def make_plan(
     allow: Sequence[str] = (),
     folder: Path | None = None,
     purpose: str = "apply",
+    wave_of: str = "",
     saved: bool = False,
 ) -> Plan:
     """The plan of these specs. With a folder, shards and row states are written there, ready to be applied.
@@ -120,7 +121,7 @@ def make_plan(
             session.project,
             session.work(specs, where.resolve()),
             session.ledger,
-            session.settings(specs, allow=allow, purpose=purpose),
+            session.settings(specs, allow=allow, purpose=purpose, wave_of=wave_of),
             folder=where.resolve(),
             save=Saving(shards=folder is not None, source=saved),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, allowances, common, selection
+from batchform.spec.chains import with_upstreams
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def apply_command(
     Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
     """
     from batchform.cli.planning import note_warnings
+    from batchform.cli.waves import Waves
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
@@ -63,7 +65,8 @@ def apply_command(
         with make_progress_for(common) as progress:
             ctx = session.run_context(progress, bundle)
             try:
-                outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done")
+                waves = Waves(session, ctx, {s.name for s in chosen.specs})
+                outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done", waves=waves)
             except StalePlan as exc:
                 if plan:
                     raise
@@ -86,6 +89,7 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
     Queued rows are sent, and failed ones as far as the spec's `retry` allows, if they still ask what was applied;
     nothing else is sent.
     """
+    from batchform.cli.waves import Waves
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
     from batchform.run.reconcile import fold_ledger, sync
 
@@ -97,7 +101,8 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
             held: list[Refused] = []
             left: list[Left] = []
             retry = partial(_retries, session, ctx, specs, held, left)
-            outcome = sync(ctx, specs, wait="done" if wait else "no", at_most=seconds, retry=retry)
+            waves = Waves(session, ctx, {s.name for s in specs})
+            outcome = sync(ctx, specs, wait="done" if wait else "no", at_most=seconds, retry=retry, waves=waves)
             outcome.refused += held
             outcome.left = left[-1] if left else None
         fold_ledger(ctx)
@@ -130,7 +135,7 @@ def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Se
 
     specs = session.select(select)
     settle_past(ctx)
-    rebuild_answers(ctx, specs)
+    rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
     return make_plan(session, specs, allow=allow, folder=bundle)
 
 
@@ -156,7 +161,7 @@ def _checked(session: Session, ctx: RunContext, bundle: Path) -> Plan:
         check_files(bundle, manifest, con)
     finally:
         con.close()
-    rebuild_answers(ctx, specs)
+    rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
     check_fresh(manifest, session.project, session.ledger, _source_digests(session, specs))
     return manifest.plan
 
@@ -270,15 +275,17 @@ def _confirm(plan: Plan, yes: bool) -> None:
     from batchform.cli.wiring import is_terminal
     from batchform.errors import UsageError
     from batchform.spec.wording import counted, money
+    from batchform.view.summary import after_words
 
-    if yes or plan.rows_to_send == 0:
+    if yes or plan.rows_to_send + plan.rows_after == 0:
         return
+    later = f", and {after_words(plan.rows_after, plan.cost_after)}" if plan.rows_after else ""
     if not is_terminal():
         raise UsageError(
-            f"{counted(plan.rows_to_send, 'row')} would be sent and there is no terminal to ask",
+            f"{counted(plan.rows_to_send, 'row')} would be sent{later} and there is no terminal to ask",
             hint="Add --yes, or review a saved plan and apply it: batchform plan --out DIR && batchform apply DIR",
         )
-    click.confirm(f"Send {counted(plan.rows_to_send, 'row')} for about {money(plan.cost.expected)}?", abort=True)
+    click.confirm(f"Send {counted(plan.rows_to_send, 'row')} for about {money(plan.cost.expected)}{later}?", abort=True)
 
 
 def _check_destinations(session: Session, plan: Plan) -> None:

@@ -245,7 +245,9 @@ class Session:
 
         return [Work(s, self.rows(s), self.destination(s), connect, kept_of(self, s)) for s in specs]
 
-    def settings(self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply") -> Settings:
+    def settings(
+        self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply", wave_of: str = ""
+    ) -> Settings:
         from batchform.plan.sent import earlier_request
         from batchform.plan.work import Settings
 
@@ -258,6 +260,7 @@ class Session:
             selected=tuple(s.name for s in specs),
             partial=len(specs) < len(self.project.specs),
             before=lambda tag, key_hex: earlier_request(self.ledger, tag, key_hex),
+            wave_of=wave_of,
         )
 
     def select(self, patterns: Sequence[str]) -> tuple[ResolvedSpec, ...]:

@@ -13,6 +13,8 @@ import msgspec
 from batchform.ledger.records import (
     Allowed,
     AnyEvent,
+    ApprovalEnded,
+    Approved,
     Collected,
     ControlView,
     DeliveredTo,
@@ -48,6 +50,12 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
             view.reruns.setdefault(event.spec, []).append((at, event))
         elif isinstance(event, Allowed):
             view.allowed.append(event)
+        elif isinstance(event, Approved):
+            view.approved[event.spec] = event
+        elif isinstance(event, ApprovalEnded):
+            held = view.approved.get(event.spec)
+            if held is not None and held.plan_digest == event.plan_digest:
+                del view.approved[event.spec]
         elif isinstance(event, Spent):
             _spend(view, at, event)
     return view

@@ -161,6 +161,7 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
         ""  # tag of the job whose results are its input: it runs those without an answer, hands on the others
     )
     results: int = 0  # of a job that resumes: results that it starts with, answered or not
+    wave_of: str = ""  # of a chain's rows that were known after apply: digest of the plan that approved them
 
     def may_hold(self, total: int) -> bool:
         """Whether its job may show so many requests. Whether one that resumes counts what it hands on is not known."""
@@ -264,6 +265,29 @@ class Allowed(Event, frozen=True, kw_only=True, tag=True):
     message: str = ""
 
 
+class Approved(Event, frozen=True, kw_only=True, tag=True):
+    """What a reviewed plan said of a chain is known after apply, and may be sent once the answers are there.
+
+    plan_digest: of that plan; rows, usd: the bound; digests: spec → digest of the spec and of those that its rows come
+    from, as they were reviewed. It holds until `ApprovalEnded`, or the next one of the spec.
+    """
+
+    spec: str
+    plan_digest: str
+    upstream: str
+    rows: int
+    usd: float
+    digests: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class ApprovalEnded(Event, frozen=True, kw_only=True, tag=True):
+    """Nothing more is sent of what was approved of a chain: all is sent, or what was reviewed is no longer so."""
+
+    spec: str
+    plan_digest: str
+    reason: str = ""
+
+
 class Spent(Event, frozen=True, kw_only=True, tag=True):
     """Requests that `try` sends through the synchronous API: they have no job, and count against budgets.
 
@@ -295,7 +319,7 @@ class JobDeleted(Event, frozen=True, kw_only=True, tag=True):
 
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
-    | Allowed | Spent | InputDeleted | JobDeleted
+    | Allowed | Approved | ApprovalEnded | Spent | InputDeleted | JobDeleted
 )  # fmt: skip
 
 
@@ -385,4 +409,5 @@ class ControlView(msgspec.Struct, kw_only=True):
     applied_to: dict[str, str] = msgspec.field(default_factory=dict)  # backend that rows were last meant for, by spec
     reruns: dict[str, list[tuple[int, RerunRequested]]] = msgspec.field(default_factory=dict)  # by spec, with serial
     allowed: list[Allowed] = msgspec.field(default_factory=list)
+    approved: dict[str, Approved] = msgspec.field(default_factory=dict)  # what still holds, by spec
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial

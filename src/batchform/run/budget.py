@@ -19,7 +19,7 @@ from batchform.errors import LedgerMoved, LimitExceeded
 from batchform.ledger.records import Allowed, Spent
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
-from batchform.plan.model import Plan, Range, Shard, SpecPlan, Verdict
+from batchform.plan.model import ZERO, Plan, Range, Shard, SpecPlan, Verdict
 from batchform.plan.policy import (
     BUDGETS,
     PROJECT,
@@ -32,6 +32,7 @@ from batchform.plan.policy import (
 )
 from batchform.plan.spend import Books
 from batchform.ports import Clock
+from batchform.run.approvals import beyond_approval
 from batchform.run.context import RunContext
 from batchform.spec.model import Limits
 from batchform.spec.realm import realm_of
@@ -72,7 +73,7 @@ def refusal(ctx: RunContext, plan: Plan, planned: SpecPlan, shard: Shard) -> Ref
     for scope, limits, name in ((planned.name, own, planned.name), (PROJECT, whole, None)):
         spend = books.spend(limits, planned.realm, name)
         verdicts += judge_budgets(scope, limits, figures, spend=spend, allow=released(plan))
-    failed = tuple(v for v in verdicts if not v.ok)
+    failed = tuple(v for v in [*verdicts, *beyond_approval(ctx, plan, planned, shard)] if not v.ok)
     return Refused(shard.rows, failed) if failed else None
 
 
@@ -80,7 +81,7 @@ def check_budgets(ctx: RunContext, plan: Plan) -> None:
     """Judge a plan's budgets again, before anything of it is sent. Raises LimitExceeded with the numbers of now."""
     books, allow = Books(ctx.ledger.control(), ctx.clock.now()), released(plan)
     verdicts: list[Verdict] = []
-    figures = {s.name: Figures(to_send=s.rows_to_send, cost=s.cost) for s in plan.specs if s.rows_to_send}
+    figures = {s.name: _figures(s) for s in plan.specs if s.rows_to_send or s.after}
     for planned in plan.specs:
         spec = ctx.spec(planned.name)
         if spec is not None and planned.name in figures:
@@ -93,6 +94,12 @@ def check_budgets(ctx: RunContext, plan: Plan) -> None:
     if failed := [v for v in verdicts if not v.ok]:
         words = "; ".join(f"{v.scope}: {v.message}" for v in failed)
         raise LimitExceeded(f"nothing was sent: {words}", hint="Plan again: it says what there is room for.")
+
+
+def _figures(planned: SpecPlan) -> Figures:
+    """What a spec would send, now and once answers are there."""
+    rows, cost = (planned.after.rows, planned.after.cost) if planned.after else (0, ZERO)
+    return Figures(to_send=planned.rows_to_send + rows, cost=planned.cost + cost)
 
 
 def released(plan: Plan) -> frozenset[str]:

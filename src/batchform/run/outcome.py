@@ -12,6 +12,7 @@ from batchform.errors import (
     BatchformError,
     Interrupted,
     RowsFailed,
+    StalePlan,
     StillRunning,
     UnknownSubmissions,
 )
@@ -33,10 +34,11 @@ class Outcome(Struct):
 
     created, adopted, unknown: tags; rows: spec → class → rows, of the jobs collected in this run; failures: likewise,
     of those rows that are failed at its end, not those sent again; reread: of archived answers that were parsed anew;
-    running: jobs that go on; not_sent: shards that were not
-    sent for want of room, or because the run was stopped; refused: rows that limits held when they were about to be
-    sent; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that could not be
-    asked for; stopped: what ended the sending; left: what sync saw and left alone, None if it did not come to that.
+    running: jobs that go on; not_sent: shards that were not sent for want of room, or because the run was stopped;
+    refused: rows that limits held when they were about to be sent; grown: chains that would send more than was
+    approved, in words; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that
+    could not be asked for; stopped: what ended the sending; left: what sync saw and left alone, None if it did not
+    come to that.
     """
 
     created: list[str] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Outcome(Struct):
     not_sent: int = 0
     stopped: BatchformError | None = None
     refused: list[Refused] = field(default_factory=list)
+    grown: list[str] = field(default_factory=list)
     left: Left | None = None
     interrupted: bool = False
 
@@ -89,6 +92,8 @@ class Outcome(Struct):
             )
         if self.refused:
             return not_sent(self.refused)
+        if self.grown:
+            return StalePlan("; ".join(self.grown), hint="Nothing of it was sent. Review it: batchform plan")
         if self.unseen:
             return BackendError(
                 "; ".join(list(self.unseen.values())[:3]) + ("; …" if len(self.unseen) > 3 else "") + ".",

@@ -20,6 +20,7 @@ from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.rows.sql import literal
 from batchform.run.answers import OUTCOME, UNREAD
+from batchform.run.approvals import record_approvals
 from batchform.run.budget import check_budgets
 from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
@@ -41,8 +42,16 @@ Retry = Callable[[], tuple[Plan, Path] | None]
 """Makes a plan of purpose "retry" and its bundle; None when no failed row is worth another attempt."""
 
 
-def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done") -> Outcome:
+def apply_plan(
+    ctx: RunContext,
+    plan: Plan,
+    bundle: Path,
+    *,
+    wait: str = "done",
+    waves: Callable[[Outcome], tuple[Plan, Path] | None] | None = None,
+) -> Outcome:
     """Do what a plan says. wait: "done" tracks, collects and delivers; "submitted" detaches once jobs are created.
+    waves: makes a plan of what has become known of chains, and its bundle; None when there is nothing more now.
 
     Raises LimitExceeded when the plan has passed a budget since it was made, and what stops a run; what was created
     before is recorded. Ctrl-C returns an Outcome that says interrupted.
@@ -57,6 +66,7 @@ def apply_plan(ctx: RunContext, plan: Plan, bundle: Path, *, wait: str = "done")
         if wait == "done":
             if outcome.stopped is None:
                 _wait_for_jobs(ctx, outcome, Tracker(ctx))
+                _go_on(ctx, outcome, [s.name for s in plan.specs], waves)
             _finish(ctx, outcome, [s.name for s in plan.specs])
 
     return _run(ctx, outcome, steps)
@@ -69,6 +79,7 @@ def sync(
     wait: str = "no",
     at_most: float | None = None,
     retry: Retry | None = None,
+    waves: Callable[[Outcome], tuple[Plan, Path] | None] | None = None,
 ) -> Outcome:
     """One step: recover, look, collect, retry, deliver. wait: "no" looks once; "done" goes on until no job is open and
     every submission of unknown outcome that can be settled here is settled; at_most: seconds after which that ends."""
@@ -84,21 +95,44 @@ def sync(
         while True:
             if wait == "done":
                 _wait_for_jobs(ctx, outcome, tracker, settles=partial(next_settled, ctx), until=until)
-            if (
-                (until and ctx.clock.now() >= until)
-                or outcome.stopped
-                or outcome.not_sent
-                or retry is None
-                or (again := retry()) is None
-            ):
+            if until and ctx.clock.now() >= until:
                 break
-            plan, bundle = again
-            _carry_out(ctx, outcome, plan, bundle, leave=wait != "done")
-            if wait != "done" or outcome.refused:
+            makers = [retry, partial(waves, outcome) if waves else None]
+            if not _send_more(ctx, outcome, makers, wait=wait) or wait != "done" or outcome.refused:
                 break
         _finish(ctx, outcome, names)
 
     return _run(ctx, outcome, steps)
+
+
+def _send_more(ctx: RunContext, outcome: Outcome, makers: Sequence[Retry | None], *, wait: str) -> bool:
+    """Carry out what the makers plan: the first that plans anything, or each once if nothing is waited for. Whether
+    there was anything."""
+    sent = False
+    for make in makers:
+        if make is None or outcome.stopped or outcome.not_sent or (again := make()) is None:
+            continue
+        _carry_out(ctx, outcome, *again, leave=wait != "done")
+        sent = True
+        if wait == "done":
+            break
+    return sent
+
+
+def _go_on(
+    ctx: RunContext,
+    outcome: Outcome,
+    names: Sequence[str],
+    waves: Callable[[Outcome], tuple[Plan, Path] | None] | None,
+) -> None:
+    """The waves of chains, each when the answers of the one before are there. What is there is delivered first."""
+    while waves is not None and outcome.stopped is None and not outcome.not_sent:
+        again = waves(outcome)
+        if again is None:
+            return
+        _finish(ctx, outcome, names)
+        _carry_out(ctx, outcome, *again, leave=False)
+        _wait_for_jobs(ctx, outcome, Tracker(ctx))
 
 
 def _run(ctx: RunContext, outcome: Outcome, steps: Callable[[], None]) -> Outcome:
@@ -155,6 +189,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
         try:
             submitter.check()
             _record_allowed(ctx, plan)
+            record_approvals(ctx, plan)
             for planned in plan.specs:
                 _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
             submitter.run(wait_for_room="leave" if leave else "wait")

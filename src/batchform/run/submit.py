@@ -313,6 +313,7 @@ class Submitter:
             place=backend.place,
             resumes=shard.resumes.tag if shard.resumes else "",
             results=shard.resumes.results if shard.resumes else 0,
+            wave_of=self._plan.wave_of,
         )
 
     def _labels(self, work: Work) -> dict[str, str]:

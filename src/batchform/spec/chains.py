@@ -56,6 +56,12 @@ def ancestors(spec: ResolvedSpec, specs: Iterable[ResolvedSpec]) -> list[Resolve
     return found
 
 
+def with_upstreams(specs: Sequence[ResolvedSpec], every: Sequence[ResolvedSpec]) -> list[ResolvedSpec]:
+    """Specs, and those that their rows come from."""
+    wanted = {s.name for s in specs} | {a.name for s in specs for a in ancestors(s, every)}
+    return [s for s in every if s.name in wanted]
+
+
 def lint_chains(loaded: Sequence[tuple[Document, Spec]], resolved: Sequence[ResolvedSpec]) -> Iterator[Diagnostic]:
     """Complaints about what chains name. loaded: all specs that are well-formed; resolved: those without errors."""
     named = {spec.name: spec for _, spec in loaded}

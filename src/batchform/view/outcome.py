@@ -74,6 +74,7 @@ def outcome_json(outcome: Outcome, error: BatchformError | None) -> dict[str, An
         "reopened": outcome.reopened,
         "unseen": sorted(outcome.unseen),
         "not_sent": outcome.not_sent,
+        "grown": outcome.grown,
         "left": {"failed": outcome.left.failed, "for_apply": outcome.left.for_apply} if outcome.left else None,
         "rows": {spec: dict(classes) for spec, classes in outcome.rows.items()},
         "reread": {spec: dict(classes) for spec, classes in outcome.reread.items()},

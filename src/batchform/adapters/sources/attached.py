@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from batchform.adapters.contents import Contents
 from batchform.adapters.sources.paths import expand
 from batchform.adapters.sources.snapshot import write_batches
@@ -118,6 +120,11 @@ class AttachedAnswers(AttachedSource):
     @property
     def whole_only(self) -> bool:
         return self._source.whole_only
+
+    def open(self, con: DuckDBPyConnection) -> Relation:
+        """As of other sources; but which rows there are is told by the ledger, and no part of the identity."""
+        found = super().open(con)
+        return replace(found, identity="attachments of answers")
 
     def without(self, changing: Sequence[Path]) -> Source:
         return self._of(self._source.without(changing))

@@ -1,0 +1,106 @@
+"""What a reviewed plan approved of chains: rows that are known only when other specs have answered.
+
+Recorded before anything of the plan is sent, so that whoever goes on (the same apply, a sync, after a kill) sends what
+was reviewed and no more. It ends when all is sent, when more would be sent, or when a later apply is about the same
+rows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from batchform.ledger.records import ApprovalEnded, Approved, ControlView
+from batchform.plan.model import Plan, Shard, SpecPlan, Verdict
+from batchform.run.context import RunContext
+from batchform.spec.chains import ancestors
+from batchform.spec.resolved import ResolvedSpec
+from batchform.spec.wording import counted, money
+
+_FRACTION: Final = 1e-9
+"""US dollars by which sums of floats may miss each other."""
+
+
+def record_approvals(ctx: RunContext, plan: Plan) -> None:
+    """Commit what a plan approves of chains, and end what it takes the place of."""
+    if plan.purpose != "apply":
+        return
+    events: list[Approved | ApprovalEnded] = []
+    held, planned = ctx.ledger.control().approved, {s.name: s for s in plan.specs}
+    for spec in plan.specs:
+        if spec.after is not None:
+            events.append(
+                Approved(
+                    at=ctx.now(), by=ctx.who, spec=spec.name, plan_digest=plan.digest, upstream=spec.after.upstream,
+                    rows=spec.after.rows, usd=spec.after.cost.high, digests=digests_of(ctx, spec.name),
+                )
+            )  # fmt: skip
+    for name, approved in held.items():
+        above = planned.get(approved.upstream)
+        if name in planned and planned[name].after is None:
+            events.append(ended(ctx, approved, "applied anew"))
+        elif name not in planned and above is not None and above.rows_to_send:
+            events.append(ended(ctx, approved, f"rows of {approved.upstream} were sent without it"))
+            ctx.progress.note(
+                f"{name} is not in this plan: rows that this makes for it are left to the next plan of it."
+            )
+    if events:
+        ctx.ledger.commit(events)
+
+
+def ended(ctx: RunContext, approved: Approved, reason: str) -> ApprovalEnded:
+    """The event that ends an approval."""
+    return ApprovalEnded(at=ctx.now(), by=ctx.who, spec=approved.spec, plan_digest=approved.plan_digest, reason=reason)
+
+
+def digests_of(ctx: RunContext, name: str) -> dict[str, str]:
+    """Digests of a spec and of those that its rows come from, as they are now; none if it is gone."""
+    spec = ctx.spec(name)
+    chain: list[ResolvedSpec] = [spec, *ancestors(spec, ctx.project.specs)] if spec else []
+    return {s.name: s.spec_digest for s in chain}
+
+
+def left_of(control: ControlView, approved: Approved) -> tuple[int, float]:
+    """(rows, US dollars) of an approval that were not sent yet."""
+    sent = [
+        j.intent
+        for j in control.jobs.values()
+        if j.intent.wave_of == approved.plan_digest and j.intent.spec == approved.spec and j.status != "not_submitted"
+    ]
+    return approved.rows - sum(i.rows for i in sent), approved.usd - sum(i.est_usd for i in sent)
+
+
+def grown(control: ControlView, approved: Approved, *, rows: int, usd: float) -> str:
+    """What would be sent beyond an approval, in words; empty when it is within."""
+    rows_left, usd_left = left_of(control, approved)
+    if rows <= rows_left and usd <= usd_left + _FRACTION:
+        return ""
+    return (
+        f"{approved.spec} would send {counted(rows, 'row')} for about {money(usd)}, and of what was approved as known "
+        f"after apply {counted(max(rows_left, 0), 'row')} for at most {money(max(usd_left, 0.0))} are left"
+    )
+
+
+def beyond_approval(ctx: RunContext, plan: Plan, planned: SpecPlan, shard: Shard) -> list[Verdict]:
+    """Why a shard of a wave may not be sent as the ledger stands now: another run has used the approval up."""
+    if not plan.wave_of:
+        return []
+    control = ctx.ledger.control()
+    approved = control.approved.get(planned.name)
+    words = f"what was approved of {planned.name} holds no longer"
+    if approved is not None and approved.plan_digest == plan.wave_of:
+        words = grown(control, approved, rows=shard.rows, usd=shard.usd.expected)
+    if not words:
+        return []
+    return [Verdict("known_after_apply", planned.name, ok=False, limit=0.0, actual=float(shard.rows), message=words)]
+
+
+def approval_notes(control: ControlView) -> list[str]:
+    """What is approved and still to come, for `status`."""
+    notes = []
+    for name, approved in control.approved.items():
+        rows, usd = left_of(control, approved)
+        notes.append(
+            f"{name}: up to {counted(max(rows, 0), 'row')} for at most {money(max(usd, 0.0))} are sent when answers of "
+            f"{approved.upstream} are there (approved by {approved.by} at {approved.at[:19]}Z)"
+        )
+    return notes
