@@ -73,7 +73,14 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     "`submit: inline`": [{"submit": "inline"}],
     "tuned models": [{"model": "tunedModels/mine"}, {"model": "projects/p/locations/l/models/1"}],
     "embeddings": [{"model": "gemini-embedding-001"}],
-    "media in the prompt (`attachments`)": [{"prompt": {**SPEC["prompt"], "attachments": ["gs://b/a.png"]}}],
+    "files with the prompt (`attachments`), of the project": [
+        {"prompt": {**SPEC["prompt"], "attachments": ["media/{{ id }}.png"]}},
+        {"prompt": {**SPEC["prompt"], "attachments": [{"pattern": "media/*.png", "inline_up_to": "1k"}]}},
+    ],
+    "files at `gs://` or `https://`": [
+        {"prompt": {**SPEC["prompt"], "attachments": ["gs://b/{{ id }}.png"]}},
+        {"prompt": {**SPEC["prompt"], "attachments": [{"path": "https://example.com/a.png"}]}},
+    ],
     "rows and answers in files, buckets, BigQuery, databases": [
         {"source": {"type": "csv", "path": "gs://acme-batch/*.csv"}},
         {"source": {"type": "bigquery", "table": "acme-support.a.b"}},

@@ -59,11 +59,11 @@ class Service:
         return list(self._pages("/v1beta/batches?pageSize=100", "operations"))
 
     def inputs(self) -> list[str]:
-        """Names of the staged inputs that are still there."""
+        """Names of the staged inputs that are still there. Attached files stay for later rows, and expire."""
         if self._cloud.vertex:
             return [*self.objects("staging/inputs/"), *(t for t in self.tables(DATASET) if t.startswith("bf_in_"))]
         files = self._pages("/v1beta/files?pageSize=100", "files")
-        return [f["name"] for f in files if f.get("source") != "GENERATED"]
+        return [f["name"] for f in files if f.get("source") != "GENERATED" and "/bfa-" not in f["name"]]
 
     def strays(self) -> list[str]:
         """What lies where inputs and results do, and is no result of a job."""

@@ -65,7 +65,7 @@ def compare(found: Facts, expected: Facts, *, regroups: bool) -> None:
 def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:
     """Raise AssertionError when files pile up. A killed writer's one file in .tmp/ stays for a day."""
     ledger, cloud = world.project / ".batchform", scenario.cloud
-    known = _LEDGER_FILES if not cloud.vertex else {"cache"} if cloud.ledger else _LEDGER_FILES | {"cache"}
+    known = {"cache"} if cloud.ledger else _LEDGER_FILES | {"cache"}
     strange = {p.name for p in ledger.iterdir()} - known
     _holds(not strange, "left in the ledger", strange)
     partial = [p.name for p in (*ledger.glob(".tmp/*"), *ledger.glob("cache/.*"))]

@@ -99,6 +99,14 @@ def _first(world: World, **changes: Any) -> None:
     rows(world, some(6))
 
 
+def _with_files(world: World) -> None:
+    """Each row with a file of its own and one that all have, uploaded."""
+    attachments = [{"path": path, "inline_up_to": 1} for path in ("media/{{ id }}.txt", "media/all.txt")]
+    _first(world, prompt={"user": {"text": "Title: {{ title }}"}, "attachments": attachments})
+    for name in ("all", *some(6)):
+        world.write(f"media/{name}.txt", f"file of {name}")
+
+
 def _saved(world: World) -> None:
     _first(world)
     world.ok(("plan", "--out", "saved"))
@@ -242,6 +250,7 @@ _KINDS: Final = {
 _GEMINI: Final = (
     Scenario("first apply, input as a file", _first),
     Scenario("first apply, rows inline", lambda world: _first(world, submit="inline")),
+    Scenario("first apply, with files", _with_files),
     Scenario("plan --out", _first, command=_SAVE, rest=(_SEND_SAVED,), again=(_SAVE,)),
     Scenario("apply of a saved plan", _saved, command=_SEND_SAVED, again=(_SEND_SAVED, SYNC, APPLY)),
     Scenario("apply --detach", _first, command=(*APPLY, "--detach"), rest=(SYNC,)),

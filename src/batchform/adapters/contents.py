@@ -26,6 +26,7 @@ INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
 _SETTLED_NS: Final = 2 * 10**9
 """A file that was changed within this time may change again without another time of change: it is not remembered."""
 _SAVE_EVERY: Final = 500
+_UNKNOWN: Final = "crc32c:00000000-1"
 
 
 class Memory:
@@ -97,8 +98,8 @@ class Memory:
 
 
 class Contents:
-    """Finds what rows name. cloud: "gemini" or "vertex", which take addresses otherwise; storage: opens Cloud Storage;
-    memory: None to read each file."""
+    """Finds what rows name. cloud: "gemini" or "vertex", which take addresses otherwise; storage: opens Cloud Storage,
+    None where there is no network: objects then hold nobody knows what; memory: None to read each file."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class Contents:
         root: Path,
         allow: Sequence[Path],
         cloud: str,
-        storage: Callable[[], StorageClient],
+        storage: Callable[[], StorageClient] | None,
         memory: Memory | None,
     ) -> None:
         self._root, self._allow, self._cloud, self._storage, self._memory = root, allow, cloud, storage, memory
@@ -140,7 +141,10 @@ class Contents:
                 f"{text} is in Cloud Storage, which jobs of the Gemini API do not read.",
                 hint="Copy the file into the project, or use a Vertex AI backend.",
             )
-        mime, found = media.type_of(text, stated), self.stat(text)
+        mime = media.type_of(text, stated)
+        if self._storage is None:
+            return _UNKNOWN, mime, AttachedFile(_UNKNOWN, mime, 1, text, media.guess(mime, 1))
+        found = self.stat(text)
         media.check_size(text, mime, found.size)
         digest = object_digest(found)
         return digest, mime, AttachedFile(digest, mime, found.size, text, media.guess(mime, found.size))
@@ -151,7 +155,7 @@ class Contents:
             at = address(text)
         except ValueError as error:
             raise SourceError(f"{text}: {error}.") from None
-        found = self._storage().stat(at) if at.name else None
+        found = self._storage().stat(at) if at.name and self._storage else None
         if found is None:
             raise SourceError(f"There is no object {text}.")
         return found

@@ -11,7 +11,7 @@ from google.auth import exceptions as auth
 from batchform.adapters import gemini_errors
 from batchform.adapters.gemini_errors import AGAIN, Redactor
 from batchform.adapters.google_credentials import refused
-from batchform.errors import AuthError, BackendError, BatchformError, NotCreated, NotFound, OutcomeUnknown
+from batchform.errors import AuthError, BackendError, BatchformError, NotCreated, NotFound, OutcomeUnknown, StalePlan
 from batchform.spec.model import GoogleCloud
 
 VENDOR_ERRORS: tuple[type[Exception], ...] = (*gemini_errors.VENDOR_ERRORS, auth.GoogleAuthError)
@@ -64,7 +64,7 @@ def staging_errors(doing: str) -> Iterator[None]:
 
     try:
         yield
-    except BackendError:
+    except (BackendError, StalePlan):
         raise
     except ObjectMissing as error:
         raise NotFound(f"{doing}: {error.message}", hint=error.hint, status=404) from None

@@ -49,7 +49,7 @@ def attached(session: Session, spec: ResolvedSpec, source: Source) -> Source:
         root=session.root,
         allow=session.allowed,
         cloud=cloud_of(spec.backend),
-        storage=lambda: session.storage,
+        storage=None if session.offline else lambda: session.storage,
         memory=session.digests,
     )
     made = AttachedAnswers if isinstance(source, Chained) else AttachedSource

@@ -127,6 +127,7 @@ def _judged_rows(session: Session, sample: int | None, *, quiet: bool) -> list[D
     from batchform.plan.judge_rows import judge_rows
 
     found: list[Diagnostic] = []
+    session.offline = True
     for spec in session.project.specs:
         if why := _away(session, spec):
             if not quiet:

@@ -63,6 +63,7 @@ class Session:
         self.env = env
         self.clock = SystemClock()
         self._memory = memory
+        self.offline = False  # whether objects that rows name may be looked up
         self.who = f"{getpass.getuser()}@{platform.node()}"
         self._emulators: list[EmulatorServer] = []
         self._scratch: Scratch | None = None
