@@ -203,3 +203,22 @@ def test_the_plan_counts_files_and_their_tokens(workspace: Workspace) -> None:
 
     assert plan["tokens"]["input"] - alone == 2 * 258  # two rows have it, and it has a tile more
     assert any(note.startswith("2 files of ") for note in plan["notes"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": "embed", "model": "gemini-embedding-001", "generation_config": {}}, "`task: embed` asks none"),
+        ({"request": {"contents": []}}, "`request.contents` replaces the turns that the attachments go with"),
+        ({"attachments": [{"optional": True}]}, "an attachment has one of `path`, `pattern` and `column`"),
+        ({"attachments": [{"pattern": "gs://acme/*.png"}]}, "is no pattern of files in the project"),
+        ({"attachments": ["{{ image"]}, "specs/triage.yaml"),
+        ({"attachments": ["gs://acme/{{ id }}.png"]}, "jobs of the Gemini API do not read gs:// addresses"),
+    ],
+)
+def test_what_no_row_can_mend_is_refused_by_validate(workspace: Workspace, changes: dict[str, Any], said: str) -> None:
+    project(workspace, *changes.pop("attachments", ["{{ image }}"]), **changes)
+
+    found = workspace.run("validate")
+
+    assert found.code == 1 and said in found.err and "specs/triage.yaml:" in found.err

@@ -139,9 +139,9 @@ def _attachments(
 ) -> tuple[CompiledAttachment, ...]:
     if not spec.prompt.attachments:
         return ()
-    from batchform.spec.attachments import compile_attachments, overlay_conflict
+    from batchform.spec.attachments import check_conflicts, compile_attachments
 
-    overlay_conflict(document, overlay, problems)
+    check_conflicts(spec, document, overlay, problems)
     return compile_attachments(spec.prompt, document, templates, problems)
 
 
