@@ -155,14 +155,16 @@ def test_an_override_is_laid_over_by_model_id(tmp_path: Path, name: str, registr
     laid = overlay(tmp_path, json.dumps(value, indent="\t") if name.endswith("json") else json.dumps(value), name)
     assert laid.model("gemini-4-argon") == ModelInfo(
         id="gemini-4-argon", batch=True, max_input_tokens=1048576, max_output_tokens=1048576,
+        reads=("text", "image", "audio", "video"), writes=("text",),
         note="Restricted rollout; batch is not advertised.",
+        sources=dict.fromkeys(("max_input_tokens", "max_output_tokens", "reads", "writes"), "litellm-map"),
     )  # fmt: skip
     assert rules(laid, "gemini-4-argon") == rules(laid, "house-1") == []
     assert laid.prices["gemini-3.8-flash"] == (PriceEntry(batch_input=1.0, batch_output=2.5),)
     assert laid.prices["gemini-3.7-flash"] == registry.prices["gemini-3.7-flash"]
     assert laid.service.max_jobs == 7
     assert laid.service.max_input_bytes == registry.service.max_input_bytes
-    assert laid.prices_dated == f"2026-11-21, {name} of 2026-11-25"
+    assert laid.prices_dated == laid.models_dated == f"2026-11-21, {name} of 2026-11-25"
 
 
 def test_all_complaints_about_an_override_come_together_with_their_places(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ _WITHOUT_EXAMPLE = {
     "not-utf-8": "tests/spec/complaints.golden",
     "model-shutting-down": "tests/plan/test_plan_registry.py",
     "model-ending": "tests/plan/test_plan_registry.py",
+    "model-rerouted": "tests/plan/test_model_rules.py",
     "row-fails": "tests/e2e/test_validate.py",
     "row-too-large": "tests/plan/test_service_limits.py",
     "rows-differ": "tests/plan/test_rows_judged.py",

@@ -55,6 +55,8 @@ def apply_command(
             bundle = Path(plan).resolve() if plan and not is_remote(plan) else session.scratch / "bundle"
             ctx = session.run_context(progress, bundle)
             chosen = _saved(session, ctx, plan, bundle) if plan else _planned(session, ctx, select, allow, bundle)
+        if plan and (moved := _tables_moved(session, chosen)) and not common.quiet:
+            click.echo(moved, err=True)
         if not common.as_json and not plan:
             _show(chosen, common)
         if any(not v.ok for v in chosen.all_verdicts):
@@ -137,6 +139,17 @@ def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Se
     settle_past(ctx)
     rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
     return make_plan(session, specs, allow=allow, folder=bundle)
+
+
+def _tables_moved(session: Session, plan: Plan) -> str:
+    """That prices or models are others than those of the plan, in words; "" if they are not."""
+    now, then = session.registry, (("prices", plan.prices_dated), ("models", plan.models_dated))
+    moved = [
+        f"{what} of {was}, now of {new}" for what, was in then if was and was != (new := getattr(now, f"{what}_dated"))
+    ]
+    if not moved:
+        return ""
+    return f"The tables moved since the plan was made ({'; '.join(moved)}): budgets are held to what the plan says."
 
 
 def _saved(session: Session, ctx: RunContext, plan: str, bundle: Path) -> Plan:

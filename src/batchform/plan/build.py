@@ -89,6 +89,7 @@ def build_plan(
         serial=ledger.serial,
         batchform_version=settings.batchform_version,
         prices_dated=settings.registry.prices_dated,
+        models_dated=settings.registry.models_dated,
         specs=tuple(specs),
         selected=settings.selected,
         partial=settings.partial,
@@ -97,6 +98,10 @@ def build_plan(
         wave_of=settings.wave_of,
     )
     return replace(plan, digest=plan_digest(plan))
+
+
+def _warnings(spec: ResolvedSpec, settings: Settings) -> list[Diagnostic]:
+    return [d for d in judge_models([spec], settings.registry, settings.now) if d.severity == "warning"]
 
 
 def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> None:
@@ -110,6 +115,7 @@ def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
 def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> list[Diagnostic]:
     """What is to be said of the models of specs, and of requests that their services do not take."""
     from batchform.plan.features import check_features, check_inline
+    from batchform.plan.model_rules import check_model
     from batchform.plan.request_rules import check_request
     from batchform.plan.task_rules import check_task
 
@@ -121,6 +127,7 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         findings += there.check_config(spec.model, request.get("generationConfig", {}))
         info = there.model(spec.model)
         complaints = [*(finding.at(spec.at("model")) for finding in findings), *check_task(spec, info)]
+        complaints += check_model(spec, request, there, now)
         if spec.task != "embed":
             complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
             complaints += check_request(spec, request, info)
@@ -163,7 +170,10 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
         quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
-        draft = draft_spec(spec, quiet, control, registry=settings.registry, now=settings.now, before=None)
+        said = _warnings(spec, settings)
+        draft = draft_spec(
+            spec, quiet, control, registry=settings.registry, now=settings.now, before=None, warnings=said
+        )
         return _with_destination_note(draft, control, work)
     shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name
@@ -201,7 +211,10 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *
         free.discard()
         history = _history(con, spec, past) if shards or waits.rows else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping, reread)
-        draft = draft_spec(spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before)
+        said = _warnings(spec, settings)
+        draft = draft_spec(
+            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before, warnings=said
+        )
         draft = chains.after(spec, waits, draft, rendered, rows, history, registry=settings.registry, now=settings.now)
         chains.add(con, spec, draft, waits, diffed, bundle=folder)
         if save.source:

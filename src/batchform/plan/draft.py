@@ -62,8 +62,9 @@ def draft_spec(
     registry: Registry,
     now: dt.datetime,
     before: Before | None,
+    warnings: Iterable[Diagnostic],
 ) -> Draft:
-    """Price and describe one spec's outcome."""
+    """Price and describe one spec's outcome. warnings: about what all its requests share."""
     rows, found, rendered, shards = outcome.rows, outcome.found, outcome.rendered, outcome.shards
     realm, registry = realm_of(spec.backend), registry.on(cloud_of(spec.backend))
     actions = actions_of(found, rendered)
@@ -85,8 +86,8 @@ def draft_spec(
         file_tokens=sum(s.file_tokens for s in shards),
     )
     priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
-    warnings = [f.message for f in registry.check(spec.model, now=now, realm=realm, task=spec.task)]
-    notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *warnings, *rendered.notes]
+    said = [f"{w.code} {w.message}" for w in warnings if to_send or w.rule.startswith("model-")]
+    notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *said, *rendered.notes]
     notes += _attached(shards)
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:

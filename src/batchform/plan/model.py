@@ -243,6 +243,7 @@ class Plan(Struct, frozen=True):
     verdicts: tuple[Verdict, ...] = ()
     purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is; "wave"
     wave_of: str = ""  # of a wave, rows whose upstream has answered: digest of the reviewed plan that said how many
+    models_dated: str = ""  # of the table of models and limits
 
     @property
     def rows_to_send(self) -> int:

@@ -37,8 +37,11 @@ def lay_over(registry: Registry, path: Path, shown: str) -> Registry:
     dated = file.dated()
     if file.complaints:
         raise InvalidProject(file.complaints)
-    words = f"{registry.prices_dated}, {path.name}" + (f" of {dated}" if dated else "")
-    return replace(registry, models=models, prices=prices, service=service, vertex=vertex, prices_dated=words)
+    own = f", {path.name}" + (f" of {dated}" if dated else "")
+    return replace(
+        registry, models=models, prices=prices, service=service, vertex=vertex,
+        prices_dated=registry.prices_dated + own, models_dated=registry.models_dated + own,
+    )  # fmt: skip
 
 
 class _OverrideFile:
@@ -53,7 +56,9 @@ class _OverrideFile:
         found = {}
         for name, own in self._section("models"):
             base = _plain(built_in[name]) if name in built_in else {}
-            info = self._convert(own, ModelInfo, ("models", name), {**base, "sources": {}, "id": name})
+            mine = own if isinstance(own, dict) else {}
+            sources = {field: source for field, source in base.get("sources", {}).items() if field not in mine}
+            info = self._convert(own, ModelInfo, ("models", name), {**base, "sources": sources, "id": name})
             if info is not None:
                 found[name] = info
         return found

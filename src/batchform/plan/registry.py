@@ -24,11 +24,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What is known of one model on the Gemini API. None: not known.
 
     shutdown: first day on which it no longer answers; vertex_shutdown, vertex_batch: the same on Vertex AI, where
-    models have a life of their own; thinking_budgets: least and most tokens, of models that take no levels;
-    thinking_off: whether thinking can be switched off;
+    models have a life of their own; vertex_locations: where batches there have it, None for wherever they run; routed:
+    whether requests after the shutdown are answered and billed as `replaced_by`; reads, writes: kinds of content;
+    thinking_budgets: least and most tokens, of models that take no levels; thinks: whether it does unless it is told;
+    refused_fields: of the generationConfig; thinking_off: whether thinking can be switched off;
     enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions: shortest and longest of its
-    vectors; heeds_task_type: whether it makes them for a task; vertex_locations: where Vertex AI runs its batches, None
-    for wherever it runs; sources: field → id in the data file.
+    vectors; heeds_task_type: whether it makes them for a task; sources: field → id in the data file.
     """
 
     id: str
@@ -39,14 +40,19 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     shutdown: dt.date | None = None
     vertex_shutdown: dt.date | None = None
     vertex_batch: bool | None = None
+    vertex_locations: tuple[str, ...] | None = None
     replaced_by: str | None = None
+    routed: bool | None = None
+    reads: tuple[str, ...] | None = None
+    writes: tuple[str, ...] | None = None
     thinking_levels: tuple[str, ...] | None = None
     thinking_budgets: tuple[int, int] | None = None
     thinking_off: bool | None = None
+    thinks: bool | None = None
+    refused_fields: tuple[str, ...] | None = None
     enqueued_tokens: tuple[int, int, int] | None = None
     dimensions: tuple[int, int] | None = None
     heeds_task_type: bool | None = None
-    vertex_locations: tuple[str, ...] | None = None
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -229,6 +235,14 @@ class Registry(Struct, frozen=True):
     def _unknown(self, name: str) -> Finding:
         from difflib import get_close_matches
 
+        if bare(name).endswith("-latest"):
+            return Finding(
+                "model-alias",
+                "error",
+                f"model {name} is an alias: which model answers, and at what price, changes without a change of the "
+                "spec, and the API's v1 does not have it.",
+                "Name the model itself: `batchform models list` has them.",
+            )
         near = get_close_matches(bare(name).rpartition("/")[2], list(self.models), n=3, cutoff=0.5)
         meant = f"Did you mean {' or '.join(near)}? " if near else ""
         return Finding(

@@ -63,10 +63,11 @@ def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | 
         return
     level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
     asked = (isinstance(level, str) and level != "MINIMAL") or (isinstance(budget, int) and budget != 0)
-    always = info is not None and info.thinking_off is False
+    told = level is not None or budget is not None
+    always = info is not None and (info.thinking_off is False or (info.thinks is True and not told))
     needed = max(ROOM_TO_THINK, budget + 1 if isinstance(budget, int) else 0)
     if (asked or always) and most < needed:
-        why = "thinking is asked for" if asked else f"{spec.model} always thinks"
+        why = "thinking is asked for" if asked else f"{spec.model} thinks unless it is told not to"
         yield Diagnostic(
             "no-room-to-think",
             f"max_output_tokens {most:,} includes what the model thinks, and {why}",

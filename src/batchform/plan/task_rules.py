@@ -21,11 +21,6 @@ def _embed(spec: ResolvedSpec, info: ModelInfo | None) -> Iterator[Diagnostic]:
         message = "embeddings of Vertex AI are read from Cloud Storage, and not from BigQuery"
         hint = "Use a backend with `via: storage`."
         yield Diagnostic("vertex-refuses", message, spec.at("backend"), hint=hint)
-    location = getattr(spec.backend, "location", "")
-    if vertex and info is not None and info.vertex_locations and location not in info.vertex_locations:
-        message = f"batches of {info.id} do not run in {location}"
-        hint = f"It runs in {', '.join(info.vertex_locations)}: use a backend with such a `location`."
-        yield Diagnostic("vertex-refuses", message, spec.at("backend"), hint=hint)
     if info is None or embed is None:
         return
     if info.dimensions and embed.dimensions is not None:

@@ -36,6 +36,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "created_at": plan.created_at,
         "batchform_version": plan.batchform_version,
         "prices_dated": plan.prices_dated,
+        "models_dated": plan.models_dated,
         "ledger": {"lineage": plan.lineage, "serial": plan.serial},
         "selected": list(plan.selected),
         "partial": plan.partial,
