@@ -4,13 +4,15 @@ pages of docs/rules, one for each rule.
 python scripts/make_reference.py [--check]
 
 `<!-- fields: Retry -->` starts a table of the model `Retry` in batchform.spec.model, `<!-- columns: ROW_COLUMNS -->`
-one of those columns in batchform.ledger.records, `<!-- events -->` one of its events, `<!-- faults: CALL_KINDS -->` one
-of those kinds in batchform.emulator.faults; `<!-- end -->` ends each.
+one of those columns in batchform.ledger.records, `<!-- events -->` one of its events, `<!-- outcomes: finishReason -->`
+one of tests/run/outcomes.json, `<!-- faults: CALL_KINDS -->` one of those kinds in batchform.emulator.faults;
+`<!-- end -->` ends each.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import types
@@ -28,7 +30,8 @@ from batchform.spec import model
 from batchform.view.complaints import rule_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = (DOCS / "specs.md", DOCS / "ledger.md", DOCS / "emulator.md")
+PAGES = (DOCS / "specs.md", DOCS / "ledger.md", DOCS / "emulator.md", DOCS / "answers.md")
+OUTCOMES = DOCS.parent / "tests" / "run" / "outcomes.json"
 RULES = DOCS / "rules"
 _RULES_PAGE = """# Rules
 
@@ -91,11 +94,27 @@ def with_tables(page: str) -> str:
             made = fields_table(getattr(model, name))
         elif kind == "faults":
             made = faults_table(getattr(faults, name))
+        elif kind == "outcomes":
+            made = outcomes_table(name)
         else:
             made = columns_table(name) if kind == "columns" else events_table()
         return f"<!-- {kind}{': ' + name if name else ''} -->\n{made}\n<!-- end -->"
 
-    return re.sub(r"<!-- (fields|columns|events|faults)(?:: (\w+))? -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- (fields|columns|events|faults|outcomes)(?:: (\w+))? -->.*?<!-- end -->", fill, page, flags=re.DOTALL
+    )
+
+
+def outcomes_table(name: str) -> str:
+    """Markdown table of what becomes of answers: rows by word, columns by what stands in the answer."""
+    rows = json.loads(OUTCOMES.read_text(encoding="utf-8"))[name]
+    columns = list(next(iter(rows.values())))
+    words = {"A_WORD_TO_COME": "any other word", "": "none"}
+    lines = [f"| `{name}` | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for word, row in rows.items():
+        shown = words.get(word, f"`{word}`")
+        lines.append(f"| {shown} | {' | '.join(row[c] for c in columns)} |")
+    return "\n".join(lines)
 
 
 def columns_table(name: str) -> str:

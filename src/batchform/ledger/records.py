@@ -84,6 +84,17 @@ ANSWER_COLUMNS: Final[dict[str, str]] = {
 }
 
 
+# Columns of the same files that are NULL in most rows, and that files of earlier versions do not have.
+ANSWER_DETAILS: Final[dict[str, str]] = {
+    "function_calls": "VARCHAR",  # JSON list of the functions that the model wants called, with their arguments
+    "tool_steps": "VARCHAR",  # JSON list of parts of the service's own tools: code that was run, what came of it
+    "citations": "VARCHAR",  # JSON list of what the text was taken from
+    "grounding": "VARCHAR",  # JSON of groundingMetadata: pages that were found, and what rests on each
+    "url_context": "VARCHAR",  # JSON of urlContextMetadata: pages that were read
+    "thoughts": "VARCHAR",  # text parts that are thoughts, joined
+}
+
+
 def archive_name(tag: str) -> str:
     """Blob name of a job's raw results: gzip JSON lines, as the service sent them."""
     return f"archive/{tag}.jsonl.gz"

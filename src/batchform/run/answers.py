@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from batchform.ledger.records import ANSWER_COLUMNS, UNPARSED
+from batchform.ledger.records import ANSWER_COLUMNS, ANSWER_DETAILS, UNPARSED
 from batchform.plan.price import Rates, usage_cost_sql
 from batchform.rows.sql import literal
 
@@ -86,7 +86,8 @@ def write_answers(
         "parse_digest": literal(parse_digest),
     }
     columns = ", ".join(
-        f"CAST({own.get(name, f'a.{name}')} AS {kind}) AS {name}" for name, kind in ANSWER_COLUMNS.items()
+        f"CAST({own.get(name, f'a.{name}')} AS {kind}) AS {name}"
+        for name, kind in (ANSWER_COLUMNS | ANSWER_DETAILS).items()
     )
     con.execute(
         f"COPY (SELECT {columns} FROM {lines} a JOIN bf_picked p ON a.line = p.line "
@@ -131,7 +132,7 @@ def unjudged(answers: str) -> str:
 
 def write_no_answers(con: DuckDBPyConnection, to: Path) -> None:
     """An answers Parquet without rows."""
-    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in ANSWER_COLUMNS.items())
+    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in (ANSWER_COLUMNS | ANSWER_DETAILS).items())
     con.execute(f"COPY (SELECT {columns} LIMIT 0) TO {literal(str(to))} (FORMAT parquet)")
 
 

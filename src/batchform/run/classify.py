@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from batchform.run.parts import details
+
 ANSWERED: Final = "answered"
 MESSAGE_CHARS: Final = 500
 
@@ -74,6 +76,12 @@ class Reading(NamedTuple):
     response: str | None = None
     finish_reason: str | None = None
     model_version: str | None = None
+    function_calls: str | None = None
+    tool_steps: str | None = None
+    citations: str | None = None
+    grounding: str | None = None
+    url_context: str | None = None
+    thoughts: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     thought_tokens: int | None = None
@@ -156,11 +164,16 @@ def _response(response: dict[str, Any], decode: Decode | None, validate: Validat
     candidates = response.get("candidates")
     candidate = _dict(candidates[0]) if isinstance(candidates, list) and candidates else {}
     finish = _word(candidate.get("finishReason"))
-    text = _text(candidate)
+    text, found = _text(candidate), details(candidate)
     if not candidate:
         cls, message, parsed = _no_candidate(response)
     elif finish in _FINISH_CLASSES:
         cls, message, parsed = _stopped(candidate, finish)
+    elif found.function_calls is not None:  # the call is the answer, whatever is said beside it
+        parsed = _parse(text, decode, validate)[2] if text is not None and decode is not None else None
+        cls, message = ANSWERED, None
+    elif text is None and decode is None and found.tool_steps is not None:
+        cls, message, parsed = ANSWERED, None, None
     elif text is None:
         cls, message, parsed = "empty", f"The answer holds no text; it ended with {finish or 'no reason'}.", None
     elif decode is not None:
@@ -168,7 +181,7 @@ def _response(response: dict[str, Any], decode: Decode | None, validate: Validat
     else:
         cls, message, parsed = ANSWERED, None, None
     usage = _counts(response.get("usageMetadata"))
-    return Reading(cls, message, text, parsed, finish, _word(response.get("modelVersion")), *usage)
+    return Reading(cls, message, text, parsed, finish, _word(response.get("modelVersion")), *found, *usage)
 
 
 Judged = tuple[str, str | None, str | None]

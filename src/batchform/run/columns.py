@@ -14,11 +14,13 @@ from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.delivery import OutputColumn
 from batchform.spec.expressions import (
+    DETAILS,
     FIELDS,
     USAGE,
     VECTOR_FIELD,
     Expression,
     Field,
+    InField,
     InResponse,
     Key,
     KeyColumn,
@@ -130,7 +132,10 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
         case KeyColumn(name):
             return _key_sql(name, context)
         case Field(name):
-            return _OF_RESPONSE.get(name, f"a.{name}")
+            is_json = DETAILS.get(name) == "JSON"
+            return f"CAST(a.{name} AS JSON)" if is_json else _OF_RESPONSE.get(name, f"a.{name}")
+        case InField(name, steps):
+            return f"json_extract_string(a.{name}, {literal(_pointer(steps))})"
         case InResponse(steps, kind):
             return _response_sql(steps, kind)
         case RowColumn(name):
@@ -148,9 +153,12 @@ def _key_sql(name: str, context: Context) -> str:
 def _response_sql(steps: Sequence[str | int], kind: str) -> str:
     """JSON null and a missing value are NULL. A value that does not fit its type is NULL too: one such row, answered
     under an earlier schema, must not keep all others from being delivered."""
-    pointer = "".join("/" + str(s).replace("~", "~0").replace("/", "~1") for s in steps)
-    text = f"json_extract_string(a.response, {literal(pointer)})"
+    text = f"json_extract_string(a.response, {literal(_pointer(steps))})"
     return text if kind == "VARCHAR" else f"TRY_CAST({text} AS {kind})"
+
+
+def _pointer(steps: Sequence[str | int]) -> str:
+    return "".join("/" + str(s).replace("~", "~0").replace("/", "~1") for s in steps)
 
 
 def _source_columns(con: DuckDBPyConnection, source: str | None) -> dict[str, str]:
@@ -187,6 +195,8 @@ def _render(
     reads = {"key"}.union(*(c.expression.reads for c in columns if isinstance(c.expression, Rendered)))
     variables = {name: _key_sql(name, context) for name, _ in context.key if name in reads}
     variables |= {name: f"a.{name}" for name in ("key", *FIELDS) if name in reads}
+    variables |= {name: f"a.{name}" for name in DETAILS if name in reads and name not in variables}
+    keys = frozenset(name for name, _ in context.key)
     usage = {api: f"a.{ours}" for api, ours in USAGE.items()} if "usage" in reads else {}
     row = tuple(source_columns) if "row" in reads else ()
     listed = ", ".join(["CAST(a.key_hash AS VARCHAR)", *variables.values(), *usage.values()])
@@ -196,14 +206,14 @@ def _render(
     path = context.scratch / "rendered.parquet"
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in stream(con, sql):
-            rows = [_variables(values, tuple(variables), tuple(usage), row) for values in batch]
+            rows = [_variables(values, tuple(variables), tuple(usage), row, keys) for values in batch]
             out = [[r(v) for v in rows] for r in render]
             writer.write_batch(pa.record_batch([[values[0] for values in batch], *out], schema=schema))
     return path
 
 
 def _variables(
-    values: Sequence[Any], names: tuple[str, ...], usage: tuple[str, ...], row: tuple[str, ...]
+    values: Sequence[Any], names: tuple[str, ...], usage: tuple[str, ...], row: tuple[str, ...], keys: frozenset[str]
 ) -> dict[str, Any]:
     """What a Jinja column sees of one row, from the values of `_render`'s query."""
     import msgspec
@@ -212,8 +222,10 @@ def _variables(
 
     rest = iter(values[1:])
     seen: dict[str, Any] = dict(zip(names, rest, strict=False))
-    if seen.get("response") is not None:
-        seen["response"] = msgspec.json.decode(seen["response"])
+    decoded = ("response", *(n for n in DETAILS if DETAILS[n] == "JSON" and n not in keys))
+    for name in decoded:
+        if seen.get(name) is not None:
+            seen[name] = msgspec.json.decode(seen[name])
     if usage:
         seen["usage"] = dict(zip(usage, rest, strict=False))
     if row:

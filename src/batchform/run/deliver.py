@@ -26,7 +26,14 @@ from batchform.rows.sql import identifier, literal
 from batchform.run.columns import Context, key_types, output_relation
 from batchform.run.joined import DELIVERABLE, Joined, join_answers, show_answers
 from batchform.run.ordered import BATCH_ROWS, cuts_of, write_ordered
-from batchform.spec.delivery import OutputColumn, destination_digest, output_columns, reads_row, takes_changes
+from batchform.spec.delivery import (
+    OutputColumn,
+    destination_digest,
+    details_read,
+    output_columns,
+    reads_row,
+    takes_changes,
+)
 from batchform.spec.expressions import Key, KeyColumn, Metadata
 from batchform.spec.resolved import ResolvedSpec
 
@@ -146,7 +153,14 @@ def _write(
         return None
     check_destination(control, spec, destination)
     joined = join_answers(
-        con, ledger, control, rows, expected=need.rows, folder=folder, provenance=_shows_provenance(spec)
+        con,
+        ledger,
+        control,
+        rows,
+        expected=need.rows,
+        folder=folder,
+        provenance=_shows_provenance(spec),
+        details=details_read(output_columns(spec)),
     )
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
     context = Context(spec.name, key, _source(con, spec, source_rows), folder)
@@ -180,7 +194,14 @@ def answers_table(
     rows = ledger.rows_relation(con, spec.name)
     [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {DELIVERABLE}").fetchall()
     joined = join_answers(
-        con, ledger, control, rows, expected=expected, folder=scratch, provenance=_shows_provenance(spec)
+        con,
+        ledger,
+        control,
+        rows,
+        expected=expected,
+        folder=scratch,
+        provenance=_shows_provenance(spec),
+        details=details_read(output_columns(spec)),
     )
     show_answers(con, joined, joined.all)
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)

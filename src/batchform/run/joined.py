@@ -32,12 +32,14 @@ _ROWS: Final = "bf_deliverable"
 class Joined(Struct, frozen=True):
     """What `join_answers` found. rows: FROM-able key, key_hash, answer_key_hash, answer_serial, answered_at, cost_usd
     and the number of the file that holds the answer; paths: of those files; sizes: rows of each; provenance: whether
-    ANSWERS also has the plan (`bf_plan`) and the request (`bf_request`) of each answer."""
+    ANSWERS also has the plan (`bf_plan`) and the request (`bf_request`) of each answer; details: those of DETAILS that
+    it has."""
 
     rows: str
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     provenance: bool = False
+    details: tuple[str, ...] = ()
 
     def groups(self) -> Iterator[range]:
         """Numbers of files that are joined together."""
@@ -64,6 +66,7 @@ def join_answers(
     expected: int,
     folder: Path,
     provenance: bool = False,
+    details: tuple[str, ...] = (),
 ) -> Joined:
     """Find the answers of all deliverable rows. rows: FROM-able row states of a spec; folder: for a file that the
     result reads. Raises LedgerCorrupt when a recorded answer is in no file: none may be left out."""
@@ -76,7 +79,7 @@ def join_answers(
         "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone') "
         f"TO {literal(str(narrow))} (FORMAT parquet, ROW_GROUP_SIZE {ROW_GROUP})"
     )
-    joined = Joined(f"read_parquet({literal(str(narrow))})", *found, provenance)
+    joined = Joined(f"read_parquet({literal(str(narrow))})", *found, provenance, details)
     held = 0
     with reading_answers(ledger, names):
         for group in joined.groups():
@@ -98,14 +101,14 @@ def show_answers(con: DuckDBPyConnection, joined: Joined, files: range, *, where
         f"ON f.number = r.file WHERE r.file BETWEEN {files.start} AND {files.stop - 1} AND ({where})"
     )
     own = {"batch_job": "r.job", "answered_at": "r.answered_at", "cost_usd": "r.cost_usd"}
-    fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in FIELDS)
+    fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in (*FIELDS, *joined.details))
     more = ", r.plan AS bf_plan, lower(hex(r.answer_fp)) AS bf_request" if joined.provenance else ""
     # The condition is always true. DuckDB takes it for one that few rows pass, and so hashes these narrow rows and
     # streams the wide answers past them, not the other way round.
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS "
         f"SELECT r.key, r.key_hash, r.answer_serial AS bf_serial, {fields}{more} "
-        f"FROM {_answer_files(joined.paths[files.start : files.stop])} a "
+        f"FROM {_answer_files(joined.paths[files.start : files.stop], joined.details)} a "
         f"JOIN {_ROWS} r ON r.file = CAST(a.file_index AS BIGINT) + {files.start} AND r.answer_key_hash = a.key_hash "
         "WHERE hash(r.file) >= 0"
     )
@@ -133,8 +136,17 @@ def _make_files(
     return names, (tuple(str(ledger.blob(n)) for n in names), tuple(int(size) for *_, size in found))
 
 
-def _answer_files(paths: Sequence[str]) -> str:
+def _answer_files(paths: Sequence[str], details: Sequence[str]) -> str:
+    """FROM-able: the answers of files. details: those of DETAILS that are needed, NULL where a file lacks them."""
     if not paths:
         kinds = {"file_index": "BIGINT", "key_hash": "UUID", **FIELDS, "response": "VARCHAR"}
+        kinds |= dict.fromkeys(details, "VARCHAR")
         return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in kinds.items()) + " WHERE false)"
-    return f"read_parquet([{', '.join(map(literal, paths))}])"
+    listed = ", ".join(map(literal, paths))
+    if not details:
+        return f"read_parquet([{listed}])"
+    lacking = ", ".join(f"NULL::VARCHAR AS {name}" for name in details)
+    return (
+        f"(SELECT *, file_index FROM read_parquet([{listed}], union_by_name = true) "
+        f"UNION ALL BY NAME (SELECT {lacking} WHERE false))"
+    )

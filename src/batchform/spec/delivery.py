@@ -12,11 +12,13 @@ from batchform.errors import DestinationError
 from batchform.spec.bigquery import BigQueryDestination
 from batchform.spec.embed import VECTOR
 from batchform.spec.expressions import (
+    DETAILS,
     FIELDS,
     VECTOR_FIELD,
     Expression,
     ExpressionError,
     Field,
+    InField,
     InResponse,
     Key,
     KeyColumn,
@@ -33,6 +35,14 @@ from batchform.spec.resolved import ResolvedSpec
 _DEFAULT = tuple(name for name in FIELDS if name != "cost_usd")
 _OF_VECTORS = (VECTOR_FIELD, "prompt_tokens", "model_version", "batch_job", "answered_at")
 
+
+_OF_TOOLS = (
+    ("functionDeclarations", "function_calls"),
+    ("codeExecution", "tool_steps"),
+    ("googleSearch", "grounding"),
+    ("urlContext", "url_context"),
+)
+"""Tools that a spec names → what answers then have, and default columns show."""
 
 Complaint = tuple[tuple[str, ...], str]
 """The path of the field that is wrong, and a sentence on it."""
@@ -92,6 +102,20 @@ def reads_row(columns: tuple[OutputColumn, ...]) -> bool:
     )
 
 
+def details_read(columns: tuple[OutputColumn, ...]) -> tuple[str, ...]:
+    """Those of DETAILS that columns show."""
+    read: set[str] = set()
+    for column in columns:
+        match column.expression:
+            case Field(name) | InField(name):
+                read.add(name)
+            case Rendered(reads=reads):
+                read |= reads
+            case _:
+                pass
+    return tuple(name for name in DETAILS if name in read)
+
+
 def source_columns(spec: ResolvedSpec) -> dict[str, str]:
     """Columns of the source that `destination.columns` needs beside the key → the column that reads each."""
     needed: dict[str, str] = {}
@@ -112,6 +136,8 @@ def _parts(expression: Expression) -> Iterator[object]:
     match expression:
         case InResponse(steps, kind):
             yield from (list(steps), kind)
+        case InField(name, steps):
+            yield from (name, list(steps))
         case KeyColumn(name) | Field(name) | RowColumn(name):
             yield name
         case Rendered(text):
@@ -138,17 +164,24 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
     if spec.output_format == VECTOR:
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
         return _named(columns, [(f, Field(f)) for f in _OF_VECTORS], []), complaints
-    fields = [f for f in _DEFAULT if f != "response"]
+    given = [detail for tool, detail in _OF_TOOLS if _names(spec, tool) and detail not in spec.key_columns]
+    fields = [*(f for f in _DEFAULT if f != "response"), *given]
     if spec.output_format == "text":
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
         return _named(columns, [(f, Field(f)) for f in fields], []), complaints
     if not spec.spec.destination.flatten:
-        return _named(columns, [(f, Field(f)) for f in _DEFAULT], []), []
+        return _named(columns, [(f, Field(f)) for f in (*_DEFAULT, *given)], []), []
     found = properties(spec.output_schema)
     if not found:
         return (), _flatten_needs("an output schema of type object with properties")
     flat: list[tuple[str, Expression]] = [(name, InResponse((name,), kind)) for name, kind in found.items()]
     return _named(columns, [(f, Field(f)) for f in fields], flat), []
+
+
+def _names(spec: ResolvedSpec, tool: str) -> bool:
+    """Whether a spec's `tools` name a tool. What `request:` brings is not looked at: it never gave columns."""
+    tools = spec.request_base.get("tools") or ()
+    return any(tool in t for t in tools)
 
 
 def _flatten_needs(what: str) -> list[Complaint]:

@@ -5,6 +5,7 @@ usage.total_token_count                                                      the
 row.subject                                                                  a column of the source, as it is now
 key    ticket_id    key.ticket_id                                            the key, or one of its columns
 text    finish_reason    model_version    batch_job    answered_at …         see FIELDS
+function_calls[0].args.order    grounding.webSearchQueries    thoughts …        see DETAILS
 {{ response.tags | join(", ") }}                                             Jinja for the rest; the result is text
 """
 
@@ -40,6 +41,17 @@ FIELDS: Final[dict[str, str]] = {
 VECTOR_FIELD: Final = "embedding"
 """The answer of `task: embed`, as a list of FLOAT."""
 
+# What few answers have: name → DuckDB type. Delivered where `columns` asks for it, or the spec's tools give it. Their
+# parts have the API's own names: `grounding.groundingChunks[0].web.uri`.
+DETAILS: Final[dict[str, str]] = {
+    "function_calls": "JSON",
+    "tool_steps": "JSON",
+    "citations": "JSON",
+    "grounding": "JSON",
+    "url_context": "JSON",
+    "thoughts": "VARCHAR",
+}
+
 # The API's names of token counts → ours.
 USAGE: Final[dict[str, str]] = {
     "prompt_token_count": "prompt_tokens",
@@ -70,9 +82,16 @@ class KeyColumn(Struct, frozen=True):
 
 
 class Field(Struct, frozen=True):
-    """One of FIELDS."""
+    """One of FIELDS or DETAILS."""
 
     name: str
+
+
+class InField(Struct, frozen=True):
+    """A value inside one of DETAILS, as text."""
+
+    name: str
+    steps: tuple[str | int, ...]
 
 
 class InResponse(Struct, frozen=True):
@@ -101,7 +120,7 @@ class Metadata(Struct, frozen=True):
     """Whose the row is and what it came of: spec, plan, job, request, answered_at, cost_usd."""
 
 
-Expression = Key | Metadata | KeyColumn | Field | InResponse | RowColumn | Rendered
+Expression = Key | Metadata | KeyColumn | Field | InField | InResponse | RowColumn | Rendered
 
 
 def parse(text: str, spec: ResolvedSpec) -> Expression:
@@ -124,8 +143,10 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return Key()
     if root == VECTOR_FIELD and not steps and spec.output_format == VECTOR:
         return Field(VECTOR_FIELD)
-    if root not in FIELDS:
-        known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS]
+    if steps and DETAILS.get(root) == "JSON":
+        return InField(root, steps)
+    if root not in FIELDS and root not in DETAILS:
+        known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS, *DETAILS]
         known += [VECTOR_FIELD] if spec.output_format == VECTOR else []
         raise ExpressionError(f"nothing is called `{root}`{near(root, known)}; a column of the source is `row.{root}`")
     if steps:
@@ -302,7 +323,7 @@ def _rendered(text: str, spec: ResolvedSpec) -> Rendered:
     from batchform.spec.template_reads import row_columns_needed
 
     environment = TemplateEnvironment(BaseLoader())
-    known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS]
+    known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS, *DETAILS]
     try:
         environment.from_string(text)
     except TemplateSyntaxError as exc:
