@@ -200,6 +200,17 @@ LIMITS = {
     "max_usd": 0, "max_usd_per_plan": 0, "max_usd_per_month": 0, "max_usd_total": 0, "max_usd_basis": "high",
     "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0,
 }  # fmt: skip
+CHANGES = {
+    "model": "gemini-3.5-flash", "max_output_tokens": 99, "temperature": 1, "seed": 1, "thinking_level": "low",
+    "thinking_budget": 0,
+}  # fmt: skip
+"""Of the retry ladder."""
+
+
+def on_truncated(**change: Any) -> dict[str, Any]:
+    return {"retry": {"on": {"truncated": change}}}
+
+
 FLATTENED = {"destination": {"flatten": True}, "output": {"schema": SCHEMA}}
 
 SPEC_CASES: dict[str, list[Case]] = {
@@ -404,6 +415,7 @@ SPEC_CASES: dict[str, list[Case]] = {
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
     "retry.max_attempts": free(retry={"max_attempts": 20}),
     "retry.on": free(retry={"on": ["blocked", "empty"]}),
+    **{f"retry.on.Change.{name}": free(**on_truncated(**{name: value})) for name, value in CHANGES.items()},
     **{f"limits.{name}": free(limits=LIMITS) for name in LIMITS},
     "backend": [
         Case(0, {"backend": "other"}, project={"backends": {"other": GATEWAY}}),
@@ -473,6 +485,10 @@ PROJECT_CASES: dict[str, list[Case]] = {
     **{f"limits.{name}": [Case(0, project={"limits": LIMITS})] for name in LIMITS},
     **{f"defaults.limits.{name}": [Case(0, project={"defaults": {"limits": LIMITS}})] for name in LIMITS},
     "defaults.retry.max_attempts": [Case(0, project={"defaults": {"retry": {"max_attempts": 1}}})],
+    **{
+        f"defaults.retry.on.Change.{name}": [Case(0, project={"defaults": on_truncated(**{name: value})})]
+        for name, value in CHANGES.items()
+    },
     "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
     "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
     "allow_imports": [Case(0, project={"allow_imports": ["acme.schemas"]})],

@@ -23,6 +23,7 @@ from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.digest import plan_digest
 from batchform.plan.draft import Draft, Outcome, draft_spec
+from batchform.plan.ladder import check_rungs, climber_of
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
 from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
 from batchform.plan.price import History, history_sql
@@ -131,6 +132,7 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
         if spec.task != "embed":
             complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
             complaints += check_request(spec, request, info)
+            complaints += check_rungs(spec, request, there, now)
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
@@ -264,6 +266,7 @@ def render_candidates(
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
     rules = row_rules(spec, settings.registry, largest=limits.largest, most=most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
+    renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))
     cutter = ShardCutter(
         spec,
         limits=limits,

@@ -12,7 +12,7 @@ It holds prompts: the folder is made for its owner only, and never belongs in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -132,20 +132,31 @@ def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> No
 
 def _check_shard(folder: Path, spec: SpecPlan, shard: Shard, con: DuckDBPyConnection) -> None:
     """Hold a shard's lines and its row states against its digest."""
-    hasher, fingerprint = ShardHasher(), RequestHasher(model=spec.model, realm=spec.realm).fingerprint
-    with (folder / shard.path).open("rb") as lines:
-        for line in lines:
+    fingerprint = RequestHasher(model=shard.model or spec.model, realm=spec.realm).fingerprint
+    lines, rows = ShardHasher(), ShardHasher()
+    asked = _row_states(folder / shard.rows_path, con)
+    with (folder / shard.path).open("rb") as sent:
+        for line in sent:
             key, request = split_line(line)
-            hasher.update(key + fingerprint(request))
-    if hasher.digest() != shard.digest:
+            if shard.rung:  # what is sent is not what was asked: the digest covers both
+                row, request_fp = next(asked, (b"", b""))
+                lines.update(row + request_fp + fingerprint(request) if row == key else b"another row")
+            else:
+                lines.update(key + fingerprint(request))
+    if lines.digest() != shard.digest:
         raise StalePlan(f"{folder / shard.path} does not hold the requests that were planned", hint="Plan again.")
-    rows = ShardHasher()
-    sql = f"SELECT CAST(key_hash AS VARCHAR), request_fp FROM read_parquet({literal(str(folder / shard.rows_path))})"
+    for row, request_fp in asked:
+        rows.update(row + request_fp)
+    if rows.digest() != (ShardHasher().digest() if shard.rung else shard.digest):
+        raise StalePlan(f"{folder / shard.rows_path} does not hold the rows that were planned", hint="Plan again.")
+
+
+def _row_states(path: Path, con: DuckDBPyConnection) -> Iterator[tuple[bytes, bytes]]:
+    """(key hash, request fingerprint) of a shard's rows, in order."""
+    sql = f"SELECT CAST(key_hash AS VARCHAR), request_fp FROM read_parquet({literal(str(path))})"
     for batch in stream(con, sql):
         for key_hash, request_fp in batch:
-            rows.update(bytes.fromhex(key_hash.replace("-", "")) + request_fp)
-    if rows.digest() != shard.digest:
-        raise StalePlan(f"{folder / shard.rows_path} does not hold the rows that were planned", hint="Plan again.")
+            yield bytes.fromhex(key_hash.replace("-", "")), request_fp
 
 
 def check_fresh(

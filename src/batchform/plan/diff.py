@@ -159,18 +159,22 @@ def _materialise_candidates(con: DuckDBPyConnection, classed: str, recorded: Rec
     if recorded.archived is None:
         con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN past VARCHAR[]")
         con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN spent VARCHAR[]")
+        con.execute(f"ALTER TABLE {CANDIDATES} ADD COLUMN fallen VARCHAR[]")
         return
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE bf_past AS SELECT key_hash, request_fp, "
         "arg_max(tag || ' ' || parse_digest, tag) FILTER (class = 'answered') AS answer, "
         "count(*) FILTER (class <> 'answered') AS failures, "
+        "string_agg(class, ',' ORDER BY class) FILTER (class <> 'answered') AS classes, "
         f"arg_max(class, tag) FILTER (class <> 'answered') AS failure FROM {recorded.archived} "
         f"WHERE key_hash IN (SELECT key_hash FROM {CANDIDATES}) GROUP BY key_hash, request_fp"
     )
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT c.*, p.past, p.spent FROM {CANDIDATES} c LEFT JOIN ("
+        f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS SELECT c.*, p.past, p.spent, p.fallen FROM {CANDIDATES} c "
+        "LEFT JOIN ("
         "SELECT key_hash, list(hex(request_fp) || ' ' || answer) FILTER (answer IS NOT NULL) AS past, "
-        "list(hex(request_fp) || ' ' || failures || ' ' || failure) FILTER (failures > 0) AS spent "
+        "list(hex(request_fp) || ' ' || failures || ' ' || failure) FILTER (failures > 0) AS spent, "
+        "list(hex(request_fp) || ' ' || failures || ' ' || classes) FILTER (failures > 0) AS fallen "
         "FROM bf_past GROUP BY key_hash) p USING (key_hash)"
     )
 

@@ -11,9 +11,10 @@ from batchform.errors import Diagnostic
 from batchform.ledger.records import ControlView
 from batchform.plan import diff as first
 from batchform.plan.diff import Diff, Recorded
+from batchform.plan.ladder import Rung
 from batchform.plan.model import ZERO, Action, Range, Reason, Sample, Shard, SpecPlan
 from batchform.plan.policy import Figures
-from batchform.plan.price import Estimator, History
+from batchform.plan.price import Estimate, Estimator, History
 from batchform.plan.registry import Registry
 from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.shard import DraftShard
@@ -79,15 +80,26 @@ def draft_spec(
         fixed_bytes=rendered.fixed_bytes,
     )
     largest = len(rendered.longest.request) if rendered.longest else 0
+    on_rungs = [shard for shard in shards if shard.rung]
+    plain = to_send - sum(shard.rows for shard in on_rungs)
     whole = estimator.estimate(
-        requests=to_send,
+        requests=plain,
         request_bytes=rendered.request_bytes,
         largest_bytes=largest,
-        file_tokens=sum(s.file_tokens for s in shards),
+        file_tokens=sum(s.file_tokens for s in shards if not s.rung),
     )
-    priced = tuple(_priced(shard, spec, estimator, largest) for shard in shards)
+    by_rung = {s.rung: _of_rung(s.rung, estimator, registry, now) for s in on_rungs if s.rung}
+    climbed = {rung: _on_rung(rung, on_rungs, by_rung[rung], largest) for rung in by_rung}
+    for rows_there, estimate in climbed.values():
+        whole = whole + estimate if plain or whole.tokens.input else estimate
+        plain += rows_there
+    priced = tuple(_priced(s, spec, by_rung[s.rung] if s.rung else estimator, largest) for s in shards)
     said = [f"{w.code} {w.message}" for w in warnings if to_send or w.rule.startswith("model-")]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *said, *rendered.notes]
+    notes += [
+        f"{counted(rows_there, 'row')} on the retry ladder: {rung.words} (about {money(estimate.cost.expected)})"
+        for rung, (rows_there, estimate) in climbed.items()
+    ]
     notes += _attached(shards)
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:
@@ -180,6 +192,26 @@ def actions_of(found: Diff, rendered: Rendered) -> dict[Action, int]:
     return actions
 
 
+def _of_rung(rung: Rung, base: Estimator, registry: Registry, now: dt.datetime) -> Estimator:
+    """What estimates the rows of a rung. What answered rows used says little of rows that failed."""
+    most, fixed = rung.max_output_tokens, base.fixed_bytes
+    return Estimator.of(rung.model, registry=registry, when=now, max_output_tokens=most, fixed_bytes=fixed)
+
+
+def _on_rung(rung: Rung, shards: Iterable[DraftShard], estimator: Estimator, largest: int) -> tuple[int, Estimate]:
+    """Rows on a rung, and what they are estimated at."""
+    own = [s for s in shards if s.rung == rung]
+    rows, files = sum(s.rows for s in own), sum(s.file_tokens for s in own)
+    size = sum(s.request_bytes for s in own)
+    return rows, estimator.estimate(requests=rows, request_bytes=size, largest_bytes=largest, file_tokens=files)
+
+
+def _rung(rung: Rung | None, spec: ResolvedSpec) -> dict[str, str]:
+    if rung is None:
+        return {}
+    return {"model": rung.model if rung.model != spec.model else "", "rung": rung.words}
+
+
 def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest: int) -> Shard:
     estimate = estimator.estimate(
         requests=shard.rows,
@@ -197,7 +229,7 @@ def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest
     return Shard(
         index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
         input_tokens=estimate.tokens.input, usd=estimate.cost, mode="inline" if inline else "file",
-        path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes,
+        path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes, **_rung(shard.rung, spec),
         files_path=shard.files_path, files=shard.files,
     )  # fmt: skip
 

@@ -113,6 +113,8 @@ class Shard(Struct, frozen=True):
     resumes: Resumed | None = None
     files_path: str = ""
     files: int = 0
+    model: str = ""  # of the job, where it is not the spec's
+    rung: str = ""  # of the retry ladder: what its requests change, and after which failures
 
 
 class Tokens(Struct, frozen=True):

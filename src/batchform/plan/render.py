@@ -13,7 +13,9 @@ from batchform.canon import RequestHasher
 from batchform.plan import diff as first
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
+from batchform.plan.ladder import Climbed, Climber, failures_of
 from batchform.plan.model import Action, Reason
+from batchform.plan.reasons import changed_components, reason_of
 from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.row_rules import RowRules
 from batchform.plan.shard import ShardCutter
@@ -38,7 +40,8 @@ PAYING = {
 was queued or given back: with another it is CHANGED."""
 _STATE = (
     "class", "status", "request_fp", "answer_fp", "answered", "attempt", "failure", "known", "prompt_same",
-    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "tag", "rerun",
+    "model_same", "config_same", "schema_same", "realm_same", "row_same", "past", "spent", "fallen",
+    "tag", "rerun",
 )  # fmt: skip
 
 
@@ -75,6 +78,7 @@ class CandidateRenderer:
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
         self._look = rules.look
+        self.climber: Climber | None = None  # where retries change what is sent
         if renderer.one_form:
             rules.of_one_form()
 
@@ -89,7 +93,7 @@ class CandidateRenderer:
         else:
             for row in self._stream():
                 self._one(row, cutter)
-        cutter.close_shard()
+        cutter.close()
         return self.out
 
     def _select(self, extra: str, joins: str) -> str:
@@ -187,7 +191,7 @@ class CandidateRenderer:
 
     def _why(self, state: dict[str, Any]) -> Reason:
         """The reason of a row; rows of a chain change when the answers that they come of do."""
-        reason = _reason(state)
+        reason = reason_of(state)
         return Reason.UPSTREAM_CHANGED if reason is Reason.ROW_CHANGED and self._spec.upstream else reason
 
     def _hold(self, why: str) -> None:
@@ -212,7 +216,14 @@ class CandidateRenderer:
             self._hold(LEFT_TO_APPLY)
             return
         attempt = 1 if state["class"] == first.REQUESTED else attempts + 1
-        self.take(key, key_hex, row_fp, request, fp, state, attempt, cutter)
+        self.take(key, key_hex, row_fp, request, fp, state, attempt, cutter, self._climbed(request, fp, state))
+
+    def _climbed(self, request: bytes, fp: bytes, state: dict[str, Any]) -> Climbed | None:
+        """The row's request on the rung of the retry ladder that its failures have brought it to."""
+        if self.climber is None:
+            return None
+        archived = _of_request(fp, state["fallen"])
+        return self.climber.climb(request, failures_of(fp, state, archived[1] if archived else ""))
 
     def take(
         self,
@@ -224,16 +235,21 @@ class CandidateRenderer:
         state: dict[str, Any],
         attempt: int,
         cutter: ShardCutter,
+        climbed: Climbed | None = None,
     ) -> None:
         """One row that is to be sent: counted, added to the shard at hand, considered for the preview."""
         reason = self._why(state)
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)
-        self.out.request_bytes += len(request)
         self.out.resent += bool(state["answered"])
+        if climbed is None:
+            self.out.request_bytes += len(request)
+            cutter.add(key, key_hex, row_fp, request, fp, attempt)
+        else:
+            request = climbed.request
+            cutter.lane(climbed.rung).add(key, key_hex, row_fp, request, fp, attempt, climbed.fingerprint)
         self._look(key, request)
-        cutter.add(key, key_hex, row_fp, request, fp, attempt)
-        self._consider(key, key_hex, action, reason, request, _changed(state), state["tag"])
+        self._consider(key, key_hex, action, reason, request, changed_components(state), state["tag"])
 
     def _spent(self, fp: bytes, state: dict[str, Any]) -> tuple[int, str | None]:
         """(attempts, failure class) of this very request under this key; a row that was edited and edited back has not
@@ -366,31 +382,3 @@ def _judge_pending(fp: bytes, state: dict[str, Any]) -> None:
     """A queued row that would send another request by now is a changed one."""
     if state["class"] == first.PENDING and state["request_fp"] != fp:
         state["class"] = first.CHANGED
-
-
-def _changed(state: dict[str, Any]) -> tuple[str, ...]:
-    if not state["known"]:
-        return ()
-    return tuple(c for c in ("prompt", "model", "config", "schema", "row") if state[f"{c}_same"] is False)
-
-
-def _reason(state: dict[str, Any]) -> Reason:
-    """The first component that differs explains the row; it never decides anything."""
-    if state["class"] == first.REQUESTED:
-        return Reason.REQUESTED
-    if state["class"] in (first.RETRY, first.FOR_APPLY, first.SAVED):
-        return Reason.PREVIOUS_EXPIRED if state["failure"] == "expired" else Reason.PREVIOUS_FAILED
-    if not state["known"] or (state["class"] == first.PENDING and not state["answered"]):
-        return Reason.NEW_KEY
-    table: tuple[tuple[str, Reason], ...] = (
-        ("realm", Reason.REALM_CHANGED),
-        ("model", Reason.MODEL_CHANGED),
-        ("prompt", Reason.PROMPT_CHANGED),
-        ("schema", Reason.SCHEMA_CHANGED),
-        ("config", Reason.GENERATION_CONFIG_CHANGED),
-        ("row", Reason.ROW_CHANGED),
-    )
-    for component, reason in table:
-        if state[f"{component}_same"] is False:
-            return reason
-    return Reason.PREVIOUS_FAILED if state["failure"] else Reason.NEW_KEY

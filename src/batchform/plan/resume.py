@@ -103,7 +103,7 @@ class GoingOn:
         if self._spec.spec.idempotency.reuse_identical or not found.count(*classes):
             return
         con, control = self._con, self._ledger.control()
-        _unanswered(con, past, classes, fp_columns)
+        _unanswered(con, past, classes, fp_columns, changes=self._spec.retry.changes)
         tags = con.execute(f"SELECT DISTINCT tag FROM {_UNANSWERED} WHERE tag IS NOT NULL ORDER BY tag").fetchall()
         sought: dict[str, list[str]] = {}
         for (tag,) in tags:
@@ -143,15 +143,20 @@ class GoingOn:
         return {bytes.fromhex(row[0]): row for row in found}
 
 
-def _unanswered(con: DuckDBPyConnection, past: Recorded, classes: Sequence[str], fp_columns: str) -> None:
+def _unanswered(
+    con: DuckDBPyConnection, past: Recorded, classes: Sequence[str], fp_columns: str, *, changes: Collection[str]
+) -> None:
     """Temp table of the rows that may be sent as they were without being rendered."""
     names = ", ".join(map(literal, classes))
     same = " AND ".join(f"coalesce(c.{flag}, false)" for flag in _SAME)
+    climbing = ", ".join(map(literal, changes))
+    # Rows on the retry ladder are sent with other requests than the job that was cut short had.
+    plain = f"AND c.fallen IS NULL AND coalesce(c.failure, '') NOT IN ({climbing}) " if climbing else ""
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {_UNANSWERED} AS SELECT c.key_hash, c.request_fp, l.key, l.row_fp, "
         f"l.request_bytes, {', '.join(f'c.{name}' for name in _STATE)} "
         f"FROM {CANDIDATES} c JOIN {past.relation} l ON c.key_hash = l.key_hash "
-        f"WHERE c.class IN ({names}) AND c.status IN ('failed', 'pending') AND {same} AND NOT c.rerun "
+        f"WHERE c.class IN ({names}) AND c.status IN ('failed', 'pending') AND {same} AND NOT c.rerun {plain}"
         f"AND l.fp_columns = {literal(fp_columns)} AND c.answer_fp IS DISTINCT FROM c.request_fp "
         "AND NOT contains(coalesce(array_to_string(c.past, ' '), ''), hex(c.request_fp))"
     )

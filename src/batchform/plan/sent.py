@@ -13,6 +13,11 @@ def input_name(tag: str) -> str:
     return f"archive/{tag}.input.jsonl.zst"
 
 
+def asked_name(tag: str) -> str:
+    """Blob name of what the rows of a job on the retry ladder ask for: Parquet of key_hash and request_fp."""
+    return f"archive/{tag}.asked.parquet"
+
+
 def earlier_request(ledger: Ledger, tag: str, key_hex: str) -> bytes | None:
     """The canonical request that a job carried for a row, or None if its input is not archived."""
     wanted = b'{"key":"k' + key_hex.encode() + b'","request":'

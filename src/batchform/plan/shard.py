@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from copy import copy
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.canon import FINGERPRINT_VERSION, ShardHasher, short
+from batchform.plan.ladder import Rung
 from batchform.plan.model import Resumed
 from batchform.ports import BackendLimits
 from batchform.spec.resolved import ResolvedSpec
@@ -67,6 +70,7 @@ class DraftShard(Struct, frozen=True):
     file_bytes: int = 0
     file_tokens: int = 0
     extra_bytes: int = 0
+    rung: Rung | None = None  # of the retry ladder, on which all of its rows are
 
     @property
     def request_bytes(self) -> int:
@@ -103,6 +107,9 @@ class ShardCutter:
         self._attempts_of = attempts_of
         self._refuse = refuse
         self._mark = f"-{mark}" if mark else ""
+        self._rung: Rung | None = None
+        self._lanes: dict[Rung, ShardCutter] = {}
+        self._numbers = count()
         self._constants: dict[str, Any] = {
             "fp_columns": fp_columns,
             "fp_version": FINGERPRINT_VERSION,
@@ -115,7 +122,6 @@ class ShardCutter:
             "at": at,
         }
         self.shards: list[DraftShard] = []
-        self.total_bytes = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -130,10 +136,33 @@ class ShardCutter:
         self._request_fps: list[bytes] = []
         self._attempts: list[int] = []
         self._sizes: list[int] = []
+        self._sent_fps: list[bytes] = []
         self._flushed: list[dict[str, Any]] = []
+        self._number = -1
 
-    def add(self, key: str, key_hex: str, row_fp_hex: str, request: bytes, fingerprint: bytes, attempt: int) -> None:
-        """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes."""
+    def lane(self, rung: Rung) -> ShardCutter:
+        """The cutter of the rows on a rung of the retry ladder, whose shards are among these."""
+        if rung not in self._lanes:
+            self._lanes[rung] = made = copy(self)
+            made._rung, made._lanes = rung, {}
+            made._begin()
+            if self._files is not None:
+                made._files = copy(self._files)
+                made._files.begin()
+        return self._lanes[rung]
+
+    def add(
+        self,
+        key: str,
+        key_hex: str,
+        row_fp_hex: str,
+        request: bytes,
+        fingerprint: bytes,
+        attempt: int,
+        sent: bytes = b"",
+    ) -> None:
+        """One row to be sent. key_hex: 32 hex digits of the key hash; request: canonical bytes; fingerprint: of what
+        the files ask for; sent: of the request, where that is another one."""
         size = len(request) + _LINE_OVERHEAD
         if self._files is not None:
             size += self._files.look(request)
@@ -151,6 +180,8 @@ class ShardCutter:
         key_hash = bytes.fromhex(key_hex)
         self._request_fps.append(fingerprint)
         self._hashes.append(key_hash)
+        if sent:
+            self._sent_fps.append(sent)
         if self._folder is not None:
             self._lines.append(shard_line(key_hex, request))
             self._keys.append(key)
@@ -161,15 +192,16 @@ class ShardCutter:
             self._flush()
 
     def _flush(self) -> None:
-        for key_hash, fingerprint in zip(self._hashes, self._request_fps, strict=True):
-            self._hasher.update(key_hash + fingerprint)
+        sent_fps = self._sent_fps or [b""] * len(self._hashes)
+        for key_hash, fingerprint, sent in zip(self._hashes, self._request_fps, sent_fps, strict=True):
+            self._hasher.update(key_hash + fingerprint + sent)
         if self._folder is not None and self._hashes:
             if self._file is None:
                 self._file = (self._folder / self._name("jsonl")).open("wb")
             self._file.write(b"".join(self._lines))
             self._flushed.append(self._columns())
             self._lines, self._keys, self._row_fps, self._attempts, self._sizes = [], [], [], [], []
-        self._hashes, self._request_fps = [], []
+        self._hashes, self._request_fps, self._sent_fps = [], [], []
 
     def _columns(self) -> dict[str, Any]:
         import pyarrow as pa
@@ -184,7 +216,14 @@ class ShardCutter:
         }
 
     def _name(self, suffix: str) -> str:
-        return f"shard-{len(self.shards):04d}.{suffix}"
+        if self._number < 0:
+            self._number = next(self._numbers)
+        return f"shard-{self._number:04d}.{suffix}"
+
+    def close(self) -> None:
+        """End the shards at hand, of all rungs."""
+        for cutter in (self, *self._lanes.values()):
+            cutter.close_shard()
 
     def close_shard(self, *, resumes: Resumed | None = None) -> None:
         """End the shard at hand, if it has rows: its file is complete and its rows carry its tag.
@@ -205,9 +244,9 @@ class ShardCutter:
                 self._relative + self._name("rows.parquet"),
             )
             self._write_rows(self._folder / self._name("rows.parquet"), {**self._constants, "tag": tag})
-        shard = DraftShard(len(self.shards), tag, digest, self._rows, self._bytes, path, rows_path, resumes)
+        number, rows, size = len(self.shards), self._rows, self._bytes
+        shard = DraftShard(number, tag, digest, rows, size, path, rows_path, resumes, rung=self._rung)
         self.shards.append(self._with_files(shard) if self._files is not None else shard)
-        self.total_bytes += self._bytes
         self._begin()
 
     def _with_files(self, shard: DraftShard) -> DraftShard:
@@ -231,5 +270,6 @@ class ShardCutter:
 
     def abandon(self) -> None:
         """Close what is open after an error. The bundle's folder is removed by its owner."""
-        if self._file is not None:
-            self._file.close()
+        for cutter in (self, *self._lanes.values()):
+            if cutter._file is not None:
+                cutter._file.close()

@@ -6,6 +6,7 @@ long as they are.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from batchform.canon import RequestHasher, digest_of, file_digest
 from batchform.ledger.records import Intent
 from batchform.ledger.store import Ledger
 from batchform.plan.model import Shard
-from batchform.plan.sent import input_name, sent_lines
+from batchform.plan.sent import asked_name, input_name, sent_lines
 from batchform.plan.shard import split_line
 from batchform.ports import Backend, Staged
 from batchform.run.attachments import with_files
@@ -42,13 +43,19 @@ def stage_input(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) -
     )
 
 
-def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path) -> None:
-    """Archive a shard's lines, compressed. Repeatable."""
+def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path, *, asked: Path | None = None) -> None:
+    """Archive a shard's lines, compressed. Repeatable.
+
+    asked: its row states, where the requests are not what the files ask for: which of those each row stands for is
+    archived first.
+    """
     import pyarrow as pa
 
     name = input_name(tag)
     if ledger.has_blob(name):
         return
+    if asked is not None:
+        _archive_asked(ledger, tag, asked, scratch)
     packed = scratch / f"{tag}.jsonl.zst"
     with lines.open("rb") as source, pa.CompressedOutputStream(str(packed), "zstd") as sink:
         while chunk := source.read(1 << 20):
@@ -57,14 +64,30 @@ def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path) -> None:
     packed.unlink(missing_ok=True)
 
 
+def _archive_asked(ledger: Ledger, tag: str, states: Path, scratch: Path) -> None:
+    import pyarrow.parquet as pq
+
+    if ledger.has_blob(asked_name(tag)):
+        return
+    to = scratch / f"{tag}.asked.parquet"
+    pq.write_table(pq.read_table(states, columns=["key_hash", "request_fp"]), to)
+    ledger.put_blob(asked_name(tag), to)
+    to.unlink(missing_ok=True)
+
+
 def sent_requests(ledger: Ledger, intent: Intent, folder: Path) -> Path | None:
-    """A Parquet of (key_hash, request_fp) of what a job carried, or None if its input is not archived whole."""
+    """A Parquet of (key_hash, request_fp) of what a job carried, or None if its input is not archived whole.
+
+    Of rows on a rung of the retry ladder that is the request of their files, which the one that was sent answers.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     name = input_name(intent.tag)
     if not ledger.has_blob(name):
         return None
+    if ledger.has_blob(asked_name(intent.tag)):
+        return Path(shutil.copy(ledger.blob(asked_name(intent.tag)), folder / f"{intent.tag}.requests.parquet"))
     hasher = RequestHasher(model=intent.model, realm=intent.realm)
     schema = pa.schema([("key_hash", pa.uuid()), ("request_fp", pa.binary())])
     to = folder / f"{intent.tag}.requests.parquet"

@@ -31,7 +31,8 @@ from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, next_settled, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
-from batchform.run.submit import Submission, Submitter
+from batchform.run.submission import Submission
+from batchform.run.submit import Submitter
 from batchform.run.track import Tracker, look_again
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import counted

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from batchform.canon import short
@@ -22,10 +22,10 @@ from batchform.errors import BackendError, BatchformError, NotCreated, OutcomeUn
 from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
-from batchform.plan.model import Plan, Shard, SpecPlan
+from batchform.plan.model import Plan
 from batchform.ports import Backend, Staged
 from batchform.run.attachments import sent_lines_path
-from batchform.run.budget import Refused, refusal
+from batchform.run.budget import refusal
 from batchform.run.context import RunContext, commit_together, open_intents, parse_stamp
 from batchform.run.inputs import archive_input, stage_input
 from batchform.run.marks import mark_shards
@@ -34,18 +34,12 @@ from batchform.run.resume import old_results
 from batchform.run.room import Room, sentence
 from batchform.run.row_states import queue_rows, refuse_changed
 from batchform.run.settle import not_submitted, window_for_create
+from batchform.run.submission import Submission, Work
 from batchform.run.track import Tracker
 from batchform.spec.wording import counted
 
 _LOOKUPS: Final = 3
 _LATE_STARTS: Final = 5
-
-
-class Work(Struct, frozen=True):
-    """One shard to be sent."""
-
-    plan: SpecPlan
-    shard: Shard
 
 
 class _Intended(Struct, frozen=True):
@@ -54,17 +48,6 @@ class _Intended(Struct, frozen=True):
     work: Work
     staged: Staged
     record: JobRecord
-
-
-class Submission(Struct):
-    """What submitting did. Tags by outcome; `held` shards were not sent: there was no room, or it was stopped. Those of
-    `over_budget` were not, because a budget had no room."""
-
-    created: list[str] = field(default_factory=list)
-    adopted: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    held: int = 0
-    over_budget: list[Refused] = field(default_factory=list)
 
 
 class Submitter:
@@ -189,7 +172,8 @@ class Submitter:
             if input_ is None:
                 work = Work(work.plan, replace(work.shard, resumes=None))
                 input_ = stage_input(ctx, backend, work.shard, self._bundle)
-            archive_input(ctx.ledger, work.shard.tag, lines, ctx.work_dir)
+            asked = self._bundle / work.shard.rows_path if work.shard.rung else None
+            archive_input(ctx.ledger, work.shard.tag, lines, ctx.work_dir, asked=asked)
             ctx.progress.staged(work.plan.name, work.shard)
             staged.append((work, input_))
         intended = self._intend(staged)
@@ -231,7 +215,7 @@ class Submitter:
         backend = self._ctx.backend(work.plan.backend)
         try:
             job = backend.create(
-                model=work.plan.model,
+                model=work.model,
                 tag=work.shard.tag,
                 staged=one.staged,
                 before=deadline,
@@ -298,7 +282,7 @@ class Submitter:
             backend=work.plan.backend,
             fingerprint=backend.fingerprint,
             realm=backend.realm,
-            model=work.plan.model,
+            model=work.model,
             shard_digest=shard.digest,
             rows=shard.rows,
             requests=shard.requests,
@@ -374,7 +358,7 @@ class Submitter:
         changed since it was planned.
         """
         for name, model, task in dict.fromkeys(
-            (w.plan.backend, w.plan.model, self._ctx.task(w.plan.name)) for w in self._work
+            (w.plan.backend, w.model, self._ctx.task(w.plan.name)) for w in self._work
         ):
             self._ctx.backend(name).check_model(model, task=task)
         self._check_rows(self._work)

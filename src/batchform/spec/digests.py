@@ -40,6 +40,12 @@ def component_digests(
     }
 
 
+def _ladder(retry: Retry) -> dict[str, Any]:
+    """What attempts change, in the order as written, which decides; nothing where they change nothing."""
+    changes = [[name, change.model_dump(mode="json", exclude_none=True)] for name, change in retry.changes.items()]
+    return {"changes": changes} if changes else {}
+
+
 def spec_digest(
     spec: Spec,
     model: str,
@@ -60,7 +66,7 @@ def spec_digest(
             "model": model,
             **({} if spec.task == "generate" else {"task": spec.task}),
             "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
-            "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on)},
+            "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on), **_ladder(retry)},
             "limits": limits.model_dump(mode="json"),
             **carried,
             **digests,

@@ -28,19 +28,23 @@ from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Task
+from batchform.spec.retry import Change, FailureClass, Retry
 
 __all__ = [  # from other modules, for whoever wants all models in one place
     "NAME_PATTERN",
     "Attachment",
     "Backend",
+    "Change",
     "Count",
     "Database",
     "Duration",
     "Embed",
     "EmulatorBackend",
+    "FailureClass",
     "GeminiBackend",
     "InlineText",
     "Name",
+    "Retry",
     "SpecSource",
     "SqlDestination",
     "SqlSource",
@@ -78,26 +82,6 @@ class Limits(Strict):
     )
     changed_floor: int = Field(
         20, ge=0, description="max_changed_percent holds only when more answered rows than this are sent again."
-    )
-
-
-FailureClass = Literal[
-    "internal", "rate_limited", "expired", "cancelled", "job_failed", "missing", "truncated", "empty", "invalid_output",
-    "blocked", "invalid_request",
-]  # fmt: skip
-
-
-def _worth_another_attempt() -> list[FailureClass]:
-    return ["internal", "rate_limited", "expired", "job_failed", "missing", "truncated", "invalid_output"]
-
-
-class Retry(Strict):
-    """Which failed rows are sent again, and how often."""
-
-    max_attempts: int = Field(3, ge=1, le=20, description="Attempts per row and request, the first included.")
-    on: list[FailureClass] = Field(
-        default_factory=_worth_another_attempt,
-        description="Failure classes worth another attempt.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +15,9 @@ from batchform.spec.classes import Classes
 from batchform.spec.digests import component_digests, spec_digest
 from batchform.spec.lint import is_inside
 from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
-from batchform.spec.request_parts import request_parts
+from batchform.spec.request_parts import RequestParts, request_parts
 from batchform.spec.resolved import ResolvedSpec, Turn
+from batchform.spec.retry import check_changes
 from batchform.spec.template_errors import explain_render_error
 from batchform.spec.templates import CompiledTemplate, TemplateSet
 from batchform.spec.wording import shown, suggestion
@@ -64,6 +65,7 @@ def resolve_spec(
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
         return None, problems
     retry = _laid_over(spec.retry, parts.defaults.retry, Retry)
+    problems += _ladder(spec, document, parts, retry, request)
     limits = _laid_over(spec.limits, parts.defaults.limits, Limits)
     digests = component_digests(prompt, request, attachments)
     return ResolvedSpec(
@@ -91,6 +93,26 @@ def resolve_spec(
         attachments=attachments,
         title=prompt.title,
     ), problems
+
+
+def _ladder(
+    spec: Spec, document: Document, parts: ProjectParts, retry: Retry, request: RequestParts
+) -> Iterator[Diagnostic]:
+    """What the retry ladder of a spec, or the project's, cannot mean."""
+    own = spec.retry is not None and "on" in spec.retry.model_fields_set
+    where, base = (document, ("retry", "on")) if own else (parts.document, ("defaults", "retry", "on"))
+    if spec.task == "embed":
+        if own and retry.changes:
+            yield document.diagnostic("retry-change", "another attempt at a vector has nothing to change", base)
+        return
+    over = request.overlay.get("generationConfig")
+    config = {**request.base.get("generationConfig", {}), **(over if isinstance(over, dict) else {})}
+    for path, message, hint in check_changes(retry, config):
+        yield where.diagnostic("retry-change", message, (*base, *path), hint=hint)
+    for name, change in retry.changes.items():
+        if change.model is not None and canonical_model(change.model) is None:
+            message = f"`{shown(change.model)}` is not a model id"
+            yield where.diagnostic("wrong-value", message, (*base, name, "model"))
 
 
 # --- templates ---------------------------------------------------------------------------------------------------

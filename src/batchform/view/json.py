@@ -106,6 +106,8 @@ def _shard(shard: Shard) -> dict[str, Any]:
         "input_tokens": shard.input_tokens,
         "cost_usd": _range(shard.usd),
         "resumes": _resumed(shard.resumes) if shard.resumes else None,
+        **({"rung": shard.rung} if shard.rung else {}),
+        **({"model": shard.model} if shard.model else {}),
     }
 
 
