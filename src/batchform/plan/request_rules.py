@@ -8,51 +8,26 @@ from typing import Any, Final
 
 from batchform.errors import Diagnostic
 from batchform.plan.registry import ModelInfo
-from batchform.spec.generation import FIELDS, SCHEMA_FIELDS, camel, snake
+from batchform.plan.request_shape import check_shape
+from batchform.spec.generation import SCHEMA_FIELDS, camel
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.tools import DECLARATIONS, functions
 from batchform.spec.yaml_source import leaves
 
-REQUEST_FIELDS: Final = frozenset({
-    "cachedContent", "contents", "generationConfig", "labels", "model", "modelArmorConfig", "safetySettings",
-    "serviceTier", "store", "systemInstruction", "toolConfig", "tools",
-})  # fmt: skip
-"""Fields of a GenerateContentRequest, by both APIs."""
-
 ROOM_TO_THINK: Final = 2048
 """Output tokens below which thinking is known to leave nothing for the answer."""
-
-_GENERATION: Final = frozenset({*FIELDS, *SCHEMA_FIELDS})
 
 
 def check_request(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> list[Diagnostic]:
     """Complaints about a spec. request: what all its rows share; info: what is known of its model."""
     return [
-        *_shape(spec),
+        *check_shape(spec),
         *_thinking(spec, request, info),
         *_tools(spec, request),
         *_labels(spec, request),
         *_references(spec, request),
     ]
-
-
-def _shape(spec: ResolvedSpec) -> Iterator[Diagnostic]:
-    """`request:` in the shape of an SDK's call in place of the API's JSON."""
-    for name in spec.request_overlay:
-        at = spec.at("request")
-        if name in _GENERATION:
-            hint = f"Write `generation_config: {{{snake(name)}: …}}`."
-            yield Diagnostic("misplaced-field", f"`{snake(name)}` belongs into the generation config", at, hint=hint)
-        elif name == "config":
-            hint = "Write what it holds to `generation_config`, `safety_settings` and `tools`."
-            message = "`config` is a word of the client libraries, not of the API"
-            yield Diagnostic("misplaced-field", message, at, hint=hint)
-        elif name not in REQUEST_FIELDS:
-            message = f"`{snake(name)}` is no field of a request that is known"
-            known = ", ".join(sorted(map(snake, REQUEST_FIELDS)))
-            hint = f"The Gemini API refuses a whole job for one unknown field. Fields: {known}."
-            yield Diagnostic("unknown-request-field", message, at, hint=hint, severity="warning")
 
 
 def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> Iterator[Diagnostic]:

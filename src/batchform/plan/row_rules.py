@@ -3,7 +3,6 @@ batches: one expression over all of them finds those that deserve a closer look.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +12,7 @@ from batchform.plan.importer import Columns, form_of, worded
 from batchform.plan.registry import ModelInfo, Registry
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
-from batchform.spec.secrets import MARKS, secret_in
+from batchform.spec.secrets import HOME, MARKS, secret_in
 from batchform.spec.wording import counted, dotted, shown
 from batchform.spec.yaml_source import NodePath, leaves
 
@@ -21,13 +20,6 @@ _NAMED: Final = 5
 _BATCH_ROWS: Final = 1024
 _BATCH_BYTES: Final = 4 << 20
 _FORMS: Final = 10_000
-HOME: Final = re.compile(
-    r"(?:(?<![\w./:~-])|(?<=file://))(?:/home/|/Users/|[A-Za-z]:[\\/]+[Uu]sers[\\/]+)"
-    r"(?!(?:user|username|runner|shared|you|me|NAME)\b)[A-Za-z][\w.-]*",
-    re.IGNORECASE,
-)
-"""A path in somebody's home folder; in a URL, `/users/` is something else."""
-
 _BLANK: Final = r'"text":"(?: |\\[nrtf]|\xC2\xA0)*"'
 _SUSPECT: Final = rf"{MARKS}|/home/|/Users/|[\\/][Uu]sers[\\/]|{_BLANK}"
 _EXPECTED_BYTES: Final = 4

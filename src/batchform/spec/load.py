@@ -17,6 +17,7 @@ from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
 from batchform.spec.ignored import without_ignored
 from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
+from batchform.spec.lint_texts import lint_templates, lint_texts
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
 from batchform.spec.request_parts import request_parts
@@ -76,7 +77,7 @@ def load_project(
     parts = ProjectParts(root, merged, config.defaults if config else None, backends, templates, classes)
     if config is not None:
         config = config.model_copy(update={"backends": backends})
-        problems += lint_project(merged, config, root)
+        problems += [*lint_project(merged, config, root), *lint_texts(document)]
         problems += _check_default_backend(config, merged)
     specs = _load_specs(_spec_files(merged, config, root, problems), parts, config, problems)
     if config is None or any(p.severity == "error" for p in problems):
@@ -174,16 +175,18 @@ def _load_specs(
         if document is None:
             continue
         problems += refuse_references(document)
+        texts = list(lint_texts(document))
         spec, found = validate(Spec, document)
         problems += found
         if spec is None:
-            problems += _check_pieces(document, parts)
+            problems += [*texts, *_check_pieces(document, parts)]
             continue
         loaded.append((document, spec))
         problems += lint_spec(document, spec, parts.root, config)
         problems += _check_unique(spec, document, parts.root, names, targets)
         result, found = resolve_spec(spec, document, file.path, parts)
-        problems += without_ignored(found, spec.ignore)
+        texts += lint_templates(result) if result is not None else ()
+        problems += without_ignored([*texts, *found], spec.ignore)
         if result is not None:
             problems += [document.diagnostic("output-columns", text, at) for at, text in check_columns(result)]
             resolved.append(result)

@@ -1,4 +1,5 @@
-"""What keys and tokens look like, so that none is sent or committed. Found, they are named by kind and never shown."""
+"""What keys, tokens and private paths look like, so that none is sent or committed. Found, keys are named by kind and
+never shown."""
 
 from __future__ import annotations
 
@@ -21,6 +22,14 @@ MARKS: Final = "|".join(mark for mark, _ in _KINDS.values())
 """An expression that every text with a secret matches: cheap to look for, and no proof of one."""
 
 _FORMS: Final = {kind: re.compile(form) for kind, (_, form) in _KINDS.items()}
+
+
+HOME: Final = re.compile(
+    r"(?:(?<![\w./:~-])|(?<=file://))(?:/home/|/Users/|[A-Za-z]:[\\/]+[Uu]sers[\\/]+)"
+    r"(?!(?:user|username|runner|shared|you|me|NAME)\b)[A-Za-z][\w.-]*",
+    re.IGNORECASE,
+)
+"""A path in somebody's home folder; in a URL, `/users/` is something else."""
 
 
 def secret_in(text: str) -> str:
