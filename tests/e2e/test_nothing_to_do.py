@@ -81,6 +81,20 @@ def test_so_is_a_destination_that_is_gone(settled: Workspace) -> None:
     assert settled.actions() == {"redeliver": 6}
 
 
+def test_so_is_a_destination_that_somebody_wrote(settled: Workspace) -> None:
+    """What was delivered is not what is there: it is shown, and written anew for nothing."""
+    spoil(settled)
+    path = settled.root / "results/triage.jsonl"
+    delivered = path.read_bytes()
+    path.write_bytes(delivered + b'{"id": "mine"}\n')
+    assert settled.actions() == {"redeliver": 6}
+    verified = settled.run("ledger", "verify")
+    assert verified.code == 1 and "holds 1 row that the ledger does not know" in verified.out + verified.err
+    settled.ok("sync")
+    assert path.read_bytes() == delivered
+    assert settled.actions() == {"keep": 6} and len(settled.billed()) == 6
+
+
 def test_so_is_a_ledger_that_was_damaged(settled: Workspace) -> None:
     spoil(settled)
     segment = next((settled.root / ".batchform/segments").glob("rows-*.parquet"))

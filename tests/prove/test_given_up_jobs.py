@@ -198,3 +198,27 @@ def test_rows_that_failed_again_wait_for_the_job_that_came_back(world: World, mo
     assert len(world.jobs()) == 2
     assert set(world.bill().values()) == {1}
     assert actions(world) == {"keep": 2}
+
+
+def test_of_two_that_both_answer_the_first_counts_and_the_other_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both jobs were given up, and nothing was sent since: the rows wait for neither, and have the first answer."""
+    [second] = told(world, "apply", "--yes", "--detach", "--json")["created"]
+    monkeypatch.setenv("GEMINI_API_KEY", "third")
+    assert world.run(("jobs", "abandon", second, "--yes")).code == 0
+    world.pass_time(SETTLE)
+    monkeypatch.setenv("GEMINI_API_KEY", "first")
+    world.run(("sync",))
+    delivered = (world.project / "results/triage.jsonl").read_bytes()
+    assert b"ticket 1" in delivered and b"ticket 2" in delivered
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    ran = world.run(("sync",))
+    assert f"{second} (2 rows of triage): 2 rows were sent again since" in ran.err
+    assert "their answers of this job are archived" in ran.err
+    assert (len(world.jobs()), world.bill().total()) == (2, 4)
+    assert actions(world) == {"keep": 2}
+    assert (world.project / "results/triage.jsonl").read_bytes() == delivered
+    assert world.run(("ledger", "verify")).code == 0
+    told(world, "apply", "--yes", "--json")
+    assert (len(world.jobs()), world.bill().total()) == (2, 4)

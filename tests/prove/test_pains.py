@@ -455,6 +455,22 @@ def test_pain_33_one_failed_job_holds_up_no_finished_answer(world: World) -> Non
     all_answered(world)
 
 
+def test_pain_34_each_row_has_a_vector_of_its_own(world: World) -> None:
+    """One content a request; vectors that are not as long as was asked for answer nobody."""
+    path = world.project / "specs/triage.yaml"
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del spec["generation_config"]
+    to = {"type": "jsonl", "path": "results/triage.jsonl", "columns": {"id": "id", "vector": "embedding"}}
+    spec |= {"task": "embed", "model": "gemini-embedding-001", "embed": {"dimensions": 128}, "destination": to}
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    apply(world)
+    lines = (world.project / "results/triage.jsonl").read_text(encoding="utf-8").splitlines()
+    vectors = {row["id"]: tuple(row["vector"]) for row in map(json.loads, lines)}
+    assert sorted(vectors) == [f"T{n}" for n in range(1, 7)]
+    assert len(set(vectors.values())) == 6 and {len(v) for v in vectors.values()} == {128}
+    assert set(world.bill().values()) == {1} and len(world.bill()) == 6
+
+
 def test_pain_35_mistakes_of_configuration_are_told_together_and_offline(world: World) -> None:
     change_spec(world, model="gemini-9", submt="file", destination={"type": "jsonl", "path": "/etc/passwd.jsonl"})
     change_project(world, backends={"local": {"type": "emulator", "url": world.server.url, "poll": "often"}})

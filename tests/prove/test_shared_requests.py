@@ -93,3 +93,14 @@ def test_sync_sends_the_row_that_it_may_send(world: World, state: str) -> None:
     assert world.bill().total() == 1
     apply(world)
     all_answered(world, 2)
+
+
+def test_each_row_that_is_run_again_by_name_gets_an_answer_of_its_own(world: World) -> None:
+    rows(world, "A", "B")
+    apply(world)
+    assert world.bill().total() == 1
+    assert world.run(("rerun", "triage", "--key", "A", "--key", "B")).code == 0
+    assert actions(world) == {"rerun": 2}
+    apply(world)
+    assert world.bill().total() == 3
+    assert actions(world) == {"keep": 2}
