@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attached_kit import ROWS, asked, pdf, png, project, uploads, wav
 from tests_e2e_kit import Workspace
+
+from batchform.adapters import contents
+from batchform.emulator import EmulatorServer
+from bucket_kit import Bucket
 
 LOCAL: dict[str, Any] = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
 UPLOADED = {"path": "{{ image }}", "inline_up_to": 1}
@@ -194,6 +201,22 @@ def test_rows_are_tried_with_their_files(workspace: Workspace) -> None:
     assert len(uploads(workspace)) == 2
 
 
+def test_a_file_of_many_rows_is_read_once_and_not_at_all_when_it_is_known(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(workspace, rows=[{"id": str(n), "image": "media/a.png"} for n in range(50)])
+    read: list[Path] = []
+    true = contents.file_digest
+    monkeypatch.setattr(contents, "file_digest", lambda path: read.append(path) or true(path))
+
+    workspace.ok("plan")
+    assert len(read) == 1
+    os.utime(workspace.root / "media/a.png", (1, 1))  # as if it had been there for long
+    workspace.ok("plan")
+    workspace.ok("plan")
+    assert len(read) == 2
+
+
 def test_the_plan_counts_files_and_their_tokens(workspace: Workspace) -> None:
     project(workspace, UPLOADED)
     alone = workspace.plan()["tokens"]["input"]
@@ -222,3 +245,44 @@ def test_what_no_row_can_mend_is_refused_by_validate(workspace: Workspace, chang
     found = workspace.run("validate")
 
     assert found.code == 1 and said in found.err and "specs/triage.yaml:" in found.err
+
+
+@pytest.fixture
+def bucket(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket at an emulator that is Vertex AI, too, and the project's backend."""
+    with EmulatorServer(tmp_path / "emulator", job_seconds=0) as server, closing_bucket(server.url) as made:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        vertex = {**LOCAL, "cloud": "vertex", "url": server.url, "staging": f"gs://{made.name}/staging"}
+        del vertex["job_seconds"]
+        workspace.project(backends={"local": vertex})
+        yield made
+
+
+@contextmanager
+def closing_bucket(url: str) -> Iterator[Bucket]:
+    made = Bucket(url)
+    try:
+        yield made
+    finally:
+        made.client.close()
+
+
+def test_objects_go_as_they_are_and_count_by_their_content(workspace: Workspace, bucket: Bucket) -> None:
+    def rows(first: str) -> None:
+        web = "https://example.com/a.png"
+        project(workspace, rows=[{"id": "a", "image": first}, {"id": "b", "image": web}])
+
+    bucket.put("cat.png", png(colour=3))
+    rows(f"gs://{bucket.name}/cat.png")
+    workspace.apply()
+    assert workspace.actions() == {"keep": 2}
+    assert not bucket.names("staging/attachments/")
+
+    bucket.put("moved.png", png(colour=3))
+    rows(f"gs://{bucket.name}/moved.png")
+    assert workspace.actions() == {"keep": 2}
+    bucket.put("moved.png", png(colour=4))
+    assert workspace.actions() == {"rerun": 1, "keep": 1}
+    rows(f"gs://{bucket.name}/nothing.png")
+    assert f"There is no object gs://{bucket.name}/nothing.png" in workspace.run("plan").err
+    assert workspace.run("validate").code == 0  # which looks nothing up

@@ -26,6 +26,7 @@ INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
 _SETTLED_NS: Final = 2 * 10**9
 """A file that was changed within this time may change again without another time of change: it is not remembered."""
 _SAVE_EVERY: Final = 500
+_SEEN: Final = 4096
 _UNKNOWN: Final = "crc32c:00000000-1"
 
 
@@ -111,12 +112,27 @@ class Contents:
         memory: Memory | None,
     ) -> None:
         self._root, self._allow, self._cloud, self._storage, self._memory = root, allow, cloud, storage, memory
+        self._seen: dict[tuple[str, str | None, int | None], tuple[str, str, AttachedFile | None]] = {}
+
+    def begin(self) -> None:
+        """Rows are read anew: what was seen of files may no longer hold."""
+        self._seen.clear()
 
     def of(self, text: str, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile | None]:
         """(content or address, MIME type, file) of a path or URI. No file for an address that is sent as it is.
 
-        Raises SourceError.
+        A file that many rows name is looked at once, as long as not too many others come between. Raises SourceError.
         """
+        asked = (text, stated, inline_up_to)
+        found = self._seen.get(asked)
+        if found is None:
+            found = self._look(text, stated, inline_up_to)
+            if len(self._seen) >= _SEEN:
+                self._seen.clear()
+            self._seen[asked] = found
+        return found
+
+    def _look(self, text: str, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile | None]:
         if text.startswith(HTTPS):
             return self._address(text, stated)
         if is_remote(text):

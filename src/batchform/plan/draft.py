@@ -100,7 +100,7 @@ def draft_spec(
         f"{counted(rows_there, 'row')} on the retry ladder: {rung.words} (about {money(estimate.cost.expected)})"
         for rung, (rows_there, estimate) in climbed.items()
     ]
-    notes += _attached(shards)
+    notes += _attached(shards, registry.service)
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
@@ -151,11 +151,13 @@ def draft_spec(
     return Draft(plan, figures, spec.limits, rendered.complaints)
 
 
-def _attached(shards: Iterable[DraftShard]) -> Iterator[str]:
+def _attached(shards: Iterable[DraftShard], service: ServiceLimits) -> Iterator[str]:
     """What goes with the requests."""
     files, size = sum(s.files for s in shards), sum(s.file_bytes for s in shards)
     if files:
         yield f"{counted(files, 'file')} of {size:,} bytes {'go' if files > 1 else 'goes'} with the requests"
+    if service.max_storage_bytes is not None and size > service.max_storage_bytes:
+        yield f"attached files have {size:,} bytes, and the service keeps {service.max_storage_bytes:,}"
 
 
 def _too_much_at_once(shards: Iterable[Shard], spec: ResolvedSpec, service: ServiceLimits) -> Iterator[str]:

@@ -46,6 +46,7 @@ class AttachedSource:
     def open(self, con: DuckDBPyConnection) -> Relation:
         """Open the rows and read what their files hold. Raises SourceError naming the row and the file."""
         found = self._source.open(con)
+        self._contents.begin()
         for name in (ATTACHMENTS, FILES):
             if name in found.columns:
                 raise SourceError(f"the source has a column {name}, which batchform makes itself", hint="Rename it.")
