@@ -133,6 +133,43 @@ def _failed(world: World) -> None:
     world.ok(APPLY, codes=(6,))
 
 
+def _chained(world: World) -> None:
+    """triage → follow, and triage → groups, which is known as a whole or not at all."""
+    project(world)
+    spec(world, retry={"max_attempts": 2, "on": ["internal"]})
+    rows(world, some(4))
+    _reads_triage(world, "follow", {"type": "spec", "name": "triage"}, "Why {{ text }}?", "id")
+    query = "SELECT 'all' AS id, string_agg(text, ', ' ORDER BY id) AS text FROM source GROUP BY ALL"
+    _reads_triage(world, "groups", {"type": "spec", "name": "triage", "query": query}, "Sum up: {{ text }}", "id")
+
+
+def _reads_triage(world: World, name: str, source: dict[str, Any], prompt: str, key: str) -> None:
+    world.write(
+        f"specs/{name}.yaml",
+        {
+            "name": name,
+            "source": source,
+            "prompt": {"user": {"text": prompt}},
+            "model": "gemini-3.5-flash-lite",
+            "generation_config": {"temperature": 0, "max_output_tokens": 64},
+            "destination": destination("jsonl", f"results/chains/{name}.jsonl"),
+            "idempotency": {"key": [key]},
+        },
+    )
+
+
+def _chain_detached(world: World) -> None:
+    _chained(world)
+    world.ok((*APPLY, "--detach"))
+
+
+def _chain_changed(world: World) -> None:
+    """Rows of triage that change, come and go, under answers of chains that are there."""
+    _chained(world)
+    world.ok(APPLY)
+    rows(world, some(5, T1="another ticket 1", T2=""))
+
+
 def _worn(world: World) -> None:
     """A ledger of many segments, some of them replaced long ago."""
     project(world, rows_per_job=50)
@@ -257,6 +294,15 @@ _GEMINI: Final = (
     Scenario("sync --wait after it", _detached, command=SYNC),
     Scenario("second round, with failures", _changed, rest=(SYNC, APPLY), regroups=True),
     Scenario("sync with retries", _failed, command=SYNC, rest=(APPLY,), regroups=True),
+    Scenario("two waves: apply", _chained, destination="results/chains", regroups=True),
+    Scenario(
+        "two waves: sync after a detached apply",
+        _chain_detached,
+        command=SYNC,
+        destination="results/chains",
+        regroups=True,
+    ),
+    Scenario("two waves: rows that changed", _chain_changed, destination="results/chains", regroups=True),
     Scenario("rerun", _answered, command=_RERUN, rest=(APPLY,), again=(_RERUN,)),
     Scenario("apply after a rerun", _to_rerun),
     Scenario("prune", _pruned),

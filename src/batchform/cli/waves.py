@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ class Waves:
             above = ancestors(spec, self._session.project.specs)
             if self._tried.get(spec.name) == self._state(spec) or any(a in found for a in above):
                 continue
-            if not any(self._at_work(a) for a in above):
+            if not any(self._at_work(a) for a in above) and self._tellable(spec, approved):
                 found.append(spec)
         return found
 
@@ -75,6 +75,17 @@ class Waves:
         if any(j.open for j in ledger.control().jobs.values() if j.intent.spec == spec.name):
             return True
         return self._count(spec, "status IN ('pending', 'in_flight')") > 0
+
+    def _tellable(self, spec: ResolvedSpec, approved: Mapping[str, Approved]) -> bool:
+        """Whether a chain that is known as a whole or not at all is known."""
+        from batchform.ports import Chained
+        from batchform.run.approvals import taken_up
+
+        source = self._session.rows(spec)
+        if not isinstance(source, Chained) or not source.whole_only:
+            return True
+        above = ancestors(spec, self._session.project.specs)
+        return not any(a.name in approved for a in above) and taken_up(self._ctx, approved[spec.name])
 
     def _count(self, spec: ResolvedSpec, condition: str) -> int:
         ledger = self._ctx.ledger
@@ -102,7 +113,7 @@ class Waves:
             approved = self._ctx.ledger.control().approved
             if spec.name not in approved or self._tried.get(spec.name) != self._state(spec):
                 continue
-            source = self._session.source(spec)
+            source = self._session.rows(spec)
             above = [a.name for a in ancestors(spec, self._session.project.specs)]
             if any(name in approved for name in above) or not isinstance(source, Chained) or source.unsettled():
                 continue

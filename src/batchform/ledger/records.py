@@ -283,7 +283,8 @@ class Approved(Event, frozen=True, kw_only=True, tag=True):
     """What a reviewed plan said of a chain is known after apply, and may be sent once the answers are there.
 
     plan_digest: of that plan; rows, usd: the bound; digests: spec → digest of the spec and of those that its rows come
-    from, as they were reviewed. It holds until `ApprovalEnded`, or the next one of the spec.
+    from, as they were reviewed; sends: rows of the upstream that the plan sends. It holds until `ApprovalEnded`, or the
+    next one of the spec.
     """
 
     spec: str
@@ -292,6 +293,7 @@ class Approved(Event, frozen=True, kw_only=True, tag=True):
     rows: int
     usd: float
     digests: dict[str, str] = msgspec.field(default_factory=dict)
+    sends: int = 0
 
 
 class ApprovalEnded(Event, frozen=True, kw_only=True, tag=True):

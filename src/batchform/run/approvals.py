@@ -7,10 +7,12 @@ rows.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Final
 
 from batchform.ledger.records import ApprovalEnded, Approved, ControlView
 from batchform.plan.model import Plan, Shard, SpecPlan, Verdict
+from batchform.rows.sql import literal
 from batchform.run.context import RunContext
 from batchform.spec.chains import ancestors
 from batchform.spec.resolved import ResolvedSpec
@@ -32,6 +34,7 @@ def record_approvals(ctx: RunContext, plan: Plan) -> None:
                 Approved(
                     at=ctx.now(), by=ctx.who, spec=spec.name, plan_digest=plan.digest, upstream=spec.after.upstream,
                     rows=spec.after.rows, usd=spec.after.cost.high, digests=digests_of(ctx, spec.name),
+                    sends=planned[spec.after.upstream].rows_to_send,
                 )
             )  # fmt: skip
     for name, approved in held.items():
@@ -57,6 +60,23 @@ def digests_of(ctx: RunContext, name: str) -> dict[str, str]:
     spec = ctx.spec(name)
     chain: list[ResolvedSpec] = [spec, *ancestors(spec, ctx.project.specs)] if spec else []
     return {s.name: s.spec_digest for s in chain}
+
+
+def taken_up(ctx: RunContext, approved: Approved) -> bool:
+    """Whether all rows that the upstream was to send are in jobs made since, or queued: an apply that was killed may
+    have left some that the ledger knows nothing of."""
+    control = ctx.ledger.control()
+    since = [j for j in control.jobs.values() if j.intent.spec == approved.upstream and j.intent.at >= approved.at]
+    if not approved.sends or sum(j.intent.rows for j in since if j.status != "not_submitted") >= approved.sends:
+        return True
+    if approved.upstream not in ctx.ledger.specs():
+        return False
+    tags = ", ".join(literal(j.tag) for j in since) or "NULL"
+    with closing(ctx.connect()) as con:
+        rows = ctx.ledger.rows_relation(con, approved.upstream)
+        queued = f"status = 'pending' AND \"at\" >= {literal(approved.at)}::TIMESTAMPTZ"
+        found = con.execute(f"SELECT count(*) FROM {rows} WHERE tag IN ({tags}) OR ({queued})").fetchall()
+    return int(found[0][0]) >= approved.sends
 
 
 def left_of(control: ControlView, approved: Approved) -> tuple[int, float]:
