@@ -138,6 +138,21 @@ def test_its_own_source_joins_by_key(chain: Workspace) -> None:
     assert found["contents"][0]["parts"][0]["text"].endswith(" of ticket 3")
 
 
+def test_columns_are_known_before_there_is_an_answer(chain: Workspace) -> None:
+    """Those of the source with their types, in prompts and in SQL."""
+    chain.rows([{**chain.row(i), "id": str(i)} for i in range(1, 4)])
+    query = "SELECT tenant, sum(CAST(id AS BIGINT)) AS total, any_value(label) AS label FROM source "
+    write(chain, {**FOLLOW, "source": {"type": "spec", "name": "extract", "with_source": True},
+                  "prompt": {"user": {"text": "{{ label }} of {{ title }}"}}},
+          {**SUMMARISE, "source": {"type": "spec", "name": "extract", "with_source": True,
+                                   "query": f"{query}WHERE status = 'answered' GROUP BY tenant"},
+           "prompt": {"user": {"text": "{{ total }} {{ label }}"}}, "idempotency": {"key": ["tenant"]}})  # fmt: skip
+    assert [s["rows_to_send"] for s in planned(chain).values()] == [3, 0, 0]
+    chain.apply()
+    (row,) = chain.delivered("results/summarise.jsonl")
+    assert row["tenant"] == "acme" and len(texts(chain, "follow")) == 3
+
+
 def test_a_key_that_left_the_source_leaves_the_chain_only_where_it_is_pruned(chain: Workspace) -> None:
     chain.ok("apply", "--yes", "--select", "extract")
     chain.ok("apply", "--yes")

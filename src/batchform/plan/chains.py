@@ -149,10 +149,11 @@ class Chains:
         if most is not None:
             count = min(count, max(0, most - draft.plan.rows_to_send))
         expected, high, basis = _bytes_of_one(spec, upstream, draft, rendered, rows, history, registry, now)
+        texts = waits.rows if waits.wholly else count  # a group holds the answers of several rows
         likely = estimator.estimate(
-            requests=count, request_bytes=round(count * expected), largest_bytes=round(expected)
+            requests=count, request_bytes=round(texts * expected), largest_bytes=round(expected)
         )
-        dear = estimator.estimate(requests=count, request_bytes=round(count * high), largest_bytes=round(high))
+        dear = estimator.estimate(requests=count, request_bytes=round(texts * high), largest_bytes=round(high))
         if most is not None and count < waits.rows:
             basis = f"max_rows {most:,}; {basis}"
         cost = Range(0.0, likely.cost.expected, max(dear.cost.high, likely.cost.high))

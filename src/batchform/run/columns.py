@@ -88,6 +88,11 @@ def key_types(
     return tuple((n, recorded[n] if lossless.get(n) else "VARCHAR") for n in names)
 
 
+def recorded_kind(kind: str) -> str:
+    """The type of a column of a key as its answers will have it, as far as its source tells."""
+    return kind if _plain(kind) else "VARCHAR"
+
+
 def _plain(kind: str) -> bool:
     return kind.partition("(")[0] in _PLAIN_TYPES and not kind.endswith("]")
 

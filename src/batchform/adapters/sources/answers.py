@@ -6,7 +6,7 @@ is in a job, queued or failed is not, even if an earlier answer is still deliver
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +22,12 @@ from batchform.plan.diff import sent_again
 from batchform.ports import Identified, Relation, Source
 from batchform.rows.keyed import source_digest
 from batchform.rows.sql import identifier, literal
-from batchform.run.columns import Context, key_types
+from batchform.run.columns import Context, key_types, recorded_kind
 from batchform.run.deliver import SourceRows, in_order, recorded_types
 from batchform.run.joined import DELIVERABLE, join_answers
 from batchform.spec.chains import STATUS, answer_columns
 from batchform.spec.delivery import OutputColumn
-from batchform.spec.expressions import FIELDS, Field, InResponse, RowColumn
+from batchform.spec.expressions import FIELDS, Field, InResponse, KeyColumn, RowColumn
 from batchform.spec.model import SpecSource
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedSpec
@@ -143,8 +143,7 @@ class AnswersSource(Struct, frozen=True):
         """FROM-able answers, how many, and what is to be said of the others."""
         upstream, columns = self.of.spec, list(answer_columns(self.of.spec))
         if not self.of.known:
-            extra = [STATUS] if self._sees_status() else []
-            return _nothing(columns, extra), 0, [f"{self.upstream} has no answers yet"]
+            return self._nothing(con, columns), 0, [f"{self.upstream} has no answers yet"]
         ledger, control = self.of.ledger, self.of.ledger.control()
         every = ledger.rows_relation(con, self.upstream)
         chosen = f"(SELECT * FROM {every} WHERE {self.rows} AND {self._realm()}{self._stays()})"
@@ -176,20 +175,37 @@ class AnswersSource(Struct, frozen=True):
         if not self.spec.with_source:
             return f"({states})" if self._sees_status() else None
         rows = self.of.source_rows(con)
-        taken = {c.name.casefold() for c in columns}
+        described = con.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()
         selected = []
-        for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall():
-            if name == "key_hash" or name in self.of.spec.key_columns:
-                continue
-            own = name
-            while own.casefold() in taken:
-                own = _OF_SOURCE + own
-            taken.add(own.casefold())
+        for name, own in self._beside(columns, [name for name, *_ in described if name != "key_hash"]):
             selected.append(f", o.{identifier(name)} AS {identifier(own)}")
             columns.append(OutputColumn(own, RowColumn(own)))
         return (
             f"(SELECT t.key_hash, t.{STATUS}{''.join(selected)} FROM ({states}) t LEFT JOIN {rows} o USING (key_hash))"
         )
+
+    def _beside(self, columns: Sequence[OutputColumn], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(column of the upstream's source, what it is called here), without those of the key."""
+        taken = {c.name.casefold() for c in columns}
+        for name in names:
+            if name in self.of.spec.key_columns:
+                continue
+            own = name
+            while own.casefold() in taken:
+                own = _OF_SOURCE + own
+            taken.add(own.casefold())
+            yield name, own
+
+    def _nothing(self, con: DuckDBPyConnection, columns: Sequence[OutputColumn]) -> str:
+        """FROM-able no answers, in the columns that they will have."""
+        there = self.of.source().open(con).columns
+        kinds = {c.name: _kind(c, there) for c in columns}
+        if self._sees_status():
+            kinds[STATUS] = "VARCHAR"
+        if self.spec.with_source:
+            kinds |= {own: there[name] for name, own in self._beside(columns, list(there))}
+        nulls = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in kinds.items())
+        return f"(SELECT {nulls} WHERE false)"
 
     def _left_out(self, con: DuckDBPyConnection, every: str) -> list[str]:
         open_, failed, foreign = con.execute(
@@ -206,18 +222,15 @@ class AnswersSource(Struct, frozen=True):
         return notes
 
 
-def _nothing(columns: Sequence[OutputColumn], more: Sequence[str]) -> str:
-    kinds = {c.name: _kind(c) for c in columns} | dict.fromkeys(more, "VARCHAR")
-    nulls = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in kinds.items())
-    return f"(SELECT {nulls} WHERE false)"
-
-
-def _kind(column: OutputColumn) -> str:
+def _kind(column: OutputColumn, of_source: Mapping[str, str]) -> str:
+    """The DuckDB type of a column before there is any answer."""
     match column.expression:
         case InResponse(type=kind):
             return kind
         case Field(name=name):
             return FIELDS[name]
+        case KeyColumn(name=name):
+            return recorded_kind(of_source.get(name, "VARCHAR"))
         case _:
             return "VARCHAR"
 
