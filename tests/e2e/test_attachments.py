@@ -54,10 +54,11 @@ def test_a_file_that_is_moved_or_touched_sends_nothing_and_one_that_changes_send
 
 
 @pytest.mark.parametrize("how", ["uploaded", "inline"])
-@pytest.mark.parametrize("cloud", ["gemini", "vertex"])
+@pytest.mark.parametrize("cloud", ["gemini", "vertex", "vertex by tables"])
 def test_what_runs_is_what_was_fingerprinted_however_it_travels(workspace: Workspace, cloud: str, how: str) -> None:
     """The emulator reads each file where the request says, and charges for what it holds."""
-    workspace.project(backends={"local": {**LOCAL, "cloud": cloud}})
+    at = {"cloud": "vertex", "via": "bigquery"} if cloud == "vertex by tables" else {"cloud": cloud}
+    workspace.project(backends={"local": {**LOCAL, **at}})
     project(workspace, {"path": "{{ image }}", "inline_up_to": 1 if how == "uploaded" else "1M"})
     workspace.apply()
 

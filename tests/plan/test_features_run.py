@@ -18,7 +18,8 @@ ELSEWHERE = {
     "rows and answers in files, buckets, BigQuery, databases": "tests/conformance, tests/e2e/test_bigquery_through.py",
     "labels of jobs (`labels:` of the backend)": "tests/backends/test_vertex_backend.py",
     "going on with a job that was cut short (`resume: auto` of the backend)": "tests/e2e/test_vertex_resume_jobs.py",
-    "media in the prompt (`attachments`)": "tests of attachments",
+    "files with the prompt (`attachments`), of the project": "tests/e2e/test_attachments.py",
+    "files at `gs://` or `https://`": "tests/e2e/test_attachments.py",
     "explicit cache (`cachedContent`)": "a cache has to be there first",
     "embeddings": "answered by vectors: tests of embeddings",
 }
