@@ -137,7 +137,7 @@ def test_the_key_is_kept_nowhere(client: genai.Client, state_dir: Path) -> None:
 
 
 def test_what_is_not_served_is_told(raw: httpx2.Client) -> None:
-    answer = raw.post("/v1/models/gemini-embedding-001:asyncBatchEmbedContent", json={})
+    answer = raw.post("/v1/models/gemini-3.5-flash:streamGenerateContent", json={})
     assert answer.status_code == 501
     assert "batches.create" in answer.json()["error"]["message"]
     assert raw.get("/elsewhere").status_code == 404

@@ -47,7 +47,10 @@ REFUSED = {
     ),
     "bad role": ({"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]}, "valid role: user, model"),
     "other model": ({**GOOD, "model": "models/gemini-2.5-pro"}, "request says models/gemini-2.5-pro"),
-    "cache": ({**GOOD, "cachedContent": "cachedContents/x"}, "CachedContent not found"),
+    "what a cache holds": (
+        {**GOOD, "cachedContent": "cachedContents/x", "systemInstruction": {"parts": [{"text": "x"}]}},
+        "CachedContent can not be used with GenerateContent request setting system_instruction",
+    ),
     "hot": (request_of("x", temperature=2.1), "temperature"),
     "no tokens": (request_of("x", maxOutputTokens=0), "max_output_tokens"),
     "too many tokens": (request_of("x", maxOutputTokens=65537), r"range \[1, 65536\]"),

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from batchform import canon
-from batchform.emulator import routes_batches, routes_control, routes_files, routes_models
+from batchform.emulator import routes_batches, routes_caches, routes_control, routes_files, routes_models
 from batchform.emulator.calls import MAX_BODY, Call, Emulator, Route, drain, json_response
 from batchform.emulator.clock import http_date
 from batchform.emulator.refusal import Refusal
@@ -25,6 +25,7 @@ ROUTES: Final = (
     *routes_files.ROUTES,
     *routes_batches.ROUTES,
     *routes_models.ROUTES,
+    *routes_caches.ROUTES,
     *vertex.ROUTES,
     *routes_control.ROUTES,
 )

@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 from batchform import canon
-from batchform.emulator import answers, attached, bill, files, markers, rules, strict, vectors
+from batchform.emulator import answers, attached, bill, caches, files, markers, rules, strict, vectors
 from batchform.emulator.fate import Fate, RowFate
 from batchform.emulator.models import MODELS, Model
 from batchform.emulator.refusal import Refusal
@@ -220,6 +220,7 @@ class Runner:
     def __init__(self, store: Store, *, job: str | None, account: str, model: str, at: float) -> None:
         self._store, self._job, self._account, self._model, self._at = store, job, account, model, at
         self._files = attached.Reader(store, account, at=at)
+        self._caches = caches.CacheReader(store, account, model, at=at)
         self._hasher = canon.RequestHasher(model=model, realm="emulator")
         self._entries: list[bill.Entry] = []
         self._attempts: dict[bytes, tuple[int, int]] = {}
@@ -227,6 +228,7 @@ class Runner:
     def run(self, request: dict[str, Any], key: str | None, fate: RowFate | None = None) -> answers.Outcome:
         """The outcome of one normalised request; noted for the bill unless it is an error."""
         try:
+            request, cached = self._caches.whole(request)
             digest = self._hasher.fingerprint(canon.sorted_json(self._files.by_content(request)))
         except Refusal as unreadable:
             return answers.Outcome(None, unreadable, 0, 0)
@@ -235,6 +237,8 @@ class Runner:
             outcome = vectors.answer(request, model=model, attempt=attempt)
         else:
             outcome = answers.answer(request, model=self._model, digest=digest, attempt=attempt)
+        if cached and outcome.response is not None:
+            outcome.response["usageMetadata"]["cachedContentTokenCount"] = cached
         if fate is not None:
             outcome = fate.applied(outcome)
         if outcome.error is None:

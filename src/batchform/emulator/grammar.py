@@ -225,6 +225,17 @@ MESSAGES: Final[dict[str, Mapping[str, str]]] = {
     "Batch": {**_BATCH, "inputConfig": "InputConfig"},
     "InputConfig": {"fileName": "string", "requests": "InlineItems"},
     "InlineItems": {"requests": "[InlineItem]"},
+    "CachedContent": {
+        "name": "string",
+        "model": "string",
+        "displayName": "string",
+        "contents": "[Content]",
+        "systemInstruction": "Content",
+        "tools": "[Tool]",
+        "toolConfig": "ToolConfig",
+        "ttl": "string",
+        "expireTime": "string",
+    },
     "CountTokens": {"contents": "[Content]", "generateContentRequest": REQUEST},
 }
 MESSAGES.update(vertex.messages(MESSAGES))

@@ -42,8 +42,12 @@ def _complaints(request: dict[str, Any], model: Model, *, vertex: bool) -> Itera
         yield from _content(request["systemInstruction"], "system_instruction")
     if request.get("model", model.id).removeprefix("models/") != model.id:
         yield _about("model", f"the call is for models/{model.id}, the request says {request['model']}")
-    if "cachedContent" in request:
-        yield Refusal(403, "CachedContent not found (or permission denied)")
+    if "cachedContent" in request and any(name in request for name in ("systemInstruction", "tools", "toolConfig")):
+        yield Refusal(
+            400,
+            "CachedContent can not be used with GenerateContent request setting system_instruction, tools or"
+            " tool_config.",
+        )
     if "tools" in request or "toolConfig" in request:
         yield from tools.complaints(request, old=model.id.startswith("gemini-2"), vertex=vertex)
     config = request.get("generationConfig")

@@ -27,6 +27,7 @@ from batchform.emulator.store import Store
 from batchform.errors import BatchformError, UsageError
 
 if TYPE_CHECKING:
+    from batchform.emulator.caches import CacheStorage
     from batchform.emulator.faults import Source
 
 LOOPBACK: Final = "127.0.0.1"
@@ -153,6 +154,12 @@ class EmulatorServer:
         """The bill in numbers, without holding it in memory. Jobs that are due are run first."""
         self._settle()
         return bill.summary(self._store)
+
+    def cache_storage(self) -> list[CacheStorage]:
+        """What each cache costs beside the requests that use it, oldest first: its tokens and the hours it was kept."""
+        from batchform.emulator import caches
+
+        return caches.storage(self._store)
 
     def _settle(self) -> None:
         execute.settle(self._store, execute.due_jobs(self._store), seconds=math.inf)

@@ -15,7 +15,7 @@ from batchform.emulator.clock import Now
 from batchform.emulator.database import Database
 from batchform.errors import BatchformError
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 _TABLES: Final = """
 CREATE TABLE offset (seconds REAL NOT NULL);
@@ -80,7 +80,14 @@ CREATE TABLE vertex_stamp (seconds REAL NOT NULL);
 INSERT INTO vertex_stamp VALUES (0);
 """
 
-_STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES, _VERTEX)
+_CACHES: Final = """
+CREATE TABLE caches (
+  account TEXT NOT NULL, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, display_name TEXT, content TEXT NOT NULL,
+  tokens INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, expires_at REAL NOT NULL, dropped_at REAL
+);
+"""
+
+_STEPS: Final = (_TABLES, _FAULT_TABLES, _STORAGE_TABLES, _VERTEX, _CACHES)
 """What each format has more than the one before."""
 
 
