@@ -409,3 +409,13 @@ def test_no_answer_is_a_traceback(
     wrong = {f["status"] for f in findings if f["status"] != "ok"}
     assert wrong and (code == 1) is ("failure" in wrong)
     assert all(f["message"] and "\n" not in f["message"] + f["fix"] for f in findings)
+
+
+def test_one_command_makes_the_bucket_of_a_ledger(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmulatorServer(project.root / "emulated") as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        project.project(ledger="gs://acme-nowhere/ledger")
+        findings = project.run("doctor", "--json").json["findings"]
+    told = [f for f in findings if f["message"] == "There is no bucket gs://acme-nowhere."]
+    assert [f["subject"] for f in told] == ["ledger", "gs://acme-nowhere/ledger"]
+    assert [bool(f["fix"]) for f in told] == [False, True], "the one that says where and whose it is to be"

@@ -29,14 +29,14 @@ def serve(
     create_buckets: bool,
     object_pace: float,
 ) -> None:
-    """Serve until Ctrl-C. GOOGLE_GEMINI_BASE_URL and STORAGE_EMULATOR_HOST point Google's clients at it."""
+    """Serve until Ctrl-C. The variables that it prints point Google's clients at it."""
     from batchform.emulator import serve as run
     from batchform.spec.wording import counted
 
     def started(url: str) -> None:
         click.echo(f"The emulator listens on {url}; its state is in {state}. Stop it with Ctrl-C.")
         click.echo(f"  export GOOGLE_GEMINI_BASE_URL={url} GEMINI_API_KEY=emulator")
-        click.echo(f"  export STORAGE_EMULATOR_HOST={url}")
+        click.echo(f"  export STORAGE_EMULATOR_HOST={url} BIGQUERY_EMULATOR_HOST={url}")
 
     def scheduled(number: int) -> None:
         if number:

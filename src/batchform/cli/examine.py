@@ -65,7 +65,10 @@ class Examination:
             yield from check_ledger(ledger)
             self._jobs = tuple(ledger.control().jobs.values())
         except BatchformError as error:
-            yield about.error("whole", error)
+            if is_remote(place) and error.message.startswith("There is no bucket"):
+                yield about.failure("whole", error.message, hint="The command that makes it stands below.")
+            else:
+                yield about.error("whole", error)
 
     # --- backends
 
