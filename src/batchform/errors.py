@@ -138,7 +138,9 @@ class InvalidProject(BatchformError):
         super().__init__(f"{errors} error{'s' if errors != 1 else ''} in the project's files")
 
     def render(self) -> str:
-        return "\n".join([*(d.render() for d in self.diagnostics), f"{self.message}."])
+        """Errors first: what follows them does not stand in the way."""
+        ordered = sorted(self.diagnostics, key=lambda d: d.severity != "error")
+        return "\n".join([*(d.render() for d in ordered), f"{self.message}."])
 
 
 class SourceError(BatchformError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchform.errors import Diagnostic
+from batchform.errors import Diagnostic, InvalidProject, Place
 from batchform.plan.build import judge_models
 from batchform.plan.registry import Registry
 from batchform.spec.load import load_project
@@ -103,3 +103,21 @@ def test_minimal_thinking_where_it_is_refused(tmp_path: Path) -> None:
     for model in ("gemini-3.7-flash", "gemini-3.8-flash", "gemini-3.1-pro-preview"):
         assert "model-refuses" in said(tmp_path, model=model, generation_config=config)
     assert "model-refuses" not in said(tmp_path, model="gemini-3.5-flash-lite", generation_config=config)
+
+
+def test_what_the_importer_refuses_is_shown_where_it_is_written(tmp_path: Path) -> None:
+    """It once stood at the first line of the spec."""
+    backend = {"type": "vertex", "project": "acme-support", "location": "us-central1", "staging": "gs://acme/staging"}
+    found = said(tmp_path, backend=backend, model="gemini-3.5-flash-lite", request={"tools": [{"googleSearch": {}}]})
+    text = (tmp_path / "specs/triage.yaml").read_text()
+    assert found["vertex-refuses"].place.column == text.index('{"tools"') + 1
+
+
+def test_errors_come_before_warnings() -> None:
+    """A warning in front would follow the word `error:` that begins the whole message."""
+    at = Place("specs/a.yaml", 1, 1)
+    error = InvalidProject(
+        [Diagnostic("schema", "first", at, severity="warning"), Diagnostic("schema", "second", Place("specs/b.yaml"))]
+    )
+    assert error.render().startswith("specs/b.yaml: error: second")
+    assert error.diagnostics[0].message == "first"

@@ -1,4 +1,4 @@
-"""docs/lessons.md: each lesson names a rule that exists, or says why none is needed; no rule on requests is left out."""
+"""docs/lessons.md: each lesson names a rule that exists or says why none is needed; no rule on requests is left out."""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | 
     always = info is not None and (info.thinking_off is False or (info.thinks is True and not told))
     needed = max(ROOM_TO_THINK, budget + 1 if isinstance(budget, int) else 0)
     if (asked or always) and most < needed:
-        why = "thinking is asked for" if asked else f"{spec.model} thinks unless it is told not to"
+        free = info is not None and info.thinking_off is not False
+        why = (
+            "thinking is asked for" if asked else f"{spec.model} thinks" + (" unless it is told not to" if free else "")
+        )
         yield Diagnostic(
             "no-room-to-think",
             f"max_output_tokens {most:,} includes what the model thinks, and {why}",

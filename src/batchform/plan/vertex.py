@@ -52,9 +52,12 @@ def _field(spec: ResolvedSpec, path: Path) -> str:
         return "submit"
     overlay: Any = spec.request_overlay
     for name in path:
-        if not isinstance(overlay, Mapping) or name not in overlay:
+        if isinstance(overlay, list) and name[:1] == "[":
+            overlay = overlay[int(name[1:-1])]  # lists of `request:` replace those of the spec's own fields
+        elif isinstance(overlay, Mapping) and name in overlay:
+            overlay = overlay[name]
+        else:
             break
-        overlay = overlay[name]
     else:
         return "request"
     return REQUEST_FIELDS.get(path[0], "request")
