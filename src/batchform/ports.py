@@ -176,6 +176,30 @@ class Destination(Protocol):
         ...
 
 
+class ImageStore(Protocol):
+    """Where image files of answers go, under names of batchform's own."""
+
+    def holds(self, name: str, size: int) -> bool:
+        """Whether a file is there, with so many bytes."""
+        ...
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all. Raises DestinationError."""
+        ...
+
+    def note(self, names: Sequence[str]) -> None:
+        """Note which files there shall be: a destination whose files are gone is not as it was delivered."""
+        ...
+
+
+@runtime_checkable
+class HoldsImages(Protocol):
+    """A destination with a place for image files."""
+
+    @property
+    def images(self) -> ImageStore: ...
+
+
 # --- blobs: the ledger's storage ---------------------------------------------------------------------------------
 
 

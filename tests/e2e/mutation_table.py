@@ -111,6 +111,15 @@ SPECS["vectors"] = {
     "embed": {"task_type": "RETRIEVAL_DOCUMENT", "dimensions": 128, "title": {"text": "{{ title }}"}},
     "destination": {"type": "parquet", "path": "results/vectors.parquet"},
 }
+SPECS["pictures"] = {
+    "idempotency": {"key": ["id"]},
+    "task": "image",
+    "model": "gemini-3.1-flash-image",
+    "source": {"type": "csv", "path": "data/tickets.csv", "where": "status = 'open'"},
+    "prompt": {"user": {"text": "{{ body }}"}},
+    "image": {"aspect_ratio": "16:9", "size": "1K"},
+    "destination": {"type": "jsonl", "path": "results/pictures.jsonl"},
+}
 DATABASES = {name: {"url": f"sqlite:///data/{name}.db${{ENV:NOTHING}}"} for name in ("tickets", "copy", "edited")}
 DATABASES |= {"shop": DATABASES["tickets"], "out": {"url": "sqlite:///results/shop.db${ENV:NOTHING}"}}
 SPECS["warehouse"] = {
@@ -356,6 +365,10 @@ SPEC_CASES: dict[str, list[Case]] = {
         embed(0, title={"text": "{% set t = title %}{{ t }}"}),
         embed(1, title={"text": "{{ title | replace('four', '4') }}"}),
     ],
+    "image.aspect_ratio": [Case(0, {"image": {"aspect_ratio": "16:9"}}, "pictures"),
+                           Case(4, {"image": {"aspect_ratio": "1:1"}}, "pictures")],
+    "image.size": [Case(4, {"image": {"size": "2K"}}, "pictures"), Case(4, {"image": {"size": None}}, "pictures")],
+    "image.folder": [Case(0, {"image": {"folder": "results/elsewhere"}}, "pictures")],
     "safety_settings": [
         Case(0, {"safety_settings": [
             {"threshold": "off", "category": "HATE_SPEECH"}, {"category": "HARASSMENT", "threshold": "NONE"},

@@ -99,15 +99,17 @@ def kept_of(session: Session, spec: ResolvedSpec) -> Kept | None:
 
 def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
     """Where a spec's answers go."""
+    from batchform.adapters.destinations import make_destination, with_images
+
     to = spec.spec.destination
     if isinstance(to, BigQueryDestination):
         from batchform.adapters.destinations.bigquery import BigQueryTable
 
-        return BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now)
-    from batchform.adapters.destinations import make_destination
+        table = BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now)
+        return with_images(table, spec.spec, root=session.root, allow=session.allowed)
 
     storage = session.storage if _lies_remote(to) else None
-    return make_destination(
+    rows = make_destination(
         to,
         spec=spec.name,
         root=session.root,
@@ -115,6 +117,7 @@ def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
         storage=storage,
         databases=session.project.config.databases,
     )
+    return with_images(rows, spec.spec, root=session.root, allow=session.allowed)
 
 
 def delivered_of(session: Session, spec: ResolvedSpec) -> Source:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from batchform.emulator import markers, schemas, tools
+from batchform.emulator import markers, pictures, schemas, tools
 from batchform.emulator.draw import Draw
 from batchform.emulator.refusal import Refusal
 
@@ -20,9 +20,6 @@ CHARS_PER_TOKEN: Final = 4
 MEDIA_TOKENS: Final = 258
 THOUGHT_TOKENS: Final = 16
 _ECHO_CHARS: Final = 400
-_PNG: Final = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # one pixel
-)
 
 
 class Outcome(Struct, frozen=True):
@@ -124,6 +121,7 @@ def _candidates(request: dict[str, Any], prompt: Prompt, name: str, usage: dict[
         spent += _tokens(text) + (_tokens(msgspec.json.encode(before).decode()) if before else 0)
         found = tools.metadata(request, prompt.question, text)
         content = _content(config, before, text, reason)
+        spent += pictures.TOKENS * any("inlineData" in part for part in content.get("parts", ()))
         out.append({"content": content, "finishReason": reason, "index": index, **found})
     usage["candidatesTokenCount"] = spent
     if thoughts:
@@ -141,7 +139,7 @@ def _content(config: dict[str, Any], before: list[dict[str, Any]], text: str, re
     if text:
         parts.append({"text": text})
         if "IMAGE" in config.get("responseModalities", ()) and reason == "STOP":
-            parts.append({"inlineData": {"mimeType": "image/png", "data": _PNG}})
+            parts.append({"inlineData": {"mimeType": "image/png", "data": pictures.png(text)}})
     return {"parts": parts, "role": "model"} if parts else {"role": "model"}
 
 

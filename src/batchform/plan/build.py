@@ -41,6 +41,7 @@ from batchform.rows.request import merge
 from batchform.rows.sql import identifier, literal
 from batchform.spec.chains import in_order
 from batchform.spec.ignored import without_ignored
+from batchform.spec.image import rows_per_job
 from batchform.spec.model import Backend
 from batchform.spec.realm import cloud_of, realm_of, resumes
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
@@ -264,6 +265,8 @@ def render_candidates(
     if waits is not None and waits.wholly:
         paying = frozenset()
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
+    if spec.task == "image":
+        limits = replace(limits, max_rows_per_job=min(limits.max_rows_per_job, rows_per_job(spec.spec)))
     rules = row_rules(spec, settings.registry, largest=limits.largest, most=most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))

@@ -20,6 +20,7 @@ from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.shard import DraftShard
 from batchform.rows.keyed import KeyedRows
 from batchform.rows.request import merge
+from batchform.spec.image import image_size
 from batchform.spec.model import Limits
 from batchform.spec.realm import cloud_of, realm_of
 from batchform.spec.resolved import ResolvedSpec
@@ -78,6 +79,7 @@ def draft_spec(
         history=outcome.history,
         max_output_tokens=config.get("maxOutputTokens"),
         fixed_bytes=rendered.fixed_bytes,
+        image_size=image_size(spec.spec),
     )
     largest = len(rendered.longest.request) if rendered.longest else 0
     on_rungs = [shard for shard in shards if shard.rung]

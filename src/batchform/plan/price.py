@@ -179,6 +179,7 @@ class Estimator(Struct, frozen=True):
     history: History | None = None
     max_output_tokens: int | None = None
     fixed_bytes: int = 0
+    image_size: str = ""
 
     @classmethod
     def of(
@@ -190,12 +191,13 @@ class Estimator(Struct, frozen=True):
         history: History | None = None,
         max_output_tokens: int | None = None,
         fixed_bytes: int = 0,
+        image_size: str = "",
         mode: Mode = "batch",
     ) -> Estimator:
         """An estimator for a model on a day.
 
-        max_output_tokens: as the spec's generation config sets it; fixed_bytes: of each request, those that are not
-        rendered text: JSON, configuration, response schema.
+        max_output_tokens: as the spec's generation config sets it; image_size: of a spec that asks for images;
+        fixed_bytes: of each request, those that are not rendered text: JSON, configuration, response schema.
         """
         late = when + dt.timedelta(hours=registry.service.job_expires_hours)
         return cls(
@@ -206,6 +208,7 @@ class Estimator(Struct, frozen=True):
             history=history,
             max_output_tokens=max_output_tokens,
             fixed_bytes=fixed_bytes,
+            image_size=image_size,
         )
 
     def estimate(self, *, requests: int, request_bytes: int, largest_bytes: int = 0, file_tokens: int = 0) -> Estimate:
@@ -252,6 +255,13 @@ class Estimator(Struct, frozen=True):
         if self.info and self.info.kind == "embedding":
             return (0, 0, 0), "embeddings have no output tokens"
         past, limit = self.history, self.max_output_tokens
+        picture = (self.info.image_tokens or {}).get(self.image_size) if self.info else None
+        if picture and not (past and past.enough):
+            return (
+                picture,
+                picture,
+                2.0 * picture,
+            ), f"{picture:,} tokens an image of {self.image_size}, up to two images"
         if past and past.enough:
             cap = float(limit) if limit else float("inf")
             used = (min(past.output_p5, cap), min(past.output_p50, cap), min(past.output_p95, cap))

@@ -29,7 +29,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     thinking_budgets: least and most tokens, of models that take no levels; thinks: whether it does unless it is told;
     refused_fields: of the generationConfig; thinking_off: whether thinking can be switched off;
     enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions: shortest and longest of its
-    vectors; heeds_task_type: whether it makes them for a task; sources: field → id in the data file.
+    vectors; heeds_task_type: whether it makes them for a task; image_tokens: output tokens of an image, by its size;
+    sources: field → id in the data file.
     """
 
     id: str
@@ -53,6 +54,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     enqueued_tokens: tuple[int, int, int] | None = None
     dimensions: tuple[int, int] | None = None
     heeds_task_type: bool | None = None
+    image_tokens: dict[str, int] | None = None
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -213,6 +215,9 @@ class Registry(Struct, frozen=True):
         if task == "embed" and info.kind != "embedding":
             hint = "Use a model that embeds, such as gemini-embedding-001, or `task: generate`."
             found.append(Finding("model-for-task", "error", f"model {info.id} makes no embeddings.", hint))
+        if task == "image" and info.kind != "image":
+            hint = "Use a model that makes images, such as gemini-3.1-flash-image, or `task: generate`."
+            found.append(Finding("model-for-task", "error", f"model {info.id} makes no images.", hint))
         if task != "embed" and info.kind == "embedding":
             found.append(
                 Finding(

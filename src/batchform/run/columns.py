@@ -29,6 +29,7 @@ from batchform.spec.expressions import (
     RowColumn,
     near,
 )
+from batchform.spec.image import IMAGE_FIELDS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -99,12 +100,13 @@ def _plain(kind: str) -> bool:
 
 class Context(Struct, frozen=True):
     """What columns are compiled against. source: FROM-able relation of the source's rows, with `key_hash`; scratch: a
-    folder that the connection may read."""
+    folder that the connection may read; images: the folder of image files, as the user wrote it."""
 
     spec: str
     key: tuple[tuple[str, str], ...]
     source: str | None
     scratch: Path
+    images: str = ""
 
 
 def output_relation(con: DuckDBPyConnection, columns: Sequence[OutputColumn], context: Context) -> str:
@@ -136,6 +138,8 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
             return f"struct_pack({', '.join(f'{name} := {sql}' for name, sql in fields.items())})"
         case KeyColumn(name):
             return _key_sql(name, context)
+        case Field(name) if name in IMAGE_FIELDS:
+            return _image_sql(name, context.images)
         case Field(name):
             is_json = DETAILS.get(name) == "JSON"
             return f"CAST(a.{name} AS JSON)" if is_json else _OF_RESPONSE.get(name, f"a.{name}")
@@ -147,6 +151,19 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
             return f"s.{identifier(name)}"
         case Rendered():
             return f"j.c{[r.expression for r in rendered].index(expression)}"
+
+
+def _image_sql(name: str, folder: str) -> str:
+    """SQL of a field of an answer's images."""
+    every = "CAST(CAST(a.response AS JSON) AS STRUCT(file VARCHAR, mime_type VARCHAR, bytes BIGINT, sha256 VARCHAR)[])"
+    path = f"{literal(folder + '/')} || "
+    if name == "image_count":
+        return f"len({every})"
+    if name == "images":
+        one = f"struct_pack(path := {path}x.file, mime_type := x.mime_type, bytes := x.bytes, sha256 := x.sha256)"
+        return f"to_json(list_transform({every}, lambda x: {one}))"
+    field = name.removeprefix("image_")
+    return f"{path}({every}[1].file)" if field == "path" else f"({every}[1].{field})"
 
 
 def _key_sql(name: str, context: Context) -> str:

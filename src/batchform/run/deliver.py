@@ -21,9 +21,10 @@ from batchform.ledger.records import ControlView, DeliveredTo
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger
 from batchform.plan.recorded import check_destination, delivery_name, still_there
-from batchform.ports import Clock, Delivered, Delivery, Destination
+from batchform.ports import Clock, Delivered, Delivery, Destination, HoldsImages
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import Context, key_types, output_relation
+from batchform.run.image_files import write_images
 from batchform.run.joined import DELIVERABLE, Joined, join_answers, show_answers
 from batchform.run.ordered import BATCH_ROWS, cuts_of, write_ordered
 from batchform.spec.delivery import (
@@ -35,6 +36,7 @@ from batchform.spec.delivery import (
     takes_changes,
 )
 from batchform.spec.expressions import Key, KeyColumn, Metadata
+from batchform.spec.image import images_folder
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -163,9 +165,11 @@ def _write(
         details=details_read(output_columns(spec)),
     )
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
-    context = Context(spec.name, key, _source(con, spec, source_rows), folder)
+    context = Context(spec.name, key, _source(con, spec, source_rows), folder, images_folder(spec.spec) or "")
     if anew or (last is not None and last.key_columns != key):
         need = replace(need, changed=need.rows, full=True)
+    if isinstance(destination, HoldsImages):
+        write_images(con, ledger, joined, destination.images)  # before the rows that point to them
     delivered = destination.deliver(con, _delivery(con, spec, context, control, need, joined))
     return delivered, DeliveredTo(
         at="",
@@ -205,7 +209,7 @@ def answers_table(
     )
     show_answers(con, joined, joined.all)
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
-    context = Context(spec.name, key, _source(con, spec, source_rows), scratch)
+    context = Context(spec.name, key, _source(con, spec, source_rows), scratch, images_folder(spec.spec) or "")
     columns = output_columns(spec)
     kinds = _make_output(con, columns, context)
     shown = [

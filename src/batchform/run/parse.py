@@ -17,6 +17,7 @@ from batchform.ledger.raw import Raw, open_lines
 from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
 from batchform.run.extract import json_in
 from batchform.spec.embed import VECTOR
+from batchform.spec.image import IMAGES
 
 if TYPE_CHECKING:
     from batchform.run.rejoin import Rejoiner
@@ -65,6 +66,10 @@ def parser_for(output_format: str, schema: Mapping[str, Any] | None) -> Parser:
         from batchform.run.vectors import read_vector
 
         return Parser(whole=partial(read_vector, dimensions=(schema or {}).get("minItems")))
+    if output_format == IMAGES:
+        from batchform.run.pictures import read_images
+
+        return Parser(whole=read_images)
     decode = json_in if output_format == "json_in_text" else msgspec.json.decode
     if not schema:
         return Parser(decode)

@@ -16,6 +16,7 @@ from batchform.rows.request import merge
 from batchform.run.budget import TrialBudget
 from batchform.run.classify import Reading
 from batchform.run.parse import parser_for
+from batchform.spec.image import image_size
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import money
 
@@ -71,7 +72,9 @@ def try_rows(
     parser = parser_for(spec.output_format, spec.output_schema)
     config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
     limit = config.get("maxOutputTokens")
-    estimator = Estimator.of(spec.model, registry=registry, when=now, max_output_tokens=limit, mode="sync")
+    estimator = Estimator.of(
+        spec.model, registry=registry, when=now, max_output_tokens=limit, image_size=image_size(spec.spec), mode="sync"
+    )
     for key, request in requests:
         estimate = estimator.estimate(requests=1, request_bytes=len(request))
         budget.reserve(estimate.cost, priced=estimate.priced)

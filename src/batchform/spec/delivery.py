@@ -28,6 +28,7 @@ from batchform.spec.expressions import (
     parse,
     properties,
 )
+from batchform.spec.image import IMAGE_FIELDS, IMAGES, images_folder
 from batchform.spec.model import Destination
 from batchform.spec.model_sql import SqlDestination
 from batchform.spec.resolved import ResolvedSpec
@@ -91,7 +92,10 @@ def takes_changes(to: Destination) -> bool:
 
 def _described(spec: ResolvedSpec) -> list[list[object]]:
     """The columns, as a digest covers them."""
-    return [[c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)]
+    described: list[list[object]] = [
+        [c.name, type(c.expression).__name__, *_parts(c.expression)] for c in output_columns(spec)
+    ]
+    return [*described, ["images", images_folder(spec.spec)]] if spec.output_format == IMAGES else described
 
 
 def reads_row(columns: tuple[OutputColumn, ...]) -> bool:
@@ -166,6 +170,9 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
         return _named(columns, [(f, Field(f)) for f in _OF_VECTORS], []), complaints
     given = [detail for tool, detail in _OF_TOOLS if _names(spec, tool) and detail not in spec.key_columns]
     fields = [*(f for f in _DEFAULT if f != "response"), *given]
+    if spec.output_format == IMAGES:
+        complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
+        return _named(columns, [(f, Field(f)) for f in (*IMAGE_FIELDS, *fields)], []), complaints
     if spec.output_format == "text":
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
         return _named(columns, [(f, Field(f)) for f in fields], []), complaints

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchform.canon import digest_of
+from batchform.spec.image import images_folder
 from batchform.spec.model import Backend, Limits, Retry, Spec
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def _ladder(retry: Retry) -> dict[str, Any]:
     return {"changes": changes} if changes else {}
 
 
+def _of_task(spec: Spec) -> dict[str, Any]:
+    """Nothing for specs that generate text, whose digests are older than tasks."""
+    if spec.task == "generate":
+        return {}
+    return {"task": spec.task, **({"images": images_folder(spec)} if spec.task == "image" else {})}
+
+
 def spec_digest(
     spec: Spec,
     model: str,
@@ -64,7 +72,7 @@ def spec_digest(
         {
             **spec.model_dump(mode="json", include=kept),
             "model": model,
-            **({} if spec.task == "generate" else {"task": spec.task}),
+            **_of_task(spec),
             "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on), **_ladder(retry)},
             "limits": limits.model_dump(mode="json"),

@@ -19,6 +19,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from batchform.spec.embed import VECTOR
+from batchform.spec.image import IMAGE_FIELDS, IMAGES
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import nearest
 
@@ -141,6 +142,8 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return KeyColumn(column) if column in spec.key_columns else RowColumn(column)
     if root == "key":
         return Key()
+    if root in IMAGE_FIELDS and not steps and spec.output_format == IMAGES:
+        return Field(root)
     if root == VECTOR_FIELD and not steps and spec.output_format == VECTOR:
         return Field(VECTOR_FIELD)
     if steps and DETAILS.get(root) == "JSON":
@@ -148,6 +151,7 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
     if root not in FIELDS and root not in DETAILS:
         known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS, *DETAILS]
         known += [VECTOR_FIELD] if spec.output_format == VECTOR else []
+        known += IMAGE_FIELDS if spec.output_format == IMAGES else []
         raise ExpressionError(f"nothing is called `{root}`{near(root, known)}; a column of the source is `row.{root}`")
     if steps:
         raise ExpressionError(f"`{root}` has no parts")
@@ -214,6 +218,9 @@ def near(name: str, known: Collection[str]) -> str:
 def _check_field(name: str, spec: ResolvedSpec) -> None:
     if name in ("response", "text") and spec.output_format == VECTOR:
         raise ExpressionError(f"the answers of this spec are vectors, so there is no `{name}`: use `{VECTOR_FIELD}`")
+    if name == "response" and spec.output_format == IMAGES:
+        known = ", ".join(IMAGE_FIELDS)
+        raise ExpressionError(f"the answers of this spec are images, so there is no `response`: there is {known}")
     if name == "response" and spec.output_format == "text":
         raise ExpressionError("the answers of this spec are free text, so there is no `response`: use `text`")
 

@@ -44,6 +44,8 @@ def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None
     """Complaints of all rules about one spec."""
     folders = [root / p for p in (config.allow_paths if config else ())]
     found = [*_paths(document, spec, root, folders, config), *sql_spec(document, spec, config)]
+    if spec.image is not None and spec.image.folder and (problem := _path_problem(spec.image.folder, root, folders)):
+        found.append(_path_diagnostic(document, ("image", "folder"), problem))
     for rule in _RULES:
         found += rule(document, spec)
     return found

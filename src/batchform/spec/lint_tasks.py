@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from batchform.errors import Diagnostic
+from batchform.spec.generation import SCHEMA_FIELDS, camel
+from batchform.spec.image import images_folder
 from batchform.spec.model import Spec
 from batchform.spec.model_tasks import TITLED
+from batchform.spec.remote import is_remote
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -23,7 +26,11 @@ def lint_task(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     """Complaints about fields that do not go with `task`."""
     if spec.task == "embed":
         yield from _embed(document, spec)
-    elif spec.embed is not None:
+    if spec.task == "image":
+        yield from _image(document, spec)
+    elif spec.image is not None:
+        yield _wrong(document, ("image",), "`image` is for `task: image`", "Add `task: image`, or remove the section.")
+    if spec.task != "embed" and spec.embed is not None:
         message, hint = "`embed` is for `task: embed`", "Add `task: embed`, or remove the section."
         yield _wrong(document, ("embed",), message, hint)
 
@@ -43,6 +50,38 @@ def _embed(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     if embed is not None and embed.title is not None and embed.task_type != TITLED:
         message = f"`title` is for task_type {TITLED}"
         yield _wrong(document, ("embed", "title"), message, f"Write `task_type: {TITLED}`, or leave the title out.")
+
+
+def _image(document: Document, spec: Spec) -> Iterator[Diagnostic]:
+    for name in ("output", "schema_dialect"):
+        if document.get(name) is not None:
+            message = f"`{name}` is about answers in text, and `task: image` makes files"
+            yield _wrong(document, (name,), message, "Remove the line, or use `task: generate`.")
+    for name, value in spec.generation_config.items():
+        at = ("generation_config", name)
+        if camel(name) in (*SCHEMA_FIELDS, "responseMimeType"):
+            message = f"`{shown(name)}` is about answers in text, and `task: image` makes files"
+            yield _wrong(document, at, message, "Remove the line, or use `task: generate`.")
+        if camel(name) == "responseModalities" and isinstance(value, list) and "IMAGE" not in map(_upper, value):
+            yield _wrong(
+                document, at, "`task: image` needs the modality IMAGE", "Leave the line out: both are asked for."
+            )
+    if spec.submit != "file":
+        message = f"results of images are too large for inline jobs, and `submit: {spec.submit}` may make such"
+        yield _wrong(document, ("submit",), message, "Write `submit: file`, or leave it out.")
+    folder = images_folder(spec)
+    if folder is None or is_remote(folder):
+        where: NodePath = (
+            ("image", "folder") if spec.image is not None and spec.image.folder is not None else ("destination",)
+        )
+        message = "image files go to a local folder, and " + (
+            "nothing says to which" if folder is None else f"`{shown(folder)}` is in Cloud Storage"
+        )
+        yield _wrong(document, where, message, "Write `image: {folder: results/images}`.")
+
+
+def _upper(value: object) -> str:
+    return str(value).upper()
 
 
 def _wrong(document: Document, at: NodePath, message: str, hint: str) -> Diagnostic:

@@ -27,7 +27,7 @@ from batchform.spec.fields import (
 from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
-from batchform.spec.model_tasks import Embed, Task
+from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
 
 __all__ = [  # from other modules, for whoever wants all models in one place
@@ -42,6 +42,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "EmulatorBackend",
     "FailureClass",
     "GeminiBackend",
+    "Image",
     "InlineText",
     "Name",
     "Retry",
@@ -316,7 +317,9 @@ class Spec(Strict):
     description: str = Field("", description="What it is for.")
     tags: list[Name] = Field(default_factory=list, description="Words to select specs by: `--select tag:nightly`.")
     task: Task = Wire(
-        "generate", description="generate: an answer to each row's prompt; embed: a vector of each row's text."
+        "generate",
+        description="generate: an answer to each row's prompt; embed: a vector of each row's text; image: image "
+        "files for each row's prompt.",
     )
     source: Source = Wire(description="Where rows come from.")
     prompt: Prompt = Wire(description="What is asked of each row.")
@@ -342,6 +345,7 @@ class Spec(Strict):
     )
     labels: dict[str, str] = Wire(default_factory=dict, description="Labels of each request, for Vertex AI's bills.")
     embed: Embed | None = Wire(None, description="task embed: what the vectors are for, and how long they are.")
+    image: Image | None = Wire(None, description="task image: what the images are like, and where their files go.")
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
     )

@@ -1,12 +1,14 @@
-"""What a spec asks for other than text, as models: the `embed` section."""
+"""What a spec asks for other than text, as models: the sections `embed` and `image`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from batchform.spec.fields import Strict, TemplateRef, Wire
 
-Task = Literal["generate", "embed"]
+Task = Literal["generate", "embed", "image"]
 """What is made of each row."""
 
 TITLED = "RETRIEVAL_DOCUMENT"
@@ -30,3 +32,16 @@ class Embed(Strict):
     title: TemplateRef | None = Wire(
         None, description="Title of the row's text, for RETRIEVAL_DOCUMENT: a file in templates/, or {text: …}."
     )
+
+
+class Image(Strict):
+    """What the images of `task: image` are like, and where their files go."""
+
+    aspect_ratio: str | None = Wire(
+        None, pattern=r"^\d{1,2}:\d{1,2}$", description="Width to height, such as 16:9; default the model's own."
+    )
+    size: Literal["512", "1K", "2K", "4K"] | None = Wire(None, description="Size of each image; default 1K.")
+    folder: str | None = Field(
+        None, min_length=1, description="Folder of the files; default beside the destination: results/x.csv → "
+        "results/x-images. Needed where the destination is no local file."
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from batchform.spec.classes import Classes, class_name, read_class
 from batchform.spec.dialect import check_sent
 from batchform.spec.embed import VECTOR, embed_base, embed_overlay, vector_schema
 from batchform.spec.generation import camel, canonical_config, canonical_overlay
+from batchform.spec.image import IMAGES, with_images
 from batchform.spec.model import Spec
 from batchform.spec.realm import cloud_of
 from batchform.spec.schemas import SchemaSource, check_schema, read_schema
@@ -46,6 +47,8 @@ def request_parts(
         return _embed_parts(spec, document, problems, cloud_of(backend) if backend else "gemini")
     schemas = _Schemas(document, classes, problems)
     config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
+    if spec.task == "image":
+        config = with_images(config, spec)
     problems += found
     response_schema = sent = None
     if schema_at is not None:
@@ -69,6 +72,8 @@ def request_parts(
     problems += add_settings(base, spec, document, classes.root, importer=importer, vertex=vertex)
     _check_merged(document, config, overlay, problems)
     output_format, output_schema = _output(spec, schemas, config, overlay, response_schema)
+    if spec.task == "image":
+        output_format, output_schema = IMAGES, None
     return RequestParts(base, overlay, sent, output_schema, output_format, schemas.of_classes)
 
 

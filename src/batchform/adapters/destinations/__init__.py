@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from batchform import ports
 from batchform.errors import DestinationError
 from batchform.spec import model
+from batchform.spec.image import images_folder
 from batchform.spec.model_sql import Database, SqlDestination
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
     from batchform.adapters.storage.client import StorageClient
 
-__all__ = ["make_destination"]
+__all__ = ["make_destination", "with_images"]
 
 
 def make_destination(
@@ -54,6 +55,16 @@ def make_destination(
 
     table = SqliteTable if spec_dest.type == "sqlite" else DuckDBTable
     return table(path, table=spec_dest.table, spec=spec, shown=shown)
+
+
+def with_images(rows: ports.Destination, spec: model.Spec, *, root: Path, allow: Sequence[Path]) -> ports.Destination:
+    """The destination with the folder of its image files, if the spec asks for images."""
+    folder = images_folder(spec) if spec.task == "image" else None
+    if folder is None:
+        return rows
+    from batchform.adapters.destinations.image_folder import ImageFolder, WithImages
+
+    return WithImages(rows, ImageFolder(_confined(f"{folder}/", root=root, allow=allow), shown=folder, spec=spec.name))
 
 
 def _confined(written: str, *, root: Path, allow: Sequence[Path]) -> Path:
