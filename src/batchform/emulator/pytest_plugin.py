@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def batchform_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorServer]:
     """A running `EmulatorServer`, to which Google's clients and batchform's `gemini` backends are pointed.
 
-    Sets GOOGLE_GEMINI_BASE_URL, GEMINI_API_KEY, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST for the test, and takes
-    GOOGLE_API_KEY away, which would win.
+    Sets GOOGLE_GEMINI_BASE_URL, GEMINI_API_KEY, STORAGE_EMULATOR_HOST and BIGQUERY_EMULATOR_HOST for the test, and
+    takes GOOGLE_API_KEY away, which would win.
     """
     from batchform.emulator.server import EmulatorServer
 
