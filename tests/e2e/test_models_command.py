@@ -40,6 +40,21 @@ def test_one_model_is_shown_with_where_each_thing_is_known_from(workspace: Works
     assert "Did you mean `gemini-2.5-pro`?" in refused.err
 
 
+def test_prices_have_days_and_models_have_kinds_of_content(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = workspace.ok("models", "show", "gemini-3.8-flash").out
+    assert "until 2026-12-31" in shown
+    assert "from 2027-01-01" in shown, "what comes after is known too"
+    assert "text, image, audio, video" in shown
+    told = workspace.ok("models", "show", "gemini-3.8-flash", "--json").json
+    assert [p["batch_input"] for p in told["prices"]] == [0.375, 0.75]
+    listed = workspace.ok("models", "list").out
+    assert "text, image, audio, video" in listed
+    assert "low/medium/high" in listed
+
+
 def test_what_the_service_says_otherwise_can_be_taken_over(workspace: Workspace) -> None:
     shown = workspace.run("models", "refresh")
     assert shown.code == 2

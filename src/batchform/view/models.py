@@ -30,11 +30,12 @@ _PRICES: Final = {
 
 
 def model_json(registry: Registry, info: ModelInfo, now: dt.datetime) -> dict[str, Any]:
-    """A model for programs: its fields, the price of today, and where each is from."""
+    """A model for programs: its fields, the price of today, all that are known, and where each is from."""
     price = registry.price(info.id, now)
     told: dict[str, Any] = msgspec.to_builtins(info)
     told["sources"] = {field: msgspec.to_builtins(registry.origins.get(id_)) for field, id_ in info.sources.items()}
     told["price"] = None if price is None else msgspec.to_builtins(price)
+    told["prices"] = msgspec.to_builtins(registry.prices.get(info.id, ()))
     return told
 
 
@@ -53,6 +54,9 @@ def print_models(registry: Registry, now: dt.datetime, console: Console | None =
     table.add_column("until", no_wrap=True)
     if wide:
         table.add_column("then", no_wrap=True)
+    if widest := console.width >= 180:
+        table.add_column("reads", no_wrap=True)
+        table.add_column("thinks", no_wrap=True)
     for info in registry.models.values():
         price = registry.price(info.id, now)
         cells: list[str | Text] = [Text(safe(info.id)), _batch(info)]
@@ -60,7 +64,9 @@ def print_models(registry: Registry, now: dt.datetime, console: Console | None =
         if wide:
             cells += [_tokens(info.max_input_tokens), _tokens(info.max_output_tokens)]
         cells.append(_until(info.shutdown, now.date()))
-        table.add_row(*cells, *([Text(safe(info.replaced_by or ""))] if wide else []))
+        cells += [Text(safe(info.replaced_by or ""))] if wide else []
+        cells += [Text(safe(", ".join(info.reads or ()))), _thinks(info)] if widest else []
+        table.add_row(*cells)
     console.print(table)
     console.print()
     words = f"Batch prices of {registry.prices_dated}, models of {registry.models_dated}; on the Gemini API."
@@ -84,6 +90,13 @@ def print_model(registry: Registry, info: ModelInfo, now: dt.datetime, console: 
     if price is None:
         console.print(line("no price is known: plans with this model have no cost"))
         return
+    _print_price(registry, price, console)
+    for other in registry.prices.get(info.id, ()):
+        if other is not price:
+            _print_price(registry, other, console)
+
+
+def _print_price(registry: Registry, price: PriceEntry, console: Console) -> None:
     life = " ".join(f"{word} {day}" for word, day in (("from", price.since), ("until", price.until)) if day)
     console.print(line("US dollars per million tokens", f", {life}" if life else ""))
     rows = [
@@ -125,6 +138,16 @@ def _dollars(price: float) -> str:
 
 def _batch(info: ModelInfo) -> Text:
     return Text("yes" if info.kind == "text" else info.kind) if info.batch else Text("no", style="red")
+
+
+def _thinks(info: ModelInfo) -> str:
+    """What of its thinking is known: by default, and by which levels."""
+    if info.thinks is None and info.thinking_levels is None and info.thinking_off is None:
+        return ""
+    always = (
+        "always" if info.thinking_off is False else "yes" if info.thinks else "" if info.thinks is None else "if told"
+    )
+    return " ".join(filter(None, (always, "/".join(w.lower() for w in info.thinking_levels or ()))))
 
 
 def _output(info: ModelInfo, price: PriceEntry) -> float:
