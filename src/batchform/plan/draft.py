@@ -18,6 +18,7 @@ from batchform.plan.price import Estimate, Estimator, History
 from batchform.plan.registry import Registry
 from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.shard import DraftShard
+from batchform.plan.tool_costs import tool_notes
 from batchform.rows.keyed import KeyedRows
 from batchform.rows.request import merge
 from batchform.spec.image import image_size
@@ -71,7 +72,8 @@ def draft_spec(
     realm, registry = realm_of(spec.backend), registry.on(cloud_of(spec.backend))
     actions = actions_of(found, rendered)
     to_send = actions[Action.RUN] + actions[Action.RERUN]
-    config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
+    shared = merge(spec.request_base, spec.request_overlay)
+    config = shared.get("generationConfig", {})
     estimator = Estimator.of(
         spec.model,
         registry=registry,
@@ -102,7 +104,7 @@ def draft_spec(
         f"{counted(rows_there, 'row')} on the retry ladder: {rung.words} (about {money(estimate.cost.expected)})"
         for rung, (rows_there, estimate) in climbed.items()
     ]
-    notes += _attached(shards, registry.service)
+    notes += [*tool_notes(spec.model, shared, requests=to_send), *_attached(shards, registry.service)]
     notes += [f"{c.code} {c.message}" for c in rendered.complaints]
     if rendered.waiting:
         notes.append(f"{rendered.waiting:,} rows take the answer of another row's identical request")
