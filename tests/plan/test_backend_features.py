@@ -72,7 +72,10 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     "audio timestamps": [config(audio_timestamp=True)],
     "`submit: inline`": [{"submit": "inline"}],
     "tuned models": [{"model": "tunedModels/mine"}, {"model": "projects/p/locations/l/models/1"}],
-    "embeddings": [{"model": "gemini-embedding-001"}],
+    "embeddings (`task: embed`)": [
+        {"task": "embed", "model": "gemini-embedding-001"},
+        {"task": "embed", "model": "gemini-embedding-001", "embed": {"task_type": "CLUSTERING", "dimensions": 256}},
+    ],
     "files with the prompt (`attachments`), of the project": [
         {"prompt": {**SPEC["prompt"], "attachments": ["media/{{ id }}.png"]}},
         {"prompt": {**SPEC["prompt"], "attachments": [{"pattern": "media/*.png", "inline_up_to": "1k"}]}},

@@ -21,7 +21,7 @@ ELSEWHERE = {
     "files with the prompt (`attachments`), of the project": "tests/e2e/test_attachments.py",
     "files at `gs://` or `https://`": "tests/e2e/test_attachments.py",
     "explicit cache (`cachedContent`)": "a cache has to be there first",
-    "embeddings": "answered by vectors: tests of embeddings",
+    "embeddings (`task: embed`)": "tests/e2e/test_embed.py",
 }
 """Features that need more than a spec and a row, and what runs them."""
 
