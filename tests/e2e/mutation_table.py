@@ -352,6 +352,8 @@ SPEC_CASES: dict[str, list[Case]] = {
     "generation_config": [
         Case(0, {"generation_config": {"max_output_tokens": None, "maxOutputTokens": 64.0, "temperature": 0.0}}),
         Case(4, {"generation_config": {"temperature": 0.5}}),
+        Case(0, {"generation_config": {"temperature": {"expr": "0 * (id | length)"}}}),
+        Case(1, {"generation_config": {"temperature": {"expr": "1 if id == 'T-2' else 0"}}}),
         Case(4, {"generation_config": {"response_schema": "schemas/label.json"}}),
     ],
     "schema_dialect": [

@@ -46,6 +46,7 @@ class Climber:
     def __init__(self, spec: ResolvedSpec, *, realm: str, most_tokens: Callable[[str], int | None]) -> None:
         self._model, self._realm = spec.model, realm
         self._changes = spec.retry.changes
+        self._by_row = any(v.path[-1] == "maxOutputTokens" for v in spec.row_values)
         self._most_tokens = most_tokens
         self._hashers: dict[str, RequestHasher] = {}
 
@@ -61,7 +62,10 @@ class Climber:
             return None
         hasher = self._hashers.setdefault(model, RequestHasher(model=model, realm=self._realm))
         words = f"{_said(self._model, model, asked.get('generationConfig', {}), config)} after {_fallen(falls)}"
-        return Climbed(Rung(model, config.get("maxOutputTokens"), words), sent, hasher.fingerprint(sent))
+        most = config.get("maxOutputTokens")
+        if self._by_row and most == asked.get("generationConfig", {}).get("maxOutputTokens"):
+            most = None  # another one for each row, all of which are on this rung
+        return Climbed(Rung(model, most, words), sent, hasher.fingerprint(sent))
 
 
 def climber_of(spec: ResolvedSpec, registry: Registry) -> Climber | None:

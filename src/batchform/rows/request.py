@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from batchform.canon import canonical_json, json_string
 from batchform.errors import SourceError
 from batchform.rows.names import ATTACHMENTS, FILES
 from batchform.spec.embed import embed_request
+from batchform.spec.generation import snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec, Template
 
 if TYPE_CHECKING:
     from batchform.rows.attached import Carried
+    from batchform.spec.row_values import RowValue
 
 
 class RequestRenderer:
@@ -30,7 +34,8 @@ class RequestRenderer:
         self._keep_empty = keep_empty
         self._columns = tuple(columns)
         self._templates, self._pieces = _compile(spec)
-        self._single = len(self._templates) == 1
+        self._values = {id(v.template): v for v in spec.row_values}
+        self._single = len(self._templates) == 1 and not self._values
         self._attached = bool(spec.attachments)
         self.carried: Carried | None = None
         if self._attached:
@@ -41,7 +46,7 @@ class RequestRenderer:
     @property
     def one_form(self) -> bool:
         """Whether requests differ in texts only."""
-        return not self._attached
+        return not self._attached and not self._values
 
     @property
     def fixed_bytes(self) -> int:
@@ -52,7 +57,8 @@ class RequestRenderer:
         """The canonical request of one row. Raises SourceError naming the row's key."""
         row = dict(zip(self._columns, values, strict=True))
         attachments, files = (row.pop(ATTACHMENTS, "{}"), row.pop(FILES, "[]")) if self._attached else ("", "")
-        texts = []
+        texts: list[str | bytes] = []
+        left_out: list[tuple[str, ...]] = []
         for template in self._templates:
             try:
                 text = template.render(row)
@@ -60,6 +66,11 @@ class RequestRenderer:
                 from batchform.spec.templates import explain_render_error
 
                 raise explain_render_error(template, exc, key) from exc
+            if value := self._values.get(id(template)):
+                given = self._given(value, text, key)
+                left_out += [value.path] if given is None else []
+                texts.append(canonical_json(given))
+                continue
             if not text and not self._keep_empty:
                 raise SourceError(
                     f"{template.name}: renders to nothing for the row with key {key!r} of {self._spec.name}",
@@ -67,6 +78,7 @@ class RequestRenderer:
                 )
             texts.append(text)
         request = self._splice(texts, key)
+        request = _without(request, left_out) if left_out else request
         return self._with_files(request, attachments, files) if self._attached else request
 
     def _with_files(self, request: bytes, attachments: str, files: str) -> bytes:
@@ -76,14 +88,26 @@ class RequestRenderer:
         self.carried.take(files)
         return splice(request, attachments)
 
-    def _splice(self, texts: Sequence[str], key: str) -> bytes:
+    def _given(self, value: RowValue, text: str, key: str) -> Any:
+        """What a row gives for a field of generationConfig."""
+        try:
+            return value.checked(text)
+        except ValueError as exc:
+            field = ".".join(map(snake, value.path))
+            raise SourceError(
+                f"{field} is {text[:80]} for the row with key {key!r} of {self._spec.name}: {str(exc).rstrip('.')}",
+                place=self._spec.at("generation_config"),
+                hint="Mend the row or the expression; null leaves the field out.",
+            ) from None
+
+    def _splice(self, texts: Sequence[str | bytes], key: str) -> bytes:
         try:
             if self._single:
                 head, tail = self._pieces
-                return head + json_string(texts[0]) + tail
+                return head + json_string(str(texts[0])) + tail
             out = [self._pieces[0]]
             for text, piece in zip(texts, self._pieces[1:], strict=True):
-                out.append(json_string(text))
+                out.append(text if isinstance(text, bytes) else json_string(text))
                 out.append(piece)
         except ValueError as exc:
             raise SourceError(
@@ -112,10 +136,31 @@ def _compile(spec: ResolvedSpec) -> tuple[tuple[Template, ...], tuple[bytes, ...
 
         turns[-1]["parts"] = [BEFORE, *turns[-1]["parts"], AFTER]
     request: dict[str, Any] = {**spec.request_base, "contents": turns}
+    for value in spec.row_values:
+        request = merge(request, _at(value.path, _marker(len(templates))))
+        templates.append(value.template)
     if spec.system is not None:
         request["systemInstruction"] = {"parts": [{"text": _marker(len(templates))}]}
         templates.append(spec.system)
     return _split(canonical_json(merge(request, spec.request_overlay)), templates)
+
+
+def _at(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A value under its path."""
+    return {path[0]: value if len(path) == 1 else _at(path[1:], value)}
+
+
+def _without(request: bytes, paths: Sequence[tuple[str, ...]]) -> bytes:
+    """A canonical request without the fields at these paths, nor objects that they leave empty."""
+    made: dict[str, Any] = msgspec.json.decode(request)
+    for path in paths:
+        holders = [made]
+        for name in path[:-1]:
+            holders.append(holders[-1][name])
+        for holder, name in zip(reversed(holders), reversed(path), strict=True):
+            if holder[name] in (None, {}):
+                del holder[name]
+    return canonical_json(made)
 
 
 def _split(encoded: bytes, templates: Sequence[Template]) -> tuple[tuple[Template, ...], tuple[bytes, ...]]:

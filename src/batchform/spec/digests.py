@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
     from batchform.spec.request_parts import RequestParts
     from batchform.spec.resolve import CompiledPrompt
+    from batchform.spec.row_values import RowValue
 
 _PACE = {"settle", "poll", "timeout", "cleanup", "job_seconds"}
 
 
 def component_digests(
-    prompt: CompiledPrompt, request: RequestParts, attachments: Sequence[CompiledAttachment]
+    prompt: CompiledPrompt, request: RequestParts, attachments: Sequence[CompiledAttachment], values: Sequence[RowValue]
 ) -> dict[str, str]:
     """Digests of prompt, configuration, schema and reading. What a spec does not use is in none of them, so that they
     stay the same when a new batchform knows more."""
@@ -33,9 +34,12 @@ def component_digests(
         said["attachments"] = [a.digest for a in attachments]
     if prompt.title is not None:
         said["title"] = prompt.title.digest
+    configured: dict[str, Any] = {"base": base, "overlay": request.overlay}
+    if values:
+        configured["by_row"] = [[*v.path, v.template.digest] for v in values]
     return {
         "prompt_digest": digest_of("prompt", said),
-        "config_digest": digest_of("config", {"base": base, "overlay": request.overlay}),
+        "config_digest": digest_of("config", configured),
         "schema_digest": digest_of("schema", schema),
         "parse_digest": digest_of("parse", {"format": request.output_format, "schema": request.output_schema}),
     }

@@ -257,6 +257,15 @@ def _value(document: Document, path: NodePath, key: str, value: Any, kind: Kind,
     return _number(value, key, kind, bad)
 
 
+def typed_value(name: str, value: Any, kind: Kind) -> Any:
+    """The canonical form of one field's value. Raises ValueError that says what it must be."""
+    problems: list[Diagnostic] = []
+    made = _value(Document("", None), (), name, value, kind, problems)
+    if problems:
+        raise ValueError(" ".join(p for p in (f"{problems[0].message}.", problems[0].hint) if p))
+    return made
+
+
 def _number(value: Any, key: str, kind: str, bad: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return bad("a whole number" if kind == "int" else "a number")

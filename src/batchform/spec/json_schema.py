@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batchform.spec.generation import FIELDS, SAFETY_FIELDS, Kind, snake
 from batchform.spec.model import Project, Spec
+from batchform.spec.row_values import BY_ROW
 from batchform.spec.tools import CONFIG, DECLARATIONS, TOOLS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -72,8 +73,18 @@ def _clean(node: Any, *, names: bool = False) -> Any:
 def _object(kinds: Mapping[str, Kind], shared: dict[str, Any], *, more: Mapping[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = dict(more)
     for name, kind in kinds.items():
-        properties[snake(name)] = properties[name] = _kind(name, kind, shared)
+        made = _kind(name, kind, shared)
+        properties[snake(name)] = properties[name] = {"anyOf": [made, _EXPRESSION]} if name in BY_ROW else made
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+_EXPRESSION = {
+    "type": "object",
+    "description": "An expression over the row's columns.",
+    "properties": {"expr": {"type": "string"}},
+    "required": ["expr"],
+    "additionalProperties": False,
+}
 
 
 def _kind(name: str, kind: Kind, shared: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from batchform.spec.generation import camel, canonical_config, canonical_overlay
 from batchform.spec.image import IMAGES, with_images
 from batchform.spec.model import Spec
 from batchform.spec.realm import cloud_of
+from batchform.spec.row_values import without_row_values
 from batchform.spec.schemas import SchemaSource, check_schema, read_schema
 from batchform.spec.tools import add_settings
 from batchform.spec.wording import shown
@@ -46,7 +47,8 @@ def request_parts(
     if spec.task == "embed":
         return _embed_parts(spec, document, problems, cloud_of(backend) if backend else "gemini")
     schemas = _Schemas(document, classes, problems)
-    config, schema_at, found = canonical_config(document, ("generation_config",), spec.generation_config)
+    own = without_row_values(spec.generation_config)
+    config, schema_at, found = canonical_config(document, ("generation_config",), own)
     if spec.task == "image":
         config = with_images(config, spec)
     problems += found

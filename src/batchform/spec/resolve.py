@@ -18,6 +18,7 @@ from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits
 from batchform.spec.request_parts import RequestParts, request_parts
 from batchform.spec.resolved import ResolvedSpec, Turn
 from batchform.spec.retry import check_changes
+from batchform.spec.row_values import row_values
 from batchform.spec.template_errors import explain_render_error
 from batchform.spec.templates import CompiledTemplate, TemplateSet
 from batchform.spec.wording import shown, suggestion
@@ -60,6 +61,8 @@ def resolve_spec(
     key = _key_template(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
     request = request_parts(spec, document, parts.classes, problems, backend=backend)
+    values, found = row_values(spec.generation_config if spec.task != "embed" else {}, document, parts.templates)
+    problems += found
     attachments = _attachments(spec, document, parts.templates, request.overlay, problems)
     model = _model(spec, document, parts, problems)
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
@@ -67,7 +70,7 @@ def resolve_spec(
     retry = _laid_over(spec.retry, parts.defaults.retry, Retry)
     problems += _ladder(spec, document, parts, retry, request)
     limits = _laid_over(spec.limits, parts.defaults.limits, Limits)
-    digests = component_digests(prompt, request, attachments)
+    digests = component_digests(prompt, request, attachments, values)
     return ResolvedSpec(
         spec=spec,
         path=path,
@@ -92,6 +95,7 @@ def resolve_spec(
         places=_places(document, spec, parts),
         attachments=attachments,
         title=prompt.title,
+        row_values=values,
     ), problems
 
 

@@ -14,6 +14,7 @@ from batchform.spec.model_tasks import Task
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
+    from batchform.spec.row_values import RowValue
 
 
 class Template(Protocol):
@@ -86,6 +87,7 @@ class ResolvedSpec(Struct, frozen=True):
     classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     attachments: tuple[CompiledAttachment, ...] = ()
     title: Template | None = None  # of the text that is embedded
+    row_values: tuple[RowValue, ...] = ()  # of generationConfig, that each row gives
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""
@@ -101,7 +103,8 @@ class ResolvedSpec(Struct, frozen=True):
     @property
     def templates(self) -> tuple[Template, ...]:
         """Everything that is rendered for a row's request."""
-        return (*(turn.template for turn in self.turns), *(t for t in (self.system, self.title) if t is not None))
+        own = [t for t in (self.system, self.title) if t is not None]
+        return (*(turn.template for turn in self.turns), *own, *(v.template for v in self.row_values))
 
     @property
     def key_columns(self) -> tuple[str, ...]:

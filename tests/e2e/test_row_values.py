@@ -1,0 +1,84 @@
+"""Values of generation_config that each row gives: typed, checked, and part of that row's request alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests_e2e_kit import Workspace
+
+SHAPE = {
+    "temperature": {"expr": "temp"},
+    "max_output_tokens": {"expr": "most or none"},
+    "thinking_config": {"thinking_level": {"expr": "'low' if temp | float > 1 else none"}},
+}
+
+
+def rows(workspace: Workspace, *values: tuple[str, str]) -> None:
+    workspace.rows([{**workspace.row(i), "temp": t, "most": m} for i, (t, m) in enumerate(values, start=1)])
+
+
+def config_of(workspace: Workspace, key: str) -> dict[str, Any]:
+    return dict(json.loads(workspace.ok("render", "triage", "--key", key).out)["generationConfig"])
+
+
+def test_rows_have_values_of_their_own(workspace: Workspace) -> None:
+    workspace.spec(generation_config={**SHAPE, "seed": 3})
+    rows(workspace, ("0", "64"), ("1.50", ""), ("0.5", "128"))
+    assert config_of(workspace, "T-1") == {"temperature": 0, "maxOutputTokens": 64, "seed": 3}
+    thinking = {"thinkingConfig": {"thinkingLevel": "LOW"}}
+    assert config_of(workspace, "T-2") == {"temperature": 1.5, "seed": 3, **thinking}
+    workspace.apply()
+    assert workspace.actions() == {"keep": 3}
+    rows(workspace, ("0", "64"), ("1.5", ""), ("0.25", "128"))
+    assert workspace.actions() == {"keep": 2, "rerun": 1}
+
+
+def test_the_same_value_by_row_or_for_all_is_one_request(workspace: Workspace) -> None:
+    workspace.apply()
+    workspace.spec(generation_config={"temperature": {"expr": "0 * (id | length)"}, "max_output_tokens": 64})
+    assert workspace.actions() == {"keep": 6}
+
+
+@pytest.mark.parametrize(
+    ("temp", "said"),
+    [
+        (
+            "hot",
+            "generation_config.temperature is \"hot\" for the row with key 'T-1' of triage: `temperature` must be a",
+        ),
+        ("2.5", "must be between 0 and 2"),
+        ("nan", "must be a number"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_row(workspace: Workspace, temp: str, said: str) -> None:
+    workspace.spec(generation_config={"temperature": {"expr": "temp"}})
+    rows(workspace, (temp, "1"))
+    refused = workspace.run("plan")
+    assert refused.code != 0
+    assert said in refused.err.replace("generationConfig", "generation_config")
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"temperature": {"expr": "1 / 2"}}, "reads no column"),
+        ({"temperature": {"expr": "temp |"}}, "specs/triage.yaml:"),
+        ({"temperature": {"exp": "temp"}}, "`temperature` must be a number"),
+        ({"response_mime_type": {"expr": "temp"}}, "`response_mime_type` must be text"),
+    ],
+)
+def test_what_no_row_can_give(workspace: Workspace, config: Any, said: str) -> None:
+    workspace.spec(generation_config=config)
+    refused = workspace.run("plan")
+    assert refused.code != 0
+    assert said in refused.err
+
+
+def test_a_model_for_each_row_is_refused(workspace: Workspace) -> None:
+    workspace.spec(model={"expr": "temp"})
+    refused = workspace.run("plan")
+    assert refused.code != 0
+    assert "`model` must be text" in refused.err
