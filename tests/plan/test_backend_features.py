@@ -76,6 +76,19 @@ SAYING: dict[str, list[dict[str, Any]]] = {
         {"task": "embed", "model": "gemini-embedding-001"},
         {"task": "embed", "model": "gemini-embedding-001", "embed": {"task_type": "CLUSTERING", "dimensions": 256}},
     ],
+    "embeddings by a spec with a prompt for text": [{"model": "gemini-embedding-001"}],
+    "images as files (`task: image`)": [{"task": "image", **IMAGE, "image": {"size": "1K"}}],
+    "rows that are another spec's answers (`source: {type: spec}`)": [
+        {"source": {"type": "spec", "name": "upstream"}, "prompt": {"user": {"text": "{{ text }}"}}}
+    ],
+    "another attempt with more tokens or another model (`retry: {on: …}`)": [
+        {
+            **config(max_output_tokens=4096),
+            "retry": {
+                "on": {"truncated": {"max_output_tokens": "x2"}, "invalid_output": {"model": "gemini-3.5-flash"}}
+            },
+        }
+    ],
     "files with the prompt (`attachments`), of the project": [
         {"prompt": {**SPEC["prompt"], "attachments": ["media/{{ id }}.png"]}},
         {"prompt": {**SPEC["prompt"], "attachments": [{"pattern": "media/*.png", "inline_up_to": "1k"}]}},
@@ -119,6 +132,10 @@ def refused(tmp_path: Path, feature: str, backend: dict[str, Any], more: dict[st
     """Whether every way to say it is refused; all or none must be."""
     if feature.startswith("labels"):
         backend = {**backend, "labels": {"team": "x"}}
+    if feature.startswith("rows that are"):
+        other = {**SPEC, "name": "upstream", "destination": {"type": "jsonl", "path": "results/upstream.jsonl"}}
+        (tmp_path / "specs").mkdir(exist_ok=True)
+        (tmp_path / "specs/upstream.yaml").write_text(json.dumps(other))
     if feature.startswith("going on"):
         backend = {**backend, "resume": "auto"}
     found = [complaints(tmp_path, backend, **{**more, **said}) for said in SAYING[feature]]

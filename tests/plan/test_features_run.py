@@ -22,6 +22,9 @@ ELSEWHERE = {
     "files at `gs://` or `https://`": "tests/e2e/test_attachments.py",
     "explicit cache (`cachedContent`)": "a cache has to be there first",
     "embeddings (`task: embed`)": "tests/e2e/test_embed.py",
+    "images as files (`task: image`)": "tests/examples/test_examples.py",
+    "rows that are another spec's answers (`source: {type: spec}`)": "tests/examples/test_examples.py",
+    "another attempt with more tokens or another model (`retry: {on: …}`)": "tests/e2e/test_retry_ladder.py",
 }
 """Features that need more than a spec and a row, and what runs them."""
 
