@@ -194,7 +194,7 @@ def test_intervals_and_ranges_are_kept_as_bigquery_writes_them(client: bigquery.
     span = bigquery.SchemaField("span", "RANGE", range_element_type="DATE")
     rows = [
         {"wait": "1-2 3 4:5:6.789", "span": "[2026-01-01, 2026-02-01)"},
-        {"wait": "0-0 -1 0:0:0", "span": "[UNBOUNDED, 2026-02-01)"},
+        {"wait": "0-0 -1 0:0:0", "span": {"start": None, "end": "2026-02-01"}},
         {"wait": None, "span": None},
     ]
     config = bigquery.LoadJobConfig(schema=[field("wait", "INTERVAL"), span])

@@ -284,6 +284,13 @@ def _shaped(value: Any, kind: str, shape: re.Pattern[str]) -> str:
     return value
 
 
+def _between(value: Any) -> Any:
+    """A range that comes as an object, as text."""
+    if isinstance(value, dict) and set(value) <= {"start", "end"}:
+        return f"[{value.get('start') or 'UNBOUNDED'}, {value.get('end') or 'UNBOUNDED'})"
+    return value
+
+
 SCALARS: Final[dict[str, Convert]] = {
     "STRING": _string,
     "BYTES": _bytes,
@@ -298,7 +305,7 @@ SCALARS: Final[dict[str, Convert]] = {
     "DATETIME": _datetime,
     "GEOGRAPHY": _string,
     "INTERVAL": lambda value: _shaped(value, "interval", _INTERVAL),
-    "RANGE": lambda value: _shaped(value, "range", _RANGE),
+    "RANGE": lambda value: _shaped(_between(value), "range", _RANGE),
     "JSON": _json_or_text,
 }
 
