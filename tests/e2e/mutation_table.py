@@ -299,7 +299,7 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(2, "pages", query="SELECT name, upper(text) AS text FROM source"),
     ],
     "source.FilesSource.encoding": [source(0, "pages", encoding="utf8"), source(1, "pages", encoding="latin-1")],
-    "source.SpecSource.name": [source(3, "follow", name="triage")],
+    "source.SpecSource.name": [source(1, "follow", name="table")],
     "source.SpecSource.where": [
         source(0, "follow", where="status = 'answered' AND id <> 'T-1'"), source(1, "follow", where=None),
     ],
@@ -307,7 +307,10 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(0, "follow", query="SELECT text, id FROM source"),
         source(3, "follow", query="SELECT id, upper(text) AS text FROM source"),
     ],
-    "source.SpecSource.with_source": [source(3, "follow", with_source=True)],
+    "source.SpecSource.with_source": [
+        source(0, "follow", with_source=True),
+        Case(3, {"source": {"with_source": True}, "prompt": {"user": {"text": "{{ text }}: {{ title }}"}}}, "follow"),
+    ],
     "prompt.system": [
         prompt(0, system={"text": "Sort tickets."}), prompt(4, system="triage.j2"), prompt(4, system=None),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 from tests_e2e_kit import SPEC, Workspace
@@ -66,6 +68,10 @@ def test_a_plan_shows_what_is_known_after_apply(chain: Workspace) -> None:
     write(chain, {**FOLLOW, "name": "after", "source": {"type": "spec", "name": "follow"},
                   "prompt": {"user": {"text": "{{ text }}"}},
                   "destination": {"type": "jsonl", "path": "results/after.jsonl"}})  # fmt: skip
+    found = chain.ok("plan", "--json").json
+    schema = json.loads((Path(__file__).parents[2] / "docs/plan.schema.json").read_bytes())
+    jsonschema_rs.validator_for(schema).validate(found)
+    assert found["rows_known_after_apply"] == 12 and found["has_changes"]
     specs = planned(chain)
     assert list(specs) == ["extract", "follow", "after"]
     assert actions(specs["extract"]) == {"run": 6} and specs["extract"]["known_after_apply"] is None
@@ -218,6 +224,8 @@ def test_apply_carries_a_chain_through(chain: Workspace) -> None:
     assert len(texts(chain, "follow")) == 6 and len(texts(chain, "summarise")) == 1
     assert all(actions(s) == {"keep": s["source"]["rows"]} for s in planned(chain).values())
     assert chain.apply().json["created"] == []
+    assert "extract" not in chain.ok("explain", "follow", "T-1").err
+    assert "T-1" in chain.ok("results", "follow", "--key", "T-1").out
     assert not [n for n in chain.ok("status", "--json").json["notes"] if "approved" in n]
 
 

@@ -206,7 +206,6 @@ def many_specs(tmp_path_factory: pytest.TempPathFactory, warehouse: None) -> Ite
     with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTHING", "")
         workspace.ok("apply", "--yes", "--json")
-        workspace.ok("apply", "--yes", "--json")  # of answers that the first has brought
     yield root
 
 

@@ -43,6 +43,12 @@ def test_so_does_one_on_vertex() -> None:
 
 
 @pytest.mark.timeout(600)
+def test_so_do_the_waves_of_a_chain() -> None:
+    counts = run("two waves: apply", every=90)
+    assert counts["states"] >= 150 and counts["killed"] == 3, "effects are no longer seen"
+
+
+@pytest.mark.timeout(600)
 def test_so_do_a_trial_and_commits_of_several_jobs() -> None:
     counts = run("try, killed, and again", "joined commits: sync --wait after it", every=30)
     assert counts["states"] >= 50 and counts["killed"] == 2, "effects are no longer seen"
