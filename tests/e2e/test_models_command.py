@@ -82,3 +82,21 @@ def test_vertex_has_no_such_list(workspace: Workspace) -> None:
     unknown = workspace.run("models", "refresh", "--backend", "nope")
     assert unknown.code == 64
     assert "Backends: cloud, local." in unknown.err
+
+
+def test_a_saved_plan_says_when_the_tables_moved(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(1)])
+    workspace.ok("plan", "--out", "saved")
+    workspace.write("prices.yaml", "dated: 2026-11-25\n")
+    workspace.project(prices="prices.yaml")
+    applied = workspace.ok("apply", "saved", "--yes")
+    assert (
+        "The tables moved since the plan was made (prices of 2026-11-21, now of 2026-11-21, prices.yaml" in applied.err
+    )
+    assert "models of 2026-11-21, now of" in applied.err
+
+
+def test_a_plan_says_each_warning_about_requests_once(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(1)])
+    workspace.spec(generation_config={"max_output_tokens": 100, "thinking_config": {"thinking_level": "high"}})
+    assert workspace.ok("plan").out.count("BF513") == 1
