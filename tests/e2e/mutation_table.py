@@ -458,12 +458,14 @@ PACE: dict[str, Any] = {
 
 EMULATED: dict[str, Any] = {
     "project": "acme-support", "location": "global", "staging": "gs://acme-batch/staging", "via": "bigquery",
-    "dataset": "batches", "resume": "auto", "raw_results": "bucket",
+    "dataset": "batches", "resume": "auto",
 }  # fmt: skip
 PLACES: dict[str, Any] = {
     **EMULATED, "credentials": "sa.json", "api_key_env": "MY_KEY", "labels": {"team": "support"},
     "api_version": "v1",
 }  # fmt: skip
+
+RAW: dict[str, Any] = {"via": "storage", "raw_results": "bucket"}
 
 PRICES = "prices: {gemini-3.5-flash-lite: {batch_input: 9, batch_output: 9}}"
 
@@ -478,6 +480,8 @@ PROJECT_CASES: dict[str, list[Case]] = {
     "backends.EmulatorBackend.faults": [backend(0, faults="faults.yaml")],
     **{f"backends.VertexBackend.{name}": [backend(0, VERTEX_HERE, **PACE)] for name in PACE},
     **{f"backends.EmulatorBackend.{name}": [backend(0, cloud="vertex", **EMULATED)] for name in EMULATED},
+    "backends.EmulatorBackend.raw_results": [backend(0, cloud="vertex", **EMULATED | RAW)],
+    "backends.VertexBackend.raw_results": [backend(0, VERTEX_HERE, **PLACES | RAW)],
     "backends.EmulatorBackend.cloud": [backend(0, cloud="vertex")],
     **{f"backends.VertexBackend.{name}": [backend(0, VERTEX_HERE, **PLACES)] for name in PLACES},
     "backends.VertexBackend.base_url": [backend(0, VERTEX, base_url="http://localhost:1"), backend(4, VERTEX)],

@@ -13,6 +13,8 @@ from emulator_kit import JOB_SECONDS, MODEL, request_of
 
 from batchform.emulator import EmulatorServer, faults
 
+EMBEDS = "gemini-embedding-001"
+TEXT = {"content": {"parts": [{"text": "hello"}]}}
 CALLS = tuple(call for call in faults.CALLS if not call.startswith(("vertex.", "storage.", "bigquery.")))
 DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 LINES = b"".join(json.dumps({"key": f"k{i}", "request": request_of(f"say {i}")}).encode() + b"\n" for i in range(4))
@@ -91,6 +93,7 @@ class Wire:
             "models.list": lambda: http.get("/v1/models"),
             "models.generate_content": lambda: http.post(f"{model}:generateContent", json=contents),
             "models.count_tokens": lambda: http.post(f"{model}:countTokens", json=contents),
+            "models.embed_content": lambda: http.post(f"/v1/models/{EMBEDS}:embedContent", json=TEXT),
         }[call]
 
 

@@ -36,11 +36,11 @@ def cases() -> list[tuple[str, str]]:
 
 
 def sent(root: Path, cloud: str) -> bytes:
-    """The lines that jobs were given, in the order of their jobs, as the emulator took them in."""
+    """The lines that jobs were given, as the emulator took them in. Jobs are made at once: they are ordered by text."""
     state = root / ".batchform/emulator"
     query = {
-        "gemini": "SELECT path FROM files WHERE id LIKE 'bf-%' ORDER BY rowid",
-        "vertex": "SELECT content FROM objects WHERE name LIKE '%inputs/bf-%' AND deleted_at IS NULL ORDER BY name",
+        "gemini": "SELECT path FROM files WHERE id LIKE 'bf-%'",
+        "vertex": "SELECT content FROM objects WHERE name LIKE '%inputs/bf-%' AND deleted_at IS NULL",
     }[cloud]
     con = sqlite3.connect(state / "emulator.sqlite")
     try:
@@ -49,7 +49,8 @@ def sent(root: Path, cloud: str) -> bytes:
         con.close()
     files = [path for name in names for path in state.rglob(name)]
     assert files, "no job was given any lines"
-    return _HOST.sub(b"https://generativelanguage.googleapis.com/", b"".join(f.read_bytes() for f in files))
+    lines = b"".join(sorted(f.read_bytes() for f in files))
+    return _HOST.sub(b"https://generativelanguage.googleapis.com/", lines)
 
 
 def ran(kind: str, cloud: str, to: Path) -> bytes:

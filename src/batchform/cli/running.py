@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, allowances, common, selection
-from batchform.spec.chains import with_upstreams
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -137,6 +136,8 @@ def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Se
 
     specs = session.select(select)
     settle_past(ctx)
+    from batchform.spec.chains import with_upstreams
+
     rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
     return make_plan(session, specs, allow=allow, folder=bundle)
 
@@ -174,6 +175,8 @@ def _checked(session: Session, ctx: RunContext, bundle: Path) -> Plan:
         check_files(bundle, manifest, con)
     finally:
         con.close()
+    from batchform.spec.chains import with_upstreams
+
     rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
     check_fresh(manifest, session.project, session.ledger, _source_digests(session, specs))
     return manifest.plan

@@ -18,6 +18,7 @@ from batchform.emulator import faults
 from batchform.emulator.store import Store
 from batchform.emulator.warehouse.tables import TableRef, Tables
 
+TEXT = {"content": {"parts": [{"text": "hello"}]}}
 CALLS = tuple(call for call in faults.CALLS if call.startswith("vertex."))
 CREATE = "vertex.batches.create"
 DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
@@ -36,7 +37,7 @@ def outcome(call: Callable[[], httpx2.Response]) -> tuple[int, bytes, dict[str, 
 
 def prepared(bench: Bench, wire: httpx2.Client, call: str) -> Callable[[], httpx2.Response]:
     """What makes this call once."""
-    model = f"/v1beta1/{PARENT}/publishers/google/models/{MODEL}"
+    model, embeds = (f"/v1beta1/{PARENT}/publishers/google/models/{name}" for name in (MODEL, "gemini-embedding-001"))
     if call == CREATE:
         body = {
             "displayName": "tag",
@@ -52,6 +53,7 @@ def prepared(bench: Bench, wire: httpx2.Client, call: str) -> Callable[[], httpx
         "vertex.batches.cancel": lambda: wire.post(f"{name}:cancel"),
         "vertex.batches.delete": lambda: wire.delete(name),
         "vertex.models.generate_content": lambda: wire.post(f"{model}:generateContent", json=request_of("hi")),
+        "vertex.models.embed_content": lambda: wire.post(f"{embeds}:embedContent", json=TEXT),
         "vertex.models.count_tokens": lambda: wire.post(f"{model}:countTokens", json=request_of("hi")),
     }[call]
 
