@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from batchform.adapters import contents
 from batchform.adapters.sources import paths
 
 _OS: Final = (
@@ -74,9 +73,7 @@ class Effects:
         self._databases: set[int] = set()
 
     def install(self) -> None:
-        paths._SETTLE_NS = contents._SETTLED_NS = (
-            1 << 62
-        )  # all files are young: what is written must not depend on how long a test took
+        paths._SETTLE_NS = 1 << 62  # all files are young: what is written must not depend on how long a test took
         self._install_os()
         self._install_open()
         self._install_network()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batchform.adapters import media
-from batchform.adapters.sources.paths import confine
+from batchform.adapters.sources.paths import confine, is_settled
 from batchform.canon import file_digest
 from batchform.errors import SourceError
 from batchform.rows.attached import AttachedFile
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 HTTPS: Final = "https://"
 INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
-_SETTLED_NS: Final = 2 * 10**9
-"""A file that was changed within this time may change again without another time of change: it is not remembered."""
 _SAVE_EVERY: Final = 500
 _SEEN: Final = 4096
 _UNKNOWN: Final = "crc32c:00000000-1"
@@ -65,7 +62,7 @@ class Memory:
 
     def keep(self, path: Path, mime: str, stat: os.stat_result, digest: str, tokens: int) -> None:
         """Remember a file, unless it was changed just now."""
-        if time.time_ns() - stat.st_mtime_ns < _SETTLED_NS:
+        if not is_settled(stat.st_mtime_ns):
             return
         try:
             db = self._open()

@@ -201,18 +201,12 @@ class GeminiBackend(GenaiBackend):
 
     def _input(self, name: str) -> dict[str, Any] | None:
         """The File of this name, no longer PROCESSING; None if there is none (the service says 403)."""
-        doing = f"Looking up input {name}"
-        for _ in range(60):
-            try:
-                found = self._reader.json(name, doing=doing)
-            except (NotFound, AuthError) as error:
-                if error.status in (403, 404):
-                    return None
-                raise
-            if found.get("state") != "PROCESSING":
-                return found
-            self._sleep(1.0)
-        raise BackendError(f"{doing}: it is still being processed after a minute.", hint="Run again in a while.")
+        from batchform.adapters.gemini_files import find_file
+
+        return find_file(
+            self._reader, name, doing=f"Looking up input {name}", sleep=self._sleep, every=1.0, seconds=60.0,
+            hint="Run again in a while.",
+        )  # fmt: skip
 
     def _reusable(self, file: dict[str, Any], content: str) -> bool:
         expires = wire.parse_time(file.get("expirationTime"))

@@ -58,24 +58,10 @@ class Files:
         raise BackendError(f"All {_NAMES} names of {shown} are taken.", hint="Run again in an hour.")
 
     def _find(self, name: str) -> dict[str, Any] | None:
-        """The file of this name, no longer PROCESSING; None if there is none (the service says 403)."""
-        doing, waited = f"Looking up file {name}", 0.0
-        while True:
-            try:
-                found: dict[str, Any] = self._reader().json(name, doing=doing)
-            except (NotFound, AuthError) as error:
-                if error.status in (403, 404):
-                    return None
-                raise
-            if found.get("state") != "PROCESSING":
-                return found
-            if waited >= _PROCESSING_SECONDS:
-                raise BackendError(
-                    f"{doing}: it is still being processed after {_PROCESSING_SECONDS / 60:g} minutes.",
-                    hint="Run again in a while: it is not uploaded again.",
-                )
-            self._sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+        return find_file(
+            self._reader(), name, doing=f"Looking up file {name}", sleep=self._sleep, every=_LOOK_SECONDS,
+            seconds=_PROCESSING_SECONDS, hint="Run again in a while: it is not uploaded again.",
+        )  # fmt: skip
 
     def _upload(self, file: File, name: str) -> dict[str, Any]:
         """Upload, and wait until it can be used. If another runner was first, theirs is ours."""
@@ -108,6 +94,30 @@ class Files:
     def _renew_at(self, known: dict[str, Any]) -> datetime | None:
         expires = wire.parse_time(known.get("expirationTime"))
         return expires - (LIFE - USED_WITHIN) if expires else None
+
+
+def find_file(
+    reader: Any, name: str, *, doing: str, sleep: Callable[[float], None], every: float, seconds: float, hint: str
+) -> dict[str, Any] | None:
+    """The File of this name, no longer PROCESSING; None if there is none (the service says 403).
+
+    every, seconds: between looks, and of patience; hint: what to do when it is at an end.
+    """
+    waited = 0.0
+    while True:
+        try:
+            found: dict[str, Any] = reader.json(name, doing=doing)
+        except (NotFound, AuthError) as error:
+            if error.status in (403, 404):
+                return None
+            raise
+        if found.get("state") != "PROCESSING":
+            return found
+        if waited >= seconds:
+            minutes = "a minute" if seconds == 60 else f"{seconds / 60:g} minutes"
+            raise BackendError(f"{doing}: it is still being processed after {minutes}.", hint=hint)
+        sleep(every)
+        waited += every
 
 
 def names(file: File) -> Iterator[str]:

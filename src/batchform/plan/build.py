@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,9 @@ def build_plan(
     save: Saving,
 ) -> Plan:
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
-    check_models([w.spec for w in work], settings.registry, settings.now)
+    said = check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
-    drafts = _drafts(project, work, ledger, settings, folder=folder, save=save)
+    drafts = _drafts(project, work, ledger, settings, said, folder=folder, save=save)
     if errors := [c for draft in drafts for c in draft.complaints if c.severity == "error"]:
         raise InvalidProject(errors)
     books = Books(ledger.control(), settings.now)
@@ -102,16 +103,13 @@ def build_plan(
     return replace(plan, digest=plan_digest(plan))
 
 
-def _warnings(spec: ResolvedSpec, settings: Settings) -> list[Diagnostic]:
-    return [d for d in judge_models([spec], settings.registry, settings.now) if d.severity == "warning"]
-
-
-def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> None:
+def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> dict[str, list[Diagnostic]]:
     """Refuse models that are unknown, shut down, or take no batches, and requests that the service takes not. Raises
-    InvalidProject with all of them."""
-    found = [d for d in judge_models(specs, registry, now) if d.severity == "error"]
-    if found:
-        raise InvalidProject(found)
+    InvalidProject with all of them; returns the warnings of each spec by its name."""
+    judged = {spec.name: judge_models([spec], registry, now) for spec in specs}
+    if errors := [d for found in judged.values() for d in found if d.severity == "error"]:
+        raise InvalidProject(errors)
+    return {name: [d for d in found if d.severity == "warning"] for name, found in judged.items()}
 
 
 def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> list[Diagnostic]:
@@ -147,11 +145,12 @@ def _drafts(
     work: Sequence[Work],
     ledger: Ledger,
     settings: Settings,
+    said: Mapping[str, Sequence[Diagnostic]],
     *,
     folder: Path,
     save: Saving,
 ) -> list[Draft]:
-    """Every spec planned, each after the one whose answers it reads."""
+    """Every spec planned, each after the one whose answers it reads. said: warnings of specs by their names."""
     ordered = in_order([w.spec for w in work])
     chains = Chains(ordered, folder=folder, purpose=settings.purpose)
     notes = chain_notes(ordered, project.specs) if settings.purpose == "apply" else {}
@@ -159,7 +158,7 @@ def _drafts(
     drafts = []
     try:
         for spec in ordered:
-            draft = _plan_spec(works[spec.name], ledger, settings, chains, folder=folder, save=save)
+            draft = _plan_spec(works[spec.name], ledger, settings, chains, said[spec.name], folder=folder, save=save)
             if spec.name in notes:
                 draft = replace(draft, plan=replace(draft.plan, notes=(notes[spec.name], *draft.plan.notes)))
             drafts.append(draft)
@@ -168,16 +167,22 @@ def _drafts(
     return drafts
 
 
-def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *, folder: Path, save: Saving) -> Draft:
+def _plan_spec(
+    work: Work,
+    ledger: Ledger,
+    settings: Settings,
+    chains: Chains,
+    said: Sequence[Diagnostic],
+    *,
+    folder: Path,
+    save: Saving,
+) -> Draft:
     spec, control, waits = work.spec, ledger.control(), chains.awaited(work.source)
+    described = partial(draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said)
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
         quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
-        said = _warnings(spec, settings)
-        draft = draft_spec(
-            spec, quiet, control, registry=settings.registry, now=settings.now, before=None, warnings=said
-        )
-        return _with_destination_note(draft, control, work)
+        return _with_destination_note(described(quiet, before=None), control, work)
     shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name
     own.mkdir(parents=True, exist_ok=True)
@@ -214,10 +219,7 @@ def _plan_spec(work: Work, ledger: Ledger, settings: Settings, chains: Chains, *
         free.discard()
         history = _history(con, spec, past) if shards or waits.rows else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping, reread)
-        said = _warnings(spec, settings)
-        draft = draft_spec(
-            spec, outcome, control, registry=settings.registry, now=settings.now, before=settings.before, warnings=said
-        )
+        draft = described(outcome, before=settings.before)
         draft = chains.after(spec, waits, draft, rendered, rows, history, registry=settings.registry, now=settings.now)
         chains.add(con, spec, draft, waits, diffed, bundle=folder)
         if save.source:

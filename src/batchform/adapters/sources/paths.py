@@ -139,18 +139,22 @@ def stamp_of(files: Iterable[Path], *, settled: Iterable[Path] = ()) -> str | No
     from importlib.util import find_spec
 
     reader = find_spec("_duckdb")
-    young = time.time_ns() - _SETTLE_NS
     said = []
     try:
         for path, fixed in [*((f, False) for f in files), *((f, True) for f in settled)]:
             at = path.stat()
-            if not fixed and max(at.st_mtime_ns, at.st_ctime_ns) > young:
+            if not fixed and not is_settled(at.st_mtime_ns, at.st_ctime_ns):
                 return None
             said.append((str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino))
         engine = Path(reader.origin).stat() if reader is not None and reader.origin else None
     except OSError:
         return None
     return repr((said, (engine.st_size, engine.st_mtime_ns) if engine else None))
+
+
+def is_settled(*times: int) -> bool:
+    """Whether a file was changed, at any of these times in nanoseconds, so long ago that another change would show."""
+    return max(times) <= time.time_ns() - _SETTLE_NS
 
 
 def identity_of(versions: Iterable[str]) -> str:
