@@ -56,12 +56,12 @@ def plan_command(
 @click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
 @common
 def show_command(common: Common, plan: str, output: str) -> int:
-    """Show the plan saved in folder PLAN."""
+    """Show a saved plan: its folder PLAN, or its summary alone, a plan.json that was passed on without the rest."""
     from batchform.plan.bundle import load_bundle
 
     output = "json" if common.as_json else output
     if not is_remote(plan):
-        echo_plan(load_bundle(Path(plan)).plan, output)
+        echo_plan(_kept(Path(plan)), output)
         return 0
     from batchform.cli.wiring import open_session
 
@@ -71,6 +71,25 @@ def show_command(common: Common, plan: str, output: str) -> int:
         with remote.named(folder):
             echo_plan(load_bundle(folder).plan, output)
     return 0
+
+
+def _kept(path: Path) -> Plan:
+    """The plan of a bundle; of its summary where there is no bundle that this version can read. Raises UsageError."""
+    from batchform.errors import StalePlan
+    from batchform.plan.bundle import MANIFEST, load_bundle
+    from batchform.view.summary_file import SUMMARY, load_summary
+
+    if path.is_file():
+        return load_summary(path)
+    summary = path / SUMMARY
+    if summary.is_file() and not (path / MANIFEST).is_file():
+        return load_summary(summary)
+    try:
+        return load_bundle(path).plan
+    except StalePlan:
+        if not summary.is_file():
+            raise
+        return load_summary(summary)
 
 
 def note_warnings(session: Session, common: Common) -> None:
