@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from tests_e2e_kit import Workspace
 
+from batchform.errors import Diagnostic, Place, RowPlace
 from batchform.rules import catalogue
+from batchform.view.complaints import as_sarif
 
 
 @pytest.fixture
@@ -60,6 +64,24 @@ def test_sarif_names_rules_places_and_levels(broken: Workspace) -> None:
         assert place["artifactLocation"]["uri"] == "specs/triage.yaml"
         assert place["region"]["startLine"] > 0
         assert result["level"] == "error"
+
+
+def test_sarif_is_what_its_published_schema_says() -> None:
+    """sarif-schema-2.1.0.json: as OASIS publishes it, errata 01."""
+    schema = json.loads((Path(__file__).parent / "sarif-schema-2.1.0.json").read_bytes())
+    validator = jsonschema_rs.validator_for(schema)
+    rows = (RowPlace("Ärger\n#1", "$.contents[0]"), RowPlace("", "$"))
+    complaints = [
+        Diagnostic("conflicting-fields", "two of them", Place("specs/a b é#100%.yaml", 1, 2), hint="Leave one out."),
+        Diagnostic("duplicate-key", "again", Place("/srv/shared/a b.yaml")),
+        Diagnostic("secret-in-row", "a key", Place("specs/x.yaml", 3, 1), rows=rows, row_count=7),
+        *(Diagnostic(rule.name, "x", Place("specs/x.yaml", 1), severity="warning") for rule in catalogue().values()),
+    ]
+    log = json.loads(as_sarif(complaints))
+    assert [error.message for error in validator.iter_errors(log)] == []
+    uris = [r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in log["runs"][0]["results"][:2]]
+    assert uris == ["specs/a%20b%20%C3%A9%23100%25.yaml", "file:///srv/shared/a%20b.yaml"]
+    assert [e.message for e in validator.iter_errors(json.loads(as_sarif([])))] == []
 
 
 def test_a_valid_project_has_an_empty_log(workspace: Workspace) -> None:

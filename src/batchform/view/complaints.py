@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, Final
+from urllib.parse import quote
 
 from batchform import __version__
 from batchform.errors import Diagnostic
@@ -59,7 +61,7 @@ def _sarif_result(complaint: Diagnostic, rule_index: int) -> dict[str, Any]:
     place = complaint.place
     region = {name: n for name, n in (("startLine", place.line), ("startColumn", place.column)) if n}
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": {"uri": place.path}} | ({"region": region} if region else {})
+        "physicalLocation": {"artifactLocation": {"uri": _uri(place.path)}} | ({"region": region} if region else {})
     }
     if complaint.rows:
         rows = [{"fullyQualifiedName": f"{row.key} {row.path}", "kind": "element"} for row in complaint.rows]
@@ -72,6 +74,11 @@ def _sarif_result(complaint: Diagnostic, rule_index: int) -> dict[str, Any]:
         "message": {"text": text},
         "locations": [location],
     }
+
+
+def _uri(path: str) -> str:
+    """A reference to a file, as RFC 3986 wants it: from the root of the repository, or of the machine."""
+    return PurePath(path).as_uri() if path.startswith("/") else quote(path)
 
 
 def rule_page(rule: Rule) -> str:
