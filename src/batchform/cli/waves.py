@@ -158,7 +158,7 @@ class Waves:
         return (plan, bundle) if any(s.bookkeeping for s in plan.specs) else None
 
     def _make(self, specs: Sequence[ResolvedSpec], purpose: str, wave_of: str) -> tuple[Plan, Path]:
-        from batchform.cli.planning import make_plan
+        from batchform.cli.plans import make_plan
 
         self._made += 1
         bundle = self._session.scratch / f"wave-{self._made}"
