@@ -89,3 +89,19 @@ def test_a_comment_that_would_be_too_long_keeps_its_head_and_says_what_it_left_o
     small = plan_markdown(plan(*(replace(public, name=f"s{i}") for i in range(20))), max_chars=6_000)
     assert len(small) <= 6_000
     assert "| `s19` |" in small
+
+
+def test_prose_starts_no_block_and_holds_no_formula() -> None:
+    assert [plain(t) for t in ("# h", "- a", "1. x", "12) y", "===")] == [
+        "\\# h",
+        "\\- a",
+        "1\\. x",
+        "12\\) y",
+        "\\===",
+    ]
+    assert plain("$x$ costs $0.40 to $1.10") == "&#36;x&#36; costs $0.40 to $1.10"
+    assert plain("0.115 tokens") == "0.115 tokens"
+
+
+def test_a_fence_gives_gitlab_no_orders() -> None:
+    assert fenced(["/merge", "a /b"]) == "```\n\u200b/merge\na /b\n```\n"

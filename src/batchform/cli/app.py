@@ -26,6 +26,7 @@ _COMMANDS = {
     "ledger": "ledger",
     "models": "models",
     "doctor": "doctor",
+    "ci": "ci",
     "emulator": "emulator",
 }
 

@@ -60,7 +60,7 @@ def show_command(common: Common, plan: str, output: str) -> int:
 
     output = "json" if common.as_json else output
     if not is_remote(plan):
-        echo_plan(_kept(Path(plan)), output)
+        echo_plan(kept_plan(Path(plan)), output)
         return 0
     from batchform.cli.wiring import open_session
 
@@ -72,7 +72,7 @@ def show_command(common: Common, plan: str, output: str) -> int:
     return 0
 
 
-def _kept(path: Path) -> Plan:
+def kept_plan(path: Path) -> Plan:
     """The plan of a bundle; of its summary where there is no bundle that this version can read. Raises UsageError."""
     from batchform.errors import StalePlan
     from batchform.plan.bundle import MANIFEST, load_bundle

@@ -7,7 +7,8 @@ it can neither mention people nor carry HTML.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from batchform.canon import short
@@ -32,7 +33,10 @@ MAX_CHARS: Final = 60_000
 SAMPLE_LINES: Final = 60
 _ZERO_WIDTH: Final = "\u200b"
 _SPECIAL: Final = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_LINKED: Final = re.compile(r"(@|#(?=\d)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d))", re.IGNORECASE)
+_BLOCK: Final = re.compile(r"^(\s*)([#+\-=]|\d+(?=[.)](\s|$)))")
+"""What would start a heading, a list or a line at the start of a list's item."""
+_FORMULA: Final = re.compile(r"\$(?!\d)")
+_LINKED: Final = re.compile(r"(@|[#!%](?=\d)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d))", re.IGNORECASE)
 
 
 def plan_markdown(plan: Plan, *, max_chars: int = MAX_CHARS) -> str:
@@ -45,11 +49,18 @@ def plan_markdown(plan: Plan, *, max_chars: int = MAX_CHARS) -> str:
     room = max_chars - len(left_out) - 10
     text = clipped("\n".join([*_head(plan), *_table(plan), *_failed(plan), ""]), room)
     sections = [] if quiet_line(plan) else _sections(plan)
-    for i, section in enumerate(sections):
+    for i, made in enumerate(sections):
+        section = made()
         if len(text) + len(section) > room:
             return text + left_out.format(len(sections) - i)
         text += section
     return text
+
+
+def marker(project: str, environment: str) -> str:
+    """The hidden first line of the comment of a project in an environment."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", f"{project} {environment}".strip().lower())
+    return f"<!-- batchform:plan:{name} -->"
 
 
 def code(text: str) -> str:
@@ -61,8 +72,13 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Untrusted text as prose: no HTML, no mentions, no references, no Markdown of its own."""
-    return html(_SPECIAL.sub(lambda match: "\\" + match[0], safe(text)))
+    """Untrusted text as prose: no HTML, no mentions, no references, no mathematics, no Markdown of its own.
+
+    Amounts such as `$0.40` stay as they are: a dollar sign before a figure ends no formula.
+    """
+    shown = _SPECIAL.sub(lambda match: "\\" + match[0], safe(text))
+    shown = _BLOCK.sub(lambda match: match[1] + (match[2] + "\\" if match[2].isdigit() else "\\" + match[2]), shown)
+    return _FORMULA.sub("&#36;", html(shown))
 
 
 def html(text: str) -> str:
@@ -72,24 +88,29 @@ def html(text: str) -> str:
 
 
 def fenced(lines: list[str], language: str = "") -> str:
-    """Untrusted lines in a fence longer than any run of backticks in them."""
-    body = "\n".join(lines)
+    """Untrusted lines in a fence longer than any run of backticks in them. None starts with a slash: GitLab would
+    take it for an order."""
+    body = "\n".join(_ZERO_WIDTH + line if line.startswith("/") else line for line in lines)
     fence = "`" * max(_longest_run(body) + 1, 3)
     return f"{fence}{language}\n{body}\n{fence}\n"
 
 
-def _sections(plan: Plan) -> list[str]:
-    """Closed sections: the project's limits, what and why of every spec, then the samples, which are left out first."""
+def _sections(plan: Plan) -> list[Callable[[], str]]:
+    """Closed sections, made when there is room: the project's limits, what and why of every spec, then the samples,
+    which are left out first."""
     public = [s for s in plan.specs if s.preview == "public"]
-    limits = [_closed("project limits", "".join(f"- {_judged(v)}\n" for v in plan.verdicts))] if plan.verdicts else []
-    details = [_details(s, plan) for s in plan.specs]
-    return [*limits, *details, *(_sample(s, sample) for s in public for sample in s.samples)]
+    limits = [partial(_project_limits, plan)] if plan.verdicts else []
+    details = [partial(_details, s, plan) for s in plan.specs]
+    return [*limits, *details, *(partial(_sample, s, sample) for s in public for sample in s.samples)]
+
+
+def _project_limits(plan: Plan) -> str:
+    return _closed("project limits", "".join(f"- {_judged(v)}\n" for v in plan.verdicts))
 
 
 def _head(plan: Plan) -> Iterator[str]:
     where = f" in {plain(plan.environment)}" if plan.environment else ""
-    marker = re.sub(r"[^a-z0-9_-]+", "-", f"{plan.project} {plan.environment}".strip().lower())
-    yield f"<!-- batchform:plan:{marker} -->"
+    yield marker(plan.project, plan.environment)
     failed = [v for v in plan.all_verdicts if not v.ok]
     quiet = quiet_line(plan)
     if failed:

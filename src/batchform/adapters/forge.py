@@ -1,0 +1,228 @@
+"""Comments of pull requests (GitHub) and merge requests (GitLab), over their REST APIs with the standard library.
+
+One comment is kept up to date: it is found again by its first line, a hidden marker, among the comments of the same
+author. Somebody else's comment with that marker is left alone: whoever wrote a comment can edit it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
+from typing import Any, Final, Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from msgspec import Struct
+
+from batchform.errors import BatchformError
+
+ATTEMPTS: Final = 4
+LONGEST_WAIT: Final = 60.0
+"""Seconds that are waited between two attempts at most, whatever the service says."""
+TIMEOUT: Final = 30.0
+
+
+class ForgeError(BatchformError):
+    """GitHub or GitLab refused, failed or did not answer. status: of HTTP, 0 if there was none."""
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Comment(Struct, frozen=True):
+    """A comment as it is now. author: login of who wrote it."""
+
+    id: int
+    author: str
+    body: str
+
+
+class Forge(Protocol):
+    """The comments of one pull request. Every method raises ForgeError."""
+
+    def me(self) -> str:
+        """Login that comments are written as."""
+        ...
+
+    def comments(self) -> Iterator[Comment]:
+        """All comments, oldest first."""
+        ...
+
+    def create(self, body: str) -> None: ...
+
+    def update(self, comment: int, body: str) -> None: ...
+
+    def delete(self, comment: int) -> None: ...
+
+
+def keep_one(forge: Forge, body: str) -> str:
+    """Make `body` the one comment that starts with its first line. Returns "created", "updated" or "unchanged".
+
+    A create whose answer is lost is looked for before it is tried again. Doubles that two runs have made at the same
+    time are deleted, all but the oldest. Raises ForgeError.
+    """
+    marker, me = body.partition("\n")[0], forge.me()
+
+    def mine() -> list[Comment]:
+        return [c for c in forge.comments() if c.author == me and c.body.partition("\n")[0].rstrip("\r") == marker]
+
+    found = mine()
+    if not found:
+        try:
+            forge.create(body)
+        except ForgeError as error:
+            if error.status and error.status < 500:
+                raise
+            if not mine():
+                forge.create(body)
+        return "created"
+    first, *doubles = sorted(found, key=lambda c: c.id)
+    for double in doubles:
+        forge.delete(double.id)
+    if first.body.replace("\r\n", "\n").rstrip() == body.rstrip():
+        return "unchanged"
+    forge.update(first.id, body)
+    return "updated"
+
+
+class GitHub:
+    """Comments of a pull request: `repository` is OWNER/NAME. author: login of the token's owner; default: asked for.
+
+    The token of a workflow may not ask who it is: it writes as github-actions[bot].
+    """
+
+    def __init__(
+        self, api: str, repository: str, number: int, token: str, *, sleep: Callable[[float], None], author: str = ""
+    ) -> None:
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+        self._calls = _Calls(api, headers, "GitHub", "the workflow's `permissions: pull-requests: write`", sleep)
+        self._issues = f"/repos/{repository}/issues"
+        self._number = number
+        self._author = author
+
+    def me(self) -> str:
+        if self._author:
+            return self._author
+        try:
+            return str(self._calls.json("GET", "/user")["login"])
+        except ForgeError as error:
+            if error.status not in (401, 403):
+                raise
+            return "github-actions[bot]"
+
+    def comments(self) -> Iterator[Comment]:
+        for found in self._calls.pages(f"{self._issues}/{self._number}/comments?per_page=100"):
+            yield Comment(int(found["id"]), str((found.get("user") or {}).get("login", "")), str(found["body"] or ""))
+
+    def create(self, body: str) -> None:
+        self._calls.json("POST", f"{self._issues}/{self._number}/comments", {"body": body})
+
+    def update(self, comment: int, body: str) -> None:
+        self._calls.json("PATCH", f"{self._issues}/comments/{comment}", {"body": body})
+
+    def delete(self, comment: int) -> None:
+        self._calls.json("DELETE", f"{self._issues}/comments/{comment}")
+
+
+class GitLab:
+    """Notes of a merge request. project: its number, or its path. The token of a job may not write notes: it takes a
+    project access token with the scope `api`."""
+
+    def __init__(self, api: str, project: str, number: int, token: str, *, sleep: Callable[[float], None]) -> None:
+        self._calls = _Calls(api, {"PRIVATE-TOKEN": token}, "GitLab", "a project access token with scope `api`", sleep)
+        self._notes = f"/projects/{quote(project, safe='')}/merge_requests/{number}/notes"
+
+    def me(self) -> str:
+        return str(self._calls.json("GET", "/user")["username"])
+
+    def comments(self) -> Iterator[Comment]:
+        for found in self._calls.pages(f"{self._notes}?per_page=100&sort=asc&order_by=created_at"):
+            if not found.get("system"):
+                yield Comment(int(found["id"]), str(found["author"]["username"]), str(found["body"]))
+
+    def create(self, body: str) -> None:
+        self._calls.json("POST", self._notes, {"body": body})
+
+    def update(self, comment: int, body: str) -> None:
+        self._calls.json("PUT", f"{self._notes}/{comment}", {"body": body})
+
+    def delete(self, comment: int) -> None:
+        self._calls.json("DELETE", f"{self._notes}/{comment}")
+
+
+class _Calls:
+    """HTTP calls with retries; each refusal is a sentence. needs: what a token must be allowed, for the hint."""
+
+    def __init__(
+        self, api: str, headers: Mapping[str, str], service: str, needs: str, sleep: Callable[[float], None]
+    ) -> None:
+        self._api = api.rstrip("/")
+        self._headers = {**headers, "User-Agent": "batchform"}
+        self._service = service
+        self._needs = needs
+        self._sleep = sleep
+
+    def json(self, method: str, path: str, body: object = None) -> Any:
+        return self._call(method, self._api + path, body)[0]
+
+    def pages(self, path: str) -> Iterator[Any]:
+        """The items of all pages, along the `next` of the Link headers; never to another host, which would be told
+        the token."""
+        url: str | None = self._api + path
+        while url:
+            items, link = self._call("GET", url, None)
+            yield from items
+            following = re.search(r'<([^>]+)>;\s*rel="next"', link)
+            url = following[1] if following else None
+            if url and not url.startswith(self._api + "/"):
+                raise ForgeError(f"{self._service} names a next page that is not at {self._api}: {url}")
+
+    def _call(self, method: str, url: str, body: object) -> tuple[Any, str]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, **({"Content-Type": "application/json"} if data else {})}
+        for attempt in range(1, ATTEMPTS + 1):
+            request = Request(url, data, headers, method=method)
+            try:
+                with urlopen(request, timeout=TIMEOUT) as answer:
+                    raw = answer.read()
+                    return (json.loads(raw) if raw else None), answer.headers.get("Link") or ""
+            except HTTPError as error:
+                with error:
+                    wait = _wait(error, attempt) if method != "POST" or error.code in (403, 429) else None
+                    if wait is None or attempt == ATTEMPTS:
+                        raise self._refused(error, method, url) from None
+            except (URLError, HTTPException, OSError, ValueError) as error:
+                if method == "POST" or attempt == ATTEMPTS:
+                    reason = getattr(error, "reason", error)
+                    raise ForgeError(f"{self._service} did not answer: {method} {url}: {reason}") from None
+                wait = 2.0**attempt
+            self._sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _refused(self, error: HTTPError, method: str, url: str) -> ForgeError:
+        try:
+            told = json.loads(error.read())
+            words = str(told.get("message") or told.get("error") or told)
+        except (ValueError, OSError, AttributeError, HTTPException):
+            words = str(error.reason)
+        hint = f"The token needs {self._needs}." if error.code in (401, 403, 404) else ""
+        return ForgeError(
+            f"{self._service} answered {error.code} to {method} {url}: {words}", hint=hint, status=error.code
+        )
+
+
+def _wait(error: HTTPError, attempt: int) -> float | None:
+    """Seconds until a refused call may be tried again; None if that would not help."""
+    after = error.headers.get("Retry-After")
+    limited = error.code == 429 or (error.code == 403 and (after or error.headers.get("X-RateLimit-Remaining") == "0"))
+    if not limited and error.code < 500:
+        return None
+    return min(float(after), LONGEST_WAIT) if after and after.isdigit() else min(2.0**attempt, LONGEST_WAIT)

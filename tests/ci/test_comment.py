@@ -1,0 +1,193 @@
+"""The one comment of a pull request, over real sockets against servers that behave as GitHub's and GitLab's APIs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer, forge_server
+
+from batchform.adapters.forge import ForgeError, GitHub, GitLab, keep_one
+from batchform.cli import run
+
+MARKER = "<!-- batchform:plan:acme -->"
+
+
+@pytest.fixture
+def forge() -> Iterator[ForgeServer]:
+    with forge_server() as server:
+        yield server
+
+
+def slept(waits: list[float]) -> Callable[[float], None]:
+    return waits.append
+
+
+def github(forge: ForgeServer, waits: list[float] | None = None, token: str = GITHUB_TOKEN) -> GitHub:
+    return GitHub(forge.url, "acme/support", 7, token, sleep=slept([] if waits is None else waits))
+
+
+def gitlab(forge: ForgeServer) -> GitLab:
+    return GitLab(f"{forge.url}/gitlab", "42", 7, GITLAB_TOKEN, sleep=slept([]))
+
+
+@pytest.mark.parametrize(("service", "author"), [(github, BOT), (gitlab, "project_42_bot")])
+def test_one_comment_is_made_found_again_on_any_page_and_edited(
+    forge: ForgeServer, service: Callable[[ForgeServer], GitHub | GitLab], author: str
+) -> None:
+    for i in range(250):
+        forge.write(f"comment {i}", "octocat")
+    assert keep_one(service(forge), f"{MARKER}\nfirst\n") == "created"
+    assert keep_one(service(forge), f"{MARKER}\nfirst\n") == "unchanged"
+    for i in range(120):
+        forge.write(f"later {i}", "octocat")
+    assert keep_one(service(forge), f"{MARKER}\nsecond\n") == "updated"
+    assert keep_one(service(forge), "<!-- batchform:plan:other -->\nof another project\n") == "created"
+    assert forge.bodies(author) == [f"{MARKER}\nsecond\n", "<!-- batchform:plan:other -->\nof another project\n"]
+
+
+def test_somebody_elses_comment_with_the_marker_is_left_alone(forge: ForgeServer) -> None:
+    """Its author could edit it after the approval."""
+    forge.write(f"{MARKER}\nI am the plan\n", "mallory")
+    assert keep_one(github(forge), f"{MARKER}\nplan\n") == "created"
+    assert forge.bodies("mallory") == [f"{MARKER}\nI am the plan\n"]
+    assert forge.bodies() == [f"{MARKER}\nplan\n"]
+
+
+def test_doubles_of_two_runs_become_one(forge: ForgeServer) -> None:
+    forge.write(f"{MARKER}\r\none\r\n", BOT)
+    forge.write(f"{MARKER}\ntwo\n", BOT)
+    forge.write(f"I quote {MARKER}", BOT)
+    assert keep_one(github(forge), f"{MARKER}\nthree\n") == "updated"
+    assert forge.bodies() == [f"{MARKER}\nthree\n", f"I quote {MARKER}"]
+
+
+def test_a_create_whose_answer_is_lost_makes_no_second_comment(forge: ForgeServer) -> None:
+    forge.answers = ["pass", "pass", "lost"]  # who am I, list, create
+    assert keep_one(github(forge), f"{MARKER}\nplan\n") == "created"
+    assert forge.bodies() == [f"{MARKER}\nplan\n"]
+
+
+def test_a_create_that_surely_failed_is_tried_again(forge: ForgeServer) -> None:
+    forge.answers = ["pass", "pass", 502]
+    assert keep_one(github(forge), f"{MARKER}\nplan\n") == "created"
+    assert forge.bodies() == [f"{MARKER}\nplan\n"]
+
+
+def test_limits_and_failures_of_the_service_are_waited_for(forge: ForgeServer) -> None:
+    waits: list[float] = []
+    forge.answers = [429, 503, "pass", 429]
+    forge.headers = {"Retry-After": "3"}
+    known = GitHub(forge.url, "acme/support", 7, GITHUB_TOKEN, sleep=slept(waits), author=BOT)
+    assert keep_one(known, f"{MARKER}\nplan\n") == "created"
+    assert waits == [3.0, 3.0, 3.0]
+    forge.headers = {"Retry-After": "100000"}
+    forge.answers = [500, 500, 500, 500]
+    with pytest.raises(ForgeError, match=r"GitHub answered 500 to GET http://\S+/comments\S*: as told"):
+        keep_one(known, f"{MARKER}\nplan\n")
+    assert max(waits) == 60.0
+
+
+def test_a_refusal_says_what_the_token_needs_and_never_the_token(forge: ForgeServer) -> None:
+    with pytest.raises(ForgeError) as refused:
+        keep_one(github(forge, token="ghs_wrong"), f"{MARKER}\nplan\n")
+    told = refused.value.render()
+    assert "401" in told and "pull-requests: write" in told and "ghs_wrong" not in told
+
+
+def test_the_token_goes_to_no_other_host(forge: ForgeServer) -> None:
+    forge.headers = {"Link": '<http://127.0.0.2:1/next>; rel="next"'}
+    with pytest.raises(ForgeError, match="next page that is not at"):
+        list(github(forge).comments())
+
+
+def test_nobody_listens() -> None:
+    waits: list[float] = []
+    gone = GitHub("http://127.0.0.1:9", "acme/support", 7, "t", sleep=slept(waits), author=BOT)
+    with pytest.raises(ForgeError, match="GitHub did not answer: GET"):
+        keep_one(gone, f"{MARKER}\nplan\n")
+    assert waits == [2.0, 4.0, 8.0]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    root = tmp_path / "acme"
+    assert run(["init", str(root)]) == 0
+    monkeypatch.chdir(root)
+    for name in ("GITLAB_CI", "GITHUB_REPOSITORY", "GITHUB_TOKEN", "GH_TOKEN", "GITLAB_TOKEN", "BATCHFORM_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    capsys.readouterr()
+    return root
+
+
+def on_github(forge: ForgeServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = folder / "event.json"
+    event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": "abcdef0123456789"}}}))
+    for name, value in {
+        "GITHUB_API_URL": forge.url,
+        "GITHUB_REPOSITORY": "acme/support",
+        "GITHUB_TOKEN": GITHUB_TOKEN,
+        "GITHUB_EVENT_PATH": str(event),
+        "GITHUB_SERVER_URL": "https://github.example",
+        "GITHUB_RUN_ID": "99",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_plan_is_posted_and_then_kept_up_to_date(
+    forge: ForgeServer, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_github(forge, project.parent, monkeypatch)
+    assert run(["plan", "--out", "plan", "--quiet"]) == 0
+    assert run(["ci", "comment", "plan"]) == 0
+    assert "comment of GitHub #7: created" in capsys.readouterr().out
+    [body] = forge.bodies()
+    assert body.startswith("<!-- batchform:plan:acme -->\n### ✓ batchform: acme")
+    assert "Planned at `abcdef0123` · [log](https://github.example/acme/support/actions/runs/99)" in body
+    (project / "batchform.yaml").write_text((project / "batchform.yaml").read_text() + "\nnonsense: 1\n")
+    assert run(["ci", "comment", "no-plan"]) == 0
+    [body] = forge.bodies()
+    assert body.startswith("<!-- batchform:plan:acme -->\n### ✗ batchform: no plan of acme")
+    assert "Nothing is approved" in body
+    assert run(["ci", "comment", "plan/plan.json", "--dry-run"]) == 0
+    assert "### ✓ batchform: acme" in capsys.readouterr().out
+    assert len(forge.bodies()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_gitlab_too(forge: ForgeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {
+        "GITLAB_CI": "true",
+        "CI_API_V4_URL": f"{forge.url}/gitlab",
+        "CI_PROJECT_ID": "42",
+        "CI_MERGE_REQUEST_IID": "7",
+        "CI_COMMIT_SHA": "abcdef0123456789",
+        "CI_JOB_URL": "https://gitlab.example/-/jobs/1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert run(["plan", "--out", "plan", "--quiet"]) == 0
+    assert run(["ci", "comment", "plan"]) == 64
+    assert "project access token" in capsys.readouterr().err
+    monkeypatch.setenv("GITLAB_TOKEN", GITLAB_TOKEN)
+    assert run(["ci", "comment", "plan"]) == 0
+    assert "[log](https://gitlab.example/-/jobs/1)" in forge.bodies("project_42_bot")[0]
+
+
+def test_outside_of_ci_it_says_what_to_do(
+    project: Path, forge: ForgeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["ci", "comment", "plan"]) == 64
+    assert "this is no job of GitHub Actions or GitLab CI" in capsys.readouterr().err
+    on_github(forge, project.parent, monkeypatch)
+    (project.parent / "event.json").write_text("{}")
+    assert run(["ci", "comment", "plan"]) == 64
+    assert "not about a pull request" in capsys.readouterr().err
+    assert run(["ci", "comment", "plan", "--pull-request", "7"]) == 0
+    monkeypatch.delenv("GITHUB_TOKEN")
+    assert run(["ci", "comment", "plan", "--pull-request", "7"]) == 64
+    assert "github.token" in capsys.readouterr().err
