@@ -287,3 +287,17 @@ def test_objects_go_as_they_are_and_count_by_their_content(workspace: Workspace,
     rows(f"gs://{bucket.name}/nothing.png")
     assert f"There is no object gs://{bucket.name}/nothing.png" in workspace.run("plan").err
     assert workspace.run("validate").code == 0  # which looks nothing up
+
+
+def test_a_kind_of_file_that_the_model_does_not_read_is_refused_by_name(workspace: Workspace) -> None:
+    workspace.write("media/hum.wav", wav())
+    named = [{"id": "a", "image": "media/a.png"}, {"id": "b", "image": "media/hum.wav"}]
+    project(workspace, "{{ image }}", rows=named, model="gemini-3.1-flash-image")
+    refused = workspace.run("plan")
+    assert refused.code == 1
+    assert (
+        "1 row (`b`) would send what the model does not take at $.contents: audio/wav, and gemini-3.1-flash-image "
+        "reads text and image [BF407 model-refuses]"
+    ) in " ".join(refused.err.split())
+    project(workspace, "{{ image }}", rows=named)
+    assert workspace.plan()["rows_to_send"] == 2

@@ -179,3 +179,17 @@ def test_a_job_of_vectors_is_adopted_after_a_kill_between_create_and_commit(
         assert "adopted" in outcome.out + outcome.err
         assert len(pq.read_table(workspace.root / "results/vectors.parquet")) == 6
         assert server.bill_summary().requests == 6 and server.bill_summary().jobs == 1
+
+
+def test_vertex_bills_vectors_at_a_price_of_its_own(workspace: Workspace) -> None:
+    """0.12 dollars a million tokens in batches, and the Gemini API 0.075: in plans, and in what answers cost."""
+    embeds(workspace)
+    here = workspace.plan()["cost_usd"]["expected"]
+    workspace.project(backends=VERTEX)
+    there = workspace.plan()["cost_usd"]["expected"]
+    assert there == pytest.approx(here * 0.12 / 0.075, rel=0.15)  # the requests of the two differ by a few bytes
+    workspace.ok("apply", "--yes")
+    usd = workspace.ok("status", "--json").json["specs"][0]["usd"]
+    lines = workspace.ok("results", "triage", "--json").out.splitlines()
+    assert usd == pytest.approx(sum(json.loads(line)["prompt_tokens"] for line in lines) * 0.12 / 1e6)
+    assert "on Vertex AI" in workspace.ok("models", "show", "gemini-embedding-001").out

@@ -63,7 +63,7 @@ def test_what_the_service_says_otherwise_can_be_taken_over(workspace: Workspace)
     workspace.write("prices.yaml", text)
     workspace.project(prices="prices.yaml")
     assert yaml.safe_load(text)["models"]["gemini-3-pro-preview"] == {
-        "batch": True, "max_input_tokens": 1_048_576, "max_output_tokens": 65_536,
+        "batch": True, "max_input_tokens": 1_048_576, "max_output_tokens": 65_536, "thinking": True,
     }  # fmt: skip
     told = workspace.run("models", "refresh", "--json").json
     left = [d for d in told["differences"] if d["served"] is not None]
@@ -100,3 +100,18 @@ def test_a_plan_says_each_warning_about_requests_once(workspace: Workspace) -> N
     workspace.rows([workspace.row(1)])
     workspace.spec(generation_config={"max_output_tokens": 100, "thinking_config": {"thinking_level": "high"}})
     assert workspace.ok("plan").out.count("BF513") == 1
+
+
+def test_thinking_and_kind_are_held_against_the_list_too(workspace: Workspace) -> None:
+    own = {"gemini-3.8-flash": {"thinking": False}, "gemini-embedding-001": {"kind": "text"}}
+    workspace.write("prices.yaml", yaml.safe_dump({"models": own}))
+    workspace.project(prices="prices.yaml")
+    told = workspace.run("models", "refresh", "--json").json
+    found = {(d["model"], d["field"]): (d["known"], d["served"]) for d in told["differences"]}
+    assert found["gemini-3.8-flash", "thinking"] == (False, True)
+    assert found["gemini-embedding-001", "kind"] == ("text", "embedding")
+    assert ("gemini-2.5-pro", "thinking") not in found  # it has budgets, so it thinks
+    refused = workspace.run("validate")
+    assert refused.code == 0
+    workspace.spec(model="gemini-3.8-flash", generation_config={"thinking_config": {"thinking_level": "low"}})
+    assert "gemini-3.8-flash does not think" in " ".join(workspace.run("validate").err.split())

@@ -166,3 +166,32 @@ def test_a_list_of_classes_is_what_it_was(workspace: Workspace) -> None:
     assert workspace.plan()["shards"][0].get("rung") is None
     workspace.ok("sync", "--wait")
     assert tokens(workspace) == [16] * 5
+
+
+def test_commands_about_single_rows_show_their_rung(workspace: Workspace) -> None:
+    on = {**DOUBLE, "invalid_output": {"model": "gemini-3.5-flash", "temperature": 1}}
+    setup(workspace, on)
+    workspace.ok("apply", "--yes")
+
+    explained = workspace.ok("explain", "triage", "T-2", "--json").json
+    assert json.loads(explained["after"])["generationConfig"]["maxOutputTokens"] == 32
+    assert explained["notes"] == ["sent on the retry ladder, as: max_output_tokens 32 after truncated"]
+
+    def shown(*after: str) -> dict[str, Any]:
+        options = [o for name in after for o in ("--after", name)]
+        return dict(json.loads(workspace.ok("render", "triage", "--key", "T-2", *options).out)["generationConfig"])
+
+    assert shown()["maxOutputTokens"] == 16
+    assert shown("truncated", "truncated")["maxOutputTokens"] == 64
+    assert shown("invalid_output", "truncated") == {"temperature": 1, "maxOutputTokens": 32}
+
+    tried = workspace.run("try", "triage", "--key", "T-2", "--after", "truncated", "--json")
+    assert tried.code == 6
+    assert tried.json["output_tokens"] <= 32
+    other = workspace.ok("try", "triage", "--key", "T-1", "--after", "invalid_output", "--json").json
+    assert other["usd"] > workspace.ok("try", "triage", "--key", "T-1", "--json").json["usd"], "a dearer model"
+
+    refused = workspace.run("render", "triage", "--after", "blocked")
+    assert refused.code == 64
+    assert "`retry.on` of triage changes nothing after 'blocked'" in refused.err
+    assert "It changes what failed as: invalid_output, truncated." in refused.err

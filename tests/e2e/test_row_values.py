@@ -82,3 +82,35 @@ def test_a_model_for_each_row_is_refused(workspace: Workspace) -> None:
     refused = workspace.run("plan")
     assert refused.code != 0
     assert "`model` must be text" in refused.err
+
+
+def test_a_level_that_the_model_does_not_take_is_refused_for_its_rows(workspace: Workspace) -> None:
+    level = {"thinking_config": {"thinking_level": {"expr": "temp"}}}
+    workspace.spec(model="gemini-3.8-flash", generation_config=level)
+    rows(workspace, ("low", ""), ("minimal", ""), ("high", ""), ("minimal", ""))
+    refused = workspace.run("plan")
+    assert refused.code == 1
+    said = " ".join(refused.err.split())
+    assert (
+        "2 rows (`T-2`, `T-4`) would send what the model does not take at $.generationConfig: gemini-3.8-flash has no "
+        "thinking_level MINIMAL: it takes LOW, MEDIUM, HIGH [BF407 model-refuses]"
+    ) in said
+    assert workspace.run("validate").code == 1
+    assert workspace.run("validate", "--sample", "1").code == 0  # the first row is well
+    workspace.spec(model="gemini-2.5-pro", generation_config={"thinking_config": {"thinking_budget": {"expr": "most"}}})
+    rows(workspace, ("", "128"), ("", "40000"), ("", "-1"))
+    assert "1 row (`T-2`) would send" in " ".join(workspace.run("plan").err.split())
+
+
+def test_a_rung_of_another_model_is_not_held_to_the_first_ones_levels(workspace: Workspace) -> None:
+    """Its change was judged with the spec; a row is judged as its files ask."""
+    change = {"model": "gemini-2.5-flash", "thinking_budget": 512}
+    workspace.spec(
+        model="gemini-3.8-flash",
+        generation_config={"max_output_tokens": 16, "thinking_config": {"thinking_level": {"expr": "temp"}}},
+        prompt={"user": {"text": "{{ body }}"}}, retry={"max_attempts": 3, "on": {"truncated": change}},
+        tolerate_failed=1,
+    )  # fmt: skip
+    workspace.rows([{**workspace.row(1, body="a long story about a ticket " * 8), "temp": "low", "most": ""}])
+    workspace.ok("apply", "--yes")
+    assert workspace.plan()["shards"][0]["rung"].startswith("gemini-2.5-flash, thinking 512 after truncated")

@@ -326,7 +326,7 @@ class World:
         blobs = (Spaced if self.spaced else LocalBlobs)(self.ledger_at)
         ledger = Ledger.open(blobs, clock=self.clock, who="ann@desk")
         return RunContext(
-            project=project, ledger=ledger, backends=backends, connect=self._connect, rates=lambda _: RATES,
+            project=project, ledger=ledger, backends=backends, connect=self._connect, rates=lambda *_: RATES,
             deliver=self._deliver, clock=self.clock, who="ann@desk", work_dir=work, progress=self.log, rng=Random(7),
         )  # fmt: skip
 

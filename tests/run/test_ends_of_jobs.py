@@ -154,7 +154,7 @@ def test_a_run_that_dies_after_archiving_downloads_nothing_again(w: World) -> No
     ctx, plan = started(w, {"a": "x"})
     w.clock.sleep(90)
 
-    def die(model: str) -> Rates:
+    def die(model: str, _: str) -> Rates:
         raise KeyboardInterrupt(model)
 
     assert sync(msgspec.structs.replace(w.run(), rates=die), ctx.project.specs).interrupted

@@ -50,11 +50,14 @@ def served_model(raw: dict[str, Any]) -> ServedModel:
     """A model from the raw list."""
     found = methods(raw)
     limits = [raw.get(name) for name in ("inputTokenLimit", "outputTokenLimit")]
+    thinking = raw.get("thinking")
     return ServedModel(
         id=str(raw.get("name", "")).removeprefix("models/"),
         batch=BATCH_METHOD in found or EMBED_METHOD in found,
         max_input_tokens=limits[0] if isinstance(limits[0], int) else None,
         max_output_tokens=limits[1] if isinstance(limits[1], int) else None,
+        embeds=(EMBED_METHOD in found or "embedContent" in found) and "generateContent" not in found if found else None,
+        thinking=thinking if isinstance(thinking, bool) else None,
     )
 
 

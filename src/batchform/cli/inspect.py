@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchform.cli.options import Common, common, selection
+from batchform.cli.rungs import after
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
@@ -219,17 +220,20 @@ def _explain(session: Session, spec: ResolvedSpec, key: str) -> Explanation:
     "--key", "keys", multiple=True, metavar="KEY", help="A row's key; repeat for several. Default: the first row."
 )
 @click.option("--all", "everything", is_flag=True, help="All rows, one JSON line each.")
+@after
 @common
-def render_command(common: Common, spec: str, keys: Sequence[str], everything: bool) -> None:
+def render_command(common: Common, spec: str, keys: Sequence[str], everything: bool, failures: Sequence[str]) -> None:
     """Print the exact JSON that the API would receive. One row: pretty; several, or with --json: a line each."""
     import json
 
-    from batchform.cli.rows import rendered
+    from batchform.cli.rows import with_files
+    from batchform.cli.rungs import climbed_rows
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
         resolved = session.spec(spec)
-        found = rendered(session, resolved, keys=keys, limit=None if everything else 1)
+        rows = with_files(session, resolved, keys=keys, limit=None if everything else 1)
+        found = [(key, request) for key, request, _ in climbed_rows(session, resolved, rows, failures)[1]]
         for key, request in found:
             if len(found) == 1 and not common.as_json:
                 click.echo(json.dumps(json.loads(request), indent=2, ensure_ascii=False))

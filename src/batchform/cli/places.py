@@ -9,12 +9,14 @@ from batchform.errors import SourceError
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.model import DatabaseSource, FileDestination, FileSource, FilesSource, SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
+from batchform.spec.realm import cloud_of
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access
     from batchform.adapters.sources.paths import Remote
     from batchform.cli.wiring import Session
+    from batchform.plan.registry import Registry
     from batchform.plan.unchanged import Kept
     from batchform.ports import Destination, Source
     from batchform.spec.resolved import ResolvedSpec
@@ -182,3 +184,9 @@ def _lies_remote(part: object) -> bool:
     """Whether a source or destination has a gs:// path."""
     path = getattr(part, "path", "")
     return any(map(is_remote, [path] if isinstance(path, str) else path))
+
+
+def registry_of(session: Session, backend: str) -> Registry:
+    """Models and prices as they hold at a backend; those of the Gemini API for one that the project has no longer."""
+    known = session.project.config.backends.get(backend)
+    return session.registry.on(cloud_of(known) if known else "gemini")

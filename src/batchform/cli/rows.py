@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchform.cli.options import Common, allowances, common
+from batchform.cli.rungs import after
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -136,15 +137,20 @@ def _opened(
 @click.argument("spec")
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(1, 100), help="How many rows, from the top.")
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="These rows in place of the first ones.")
+@after
 @allowances
 @common
-def try_command(common: Common, spec: str, rows: int, keys: Sequence[str], allow: Sequence[str]) -> int:
+def try_command(
+    common: Common, spec: str, rows: int, keys: Sequence[str], allow: Sequence[str], failures: Sequence[str]
+) -> int:
     """Send the exact requests of a few rows of SPEC at the synchronous price.
 
     Nothing is delivered, and nothing recorded but what it cost, which counts against the same budgets as jobs.
     """
     import json
 
+    from batchform.cli.places import registry_of
+    from batchform.cli.rungs import climbed_rows
     from batchform.cli.wiring import open_session
     from batchform.run.budget import TrialBudget
     from batchform.run.trial import try_rows
@@ -152,12 +158,20 @@ def try_command(common: Common, spec: str, rows: int, keys: Sequence[str], allow
     with open_session(common) as session:
         resolved = session.spec(spec)
         rendered_rows = with_files(session, resolved, keys=keys, limit=rows)
+        resolved, rendered_rows = climbed_rows(session, resolved, rendered_rows, failures)
         budget = TrialBudget(session.project, resolved, session.ledger, session.clock, allow=allow)
         backend = session.backends(resolved.backend_name)
         requests = _sendable(session, backend, resolved, rendered_rows)
         now, failed = session.clock.now(), 0
         try:
-            for outcome in try_rows(resolved, backend, requests, registry=session.registry, now=now, budget=budget):
+            for outcome in try_rows(
+                resolved,
+                backend,
+                requests,
+                registry=registry_of(session, resolved.backend_name),
+                now=now,
+                budget=budget,
+            ):
                 failed += outcome.failure is not None
                 if common.as_json:
                     click.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
@@ -178,13 +192,6 @@ def _sendable(
     from batchform.view.progress import LineProgress
 
     return with_own_files(session.run_context(LineProgress(sys.stderr)), backend, rows)
-
-
-def rendered(
-    session: Session, spec: ResolvedSpec, *, keys: Sequence[str] = (), limit: int | None = None
-) -> list[tuple[str, bytes]]:
-    """(key, canonical request) of the named rows, or of the first `limit` rows."""
-    return [(key, request) for key, request, _ in with_files(session, spec, keys=keys, limit=limit)]
 
 
 def with_files(

@@ -322,6 +322,7 @@ class Session:
 
     def run_context(self, progress: Progress, *folders: Path) -> RunContext:
         """What apply and sync work with. folders: bundles outside the project that DuckDB may read."""
+        from batchform.cli.places import registry_of
         from batchform.plan.price import rates
         from batchform.run.context import RunContext
 
@@ -330,7 +331,7 @@ class Session:
             ledger=self.ledger,
             backends=self.backends,
             connect=lambda: self.connect(*folders),
-            rates=lambda model: rates(model, registry=self.registry, when=self.clock.now()),
+            rates=lambda model, backend: rates(model, registry=registry_of(self, backend), when=self.clock.now()),
             deliver=self._deliver,
             clock=self.clock,
             who=self.who,

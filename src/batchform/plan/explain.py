@@ -16,6 +16,7 @@ from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.build import render_candidates
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
+from batchform.plan.ladder import Rung
 from batchform.plan.model import Action, Reason
 from batchform.plan.recorded import diff_recorded, recorded
 from batchform.plan.rendered import Rendered
@@ -47,7 +48,8 @@ _COMPONENTS = (
 
 
 class RowExplanation(Struct, frozen=True):
-    """action and reason as the next plan has them; components: (name, before, after); before, after: requests."""
+    """action and reason as the next plan has them; components: (name, before, after); before, after: requests, as they
+    were and would be sent."""
 
     action: Action
     reason: Reason | None
@@ -72,10 +74,11 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         if state is None and now is None:
             raise UsageError(f"{spec.name} has no row with key {key!r}", hint=_near(con, key))
         found = diff_recorded(con, ledger, spec, rows, past)
-        rendered, _, _ = render_candidates(
+        rendered, shards, _ = render_candidates(
             con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
         )
-        return _explanation(spec, settings, found, rendered, state, now, key)
+        explained = _explanation(spec, settings, found, rendered, state, now, key)
+        return _on_rung(explained, rendered, next((s.rung for s in shards if s.rung), None))
     finally:
         con.close()
 
@@ -139,6 +142,14 @@ def _explanation(
         facts=_facts(state),
         notes=tuple(held) + (("the source has no row with this key any more",) if now is None else ()),
     )
+
+
+def _on_rung(explained: RowExplanation, rendered: Rendered, rung: Rung | None) -> RowExplanation:
+    """What is sent is the request as the retry ladder changes it, if it does."""
+    if rung is None or rendered.shortest is None:
+        return explained
+    said = f"sent on the retry ladder, as: {rung.words}"
+    return replace(explained, after=rendered.shortest.request.decode(), notes=(*explained.notes, said))
 
 
 def _facts(state: dict[str, Any] | None) -> dict[str, str]:

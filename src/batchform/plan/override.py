@@ -5,6 +5,7 @@ models:
   gemini-4-argon: {batch: true}
 prices:
   gemini-4-argon: {batch_input: 1.0, batch_output: 5.0, cached: 0.1}
+vertex_prices: {}   # of what Vertex AI bills otherwise
 service: {max_jobs: 200}
 vertex: {max_rows: 300000}
 """
@@ -25,22 +26,24 @@ from batchform.spec.wording import suggestion
 from batchform.spec.yaml_source import Document, NodePath, parse_yaml, read_text
 
 S = TypeVar("S", bound=msgspec.Struct)
-_SECTIONS = ("dated", "models", "prices", "service", "vertex")
+_SECTIONS = ("dated", "models", "prices", "vertex_prices", "service", "vertex")
 
 
 def lay_over(registry: Registry, path: Path, shown: str) -> Registry:
     """The registry with the file's entries in place of its own. Raises InvalidProject with all complaints."""
     file = _OverrideFile(_read(path, shown))
     models = {**registry.models, **file.models(registry.models)}
-    prices = {**registry.prices, **file.prices()}
+    own, there = file.prices("prices"), file.prices("vertex_prices")
+    prices = {**registry.prices, **own}
+    there = {**{name: entries for name, entries in registry.vertex_prices.items() if name not in own}, **there}
     service, vertex = file.laid("service", registry.service), file.laid("vertex", registry.vertex)
     dated = file.dated()
     if file.complaints:
         raise InvalidProject(file.complaints)
-    own = f", {path.name}" + (f" of {dated}" if dated else "")
+    moved = f", {path.name}" + (f" of {dated}" if dated else "")
     return replace(
         registry, models=models, prices=prices, service=service, vertex=vertex,
-        prices_dated=registry.prices_dated + own, models_dated=registry.models_dated + own,
+        vertex_prices=there, prices_dated=registry.prices_dated + moved, models_dated=registry.models_dated + moved,
     )  # fmt: skip
 
 
@@ -63,16 +66,16 @@ class _OverrideFile:
                 found[name] = info
         return found
 
-    def prices(self) -> dict[str, tuple[PriceEntry, ...]]:
+    def prices(self, section: str) -> dict[str, tuple[PriceEntry, ...]]:
         found = {}
-        for name, own in self._section("prices"):
+        for name, own in self._section(section):
             entries = (
-                [self._convert(e, PriceEntry, ("prices", name, i)) for i, e in enumerate(own)]
+                [self._convert(e, PriceEntry, (section, name, i)) for i, e in enumerate(own)]
                 if isinstance(own, list)
-                else [self._convert(own, PriceEntry, ("prices", name))]
+                else [self._convert(own, PriceEntry, (section, name))]
             )
             if not entries:
-                self._complain("wrong-type", f"`prices.{name}` is empty", ("prices", name))
+                self._complain("wrong-type", f"`{section}.{name}` is empty", (section, name))
             found[name] = tuple(e for e in entries if e is not None)
         return found
 

@@ -24,12 +24,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What is known of one model on the Gemini API. None: not known.
 
     shutdown: first day on which it no longer answers; vertex_shutdown, vertex_batch: the same on Vertex AI, where
-    models have a life of their own; vertex_locations: where batches there have it, None for wherever they run; routed:
-    whether requests after the shutdown are answered and billed as `replaced_by`; reads, writes: kinds of content;
-    thinking_budgets: least and most tokens, of models that take no levels; thinks: whether it does unless it is told;
-    refused_fields: of the generationConfig; thinking_off: whether thinking can be switched off;
-    enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions: shortest and longest of its
-    vectors; heeds_task_type: whether it makes them for a task; image_tokens: output tokens of an image, by its size;
+    models have a life of their own; vertex_locations: where batches there have it, None for wherever they run;
+    routed: whether requests after the shutdown are answered and billed as `replaced_by`; reads, writes: kinds of
+    content; thinking_budgets: least and most tokens, of models that take no levels; thinking: whether it can think at
+    all; thinks: whether it does unless it is told; refused_fields: of the generationConfig; thinking_off: whether
+    thinking can be switched off; enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions:
+    shortest and longest of its vectors; heeds_task_type: whether it makes them for a task; image_tokens: output
+    tokens of an image, by its size;
     sources: field → id in the data file.
     """
 
@@ -49,6 +50,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     thinking_levels: tuple[str, ...] | None = None
     thinking_budgets: tuple[int, int] | None = None
     thinking_off: bool | None = None
+    thinking: bool | None = None
     thinks: bool | None = None
     refused_fields: tuple[str, ...] | None = None
     enqueued_tokens: tuple[int, int, int] | None = None
@@ -57,6 +59,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     image_tokens: dict[str, int] | None = None
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def can_think(self) -> bool | None:
+        """Whether it can think at all; None where nothing tells."""
+        told = self.thinking_levels or self.thinking_budgets or self.thinks or self.thinking_off is not None
+        return True if self.thinking is None and told else self.thinking
 
 
 Price = Annotated[float, msgspec.Meta(ge=0)]
@@ -119,6 +127,7 @@ class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     unit: str
     sources: dict[str, Origin]
     prices: dict[str, tuple[PriceEntry, ...]]
+    vertex_prices: dict[str, tuple[PriceEntry, ...]]
 
 
 class Finding(Struct, frozen=True):
@@ -140,9 +149,9 @@ class Finding(Struct, frozen=True):
 class Registry(Struct, frozen=True):
     """The data files, with the user's file laid over them.
 
-    service, vertex: limits of the Gemini API and of Vertex AI; vertex_refuses: what the latter does not take at all;
-    prices_dated, models_dated: days of the two tables, for people; origins, price_origins: what the ids in `sources`
-    and `source` stand for.
+    vertex_prices: of models that Vertex AI bills otherwise; service, vertex: limits of the Gemini API and of Vertex
+    AI; vertex_refuses: what the latter does not take at all; prices_dated, models_dated: days of the two tables, for
+    people; origins, price_origins: what the ids in `sources` and `source` stand for.
     """
 
     models: Mapping[str, ModelInfo]
@@ -152,6 +161,7 @@ class Registry(Struct, frozen=True):
     vertex_refuses: VertexRefusals
     prices_dated: str
     models_dated: str = ""
+    vertex_prices: Mapping[str, tuple[PriceEntry, ...]] = msgspec.field(default_factory=dict)
     origins: Mapping[str, Origin] = msgspec.field(default_factory=dict)
     price_origins: Mapping[str, Origin] = msgspec.field(default_factory=dict)
 
@@ -168,17 +178,20 @@ class Registry(Struct, frozen=True):
             vertex_refuses=models.vertex_refuses,
             prices_dated=prices.dated,
             models_dated=models.dated,
+            vertex_prices=prices.vertex_prices,
             origins=models.sources,
             price_origins=prices.sources,
         )
 
     def on(self, cloud: str) -> Registry:
-        """What holds at `vertex`: its limits, and the life of models there. Everything else is the Gemini API's."""
+        """What holds at `vertex`: its limits and prices, and the life of models there. The rest is the Gemini API's."""
         if cloud != "vertex":
             return self
         models = {name: _on_vertex(info) for name, info in self.models.items()}
         service = msgspec.structs.replace(self.service, **msgspec.structs.asdict(self.vertex))
-        return msgspec.structs.replace(self, models=models, service=service)
+        return msgspec.structs.replace(
+            self, models=models, service=service, prices={**self.prices, **self.vertex_prices}
+        )
 
     def model(self, name: str) -> ModelInfo | None:
         """What is known of a model; `models/x` is `x`."""
@@ -233,9 +246,7 @@ class Registry(Struct, frozen=True):
     def check_config(self, name: str, config: Mapping[str, Any]) -> tuple[Finding, ...]:
         """What the model is known to refuse in a camelCase generationConfig."""
         info = self.model(name)
-        if info is None:
-            return ()
-        return tuple(Finding("model-refuses", "error", m) for m in _refusals(info, config))
+        return () if info is None else tuple(Finding("model-refuses", "error", m) for m in refusals(info, config))
 
     def _unknown(self, name: str) -> Finding:
         from difflib import get_close_matches
@@ -286,7 +297,8 @@ def bare(name: str) -> str:
     return name.removeprefix("models/")
 
 
-def _refusals(info: ModelInfo, config: Mapping[str, Any]) -> Iterable[str]:
+def refusals(info: ModelInfo, config: Mapping[str, Any]) -> Iterable[str]:
+    """What a model is known to refuse in a camelCase generationConfig, each in a sentence."""
     limit = info.max_output_tokens
     asked = config.get("maxOutputTokens")
     if limit and isinstance(asked, int) and asked > limit:
@@ -297,6 +309,9 @@ def _refusals(info: ModelInfo, config: Mapping[str, Any]) -> Iterable[str]:
     level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
     if level is not None and budget is not None:
         yield "thinking_level and thinking_budget exclude each other."
+    if info.thinking is False and (level is not None or budget not in (None, 0)):
+        yield f"{info.id} does not think: it takes neither thinking_level nor thinking_budget."
+        return
     if level is not None and info.thinking_levels and str(level).upper() not in info.thinking_levels:
         yield f"{info.id} has no thinking_level {level}: it takes {', '.join(info.thinking_levels)}."
     if level is not None and info.thinking_budgets:

@@ -242,13 +242,13 @@ class CandidateRenderer:
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)
         self.out.resent += bool(state["answered"])
+        self._look(key, request)  # as its files ask: a rung was judged with the spec, and has a model of its own
         if climbed is None:
             self.out.request_bytes += len(request)
             cutter.add(key, key_hex, row_fp, request, fp, attempt)
         else:
             request = climbed.request
             cutter.lane(climbed.rung).add(key, key_hex, row_fp, request, fp, attempt, climbed.fingerprint)
-        self._look(key, request)
         self._consider(key, key_hex, action, reason, request, changed_components(state), state["tag"])
 
     def _spent(self, fp: bytes, state: dict[str, Any]) -> tuple[int, str | None]:

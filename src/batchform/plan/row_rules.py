@@ -10,6 +10,7 @@ import msgspec
 from batchform.errors import Diagnostic, RowPlace
 from batchform.plan.importer import Columns, form_of, worded
 from batchform.plan.registry import ModelInfo, Registry
+from batchform.plan.row_models import RowModelRules, row_model_rules
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.secrets import HOME, MARKS, secret_in
@@ -43,7 +44,8 @@ class RowRules:
     """Looks at the requests of one spec; complains at the end, once for each rule.
 
     info: what is known of its model; most: rows to look at, None for all; largest: bytes of a request that fits into a
-    job; columns: of the importer that will load them, None where there is none, or where all rows have one form.
+    job; columns: of the importer that will load them, None where there is none, or where all rows have one form;
+    model: what it does not take of single rows, None where nothing is to be judged.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class RowRules:
         most: int | None = None,
         largest: int | None = None,
         columns: Columns | None = None,
+        model: RowModelRules | None = None,
     ) -> None:
         self._spec = spec
+        self._model = model
         self._left = most
         self._largest = largest
         self._columns = columns
@@ -77,6 +81,9 @@ class RowRules:
             if not self._left:
                 raise EnoughRows
             self._left -= 1
+        if self._model is not None:
+            for path, sentence in self._model.look(request):
+                self._note("model-refuses", key, (path,), sentence)
         self._keys.append(key)
         self._requests.append(request)
         self._bytes += len(request)
@@ -184,6 +191,11 @@ class RowRules:
             ),
             "prompt-too-long": (f"{rows} would send more than {most}", _CUT, "error"),
             "prompt-long": (f"{rows} may send more than {most}", _CUT, "warning"),
+            "model-refuses": (
+                f"{rows} would send what the model does not take at {path}: {words}",
+                "Mend the column, or leave the rows out with source.where.",
+                "error",
+            ),
             "row-too-large": (
                 f"{rows} would not fit into {self._job()}; the first has {words}",
                 self._smaller(),
@@ -210,7 +222,8 @@ def row_rules(spec: ResolvedSpec, registry: Registry, *, largest: int, most: int
     imported = vertex and getattr(spec.backend, "via", "") == "storage"
     columns = Columns(registry.vertex_refuses.max_nesting) if imported else None
     info = registry.on(cloud_of(spec.backend)).model(spec.model)
-    return RowRules(spec, info, most=most, largest=largest, columns=columns)
+    model = row_model_rules(spec, info)
+    return RowRules(spec, info, most=most, largest=largest, columns=columns, model=model)
 
 
 _CUT: Final = "Cut the text in the template, `{{ text | truncate(100000) }}`, or split the rows."

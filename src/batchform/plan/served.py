@@ -60,6 +60,14 @@ def _of_known(info: ModelInfo, served: ServedModel | None, today: dt.date) -> It
         known, says = getattr(info, name), getattr(served, name)
         if says is not None and says != known and not (info.kind == "embedding" and name == "max_output_tokens"):
             yield Difference(info.id, name, known, says)
+    if served.embeds is not None and served.embeds != (info.kind == "embedding"):
+        yield Difference(info.id, "kind", info.kind, _kind(served))
+    if served.thinking is not None and served.thinking != info.can_think:
+        yield Difference(info.id, "thinking", info.can_think, served.thinking)
+
+
+def _kind(served: ServedModel) -> str:
+    return "embedding" if served.embeds else "text"
 
 
 def override(found: Iterable[Difference], served: Iterable[ServedModel]) -> dict[str, dict[str, Any]]:
@@ -75,7 +83,10 @@ def override(found: Iterable[Difference], served: Iterable[ServedModel]) -> dict
             fields[difference.field] = difference.served
             continue
         fields["batch"] = True
-        fields.update((n, v) for n in _LIMITS if (v := getattr(there[difference.model], n)) is not None)
+        new = there[difference.model]
+        fields.update((n, v) for n in (*_LIMITS, "thinking") if (v := getattr(new, n)) is not None)
+        if new.embeds:
+            fields["kind"] = _kind(new)
     return models
 
 

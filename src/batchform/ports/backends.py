@@ -114,13 +114,15 @@ class StoredFiles(Protocol):
 
 
 class ServedModel(Struct, frozen=True):
-    """A model as the service lists it. batch: whether it takes batches of requests; limits in tokens, None where the
-    service says nothing."""
+    """A model as the service lists it. batch: whether it takes batches of requests; embeds: whether it makes
+    vectors and nothing else; thinking: whether it can think; limits in tokens. None where the service says nothing."""
 
     id: str
     batch: bool
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
+    embeds: bool | None = None
+    thinking: bool | None = None
 
 
 class Backend(Protocol):

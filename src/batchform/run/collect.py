@@ -273,7 +273,7 @@ def _row_states(
             answer_fp="r.request_fp",
             tag=literal(tag),
             answered_at=literal(timestamp(ended)),
-            cost=usage_cost_sql(ctx.rates(record.intent.model), "a"),
+            cost=usage_cost_sql(ctx.rates(record.intent.model, record.intent.backend), "a"),
         ),
         "at": literal(ctx.now()),
     }
@@ -316,7 +316,7 @@ def _event(
     counted = con.execute(
         f"SELECT {OUTCOME}, count(*) FROM read_parquet({literal(str(rows.path))}) GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    usage = answers.usage(con, ctx.rates(record.intent.model)) if answers else (0, 0, 0.0)
+    usage = answers.usage(con, ctx.rates(record.intent.model, record.intent.backend)) if answers else (0, 0, 0.0)
     return Collected(
         at=ctx.now(),
         by=ctx.who,

@@ -76,15 +76,15 @@ class Backends:
 
 
 class RunContext(Struct, frozen=True):
-    """connect: a fresh DuckDB connection; rates: prices of a model's batch answers, None if unknown; deliver: writes
-    what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as the run;
-    told: what was noted once and for all."""
+    """connect: a fresh DuckDB connection; rates: model, backend → prices of its batch answers, None if unknown;
+    deliver: writes what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as
+    the run; told: what was noted once and for all."""
 
     project: ResolvedProject
     ledger: Ledger
     backends: Backends
     connect: Callable[[], DuckDBPyConnection]
-    rates: Callable[[str], Rates | None]
+    rates: Callable[[str, str], Rates | None]
     deliver: Callable[[RunContext, ResolvedSpec], Delivered | None]
     clock: Clock
     who: str

@@ -174,7 +174,7 @@ def _values(ctx: RunContext, spec: ResolvedSpec) -> dict[str, str]:
         answer_fp="r.request_fp",
         tag=_HOLDER,
         answered_at=literal(ctx.now()),
-        cost=usage_cost_sql(ctx.rates(spec.model), "a"),
+        cost=usage_cost_sql(ctx.rates(spec.model, spec.backend_name), "a"),
     )
     own = {c: f"CASE WHEN r.status = 'failed' THEN {sql} ELSE r.{c} END" for c, sql in again.items()}
     return {

@@ -6,13 +6,13 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from batchform.errors import BackendError
 from batchform.plan.price import Estimator, usage_cost
 from batchform.plan.registry import Registry
 from batchform.ports import Backend
-from batchform.rows.request import merge
 from batchform.run.budget import TrialBudget
 from batchform.run.classify import Reading
 from batchform.run.parse import parser_for
@@ -21,6 +21,13 @@ from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import money
 
 _VECTOR_SHOWN: Final = 60
+
+
+class _Asked(Struct, frozen=True):
+    generationConfig: dict[str, Any] = {}  # noqa: N815  (the API's name)
+
+
+_asked: Final = msgspec.json.Decoder(_Asked)
 
 
 class Trial(Struct, frozen=True):
@@ -70,12 +77,12 @@ def try_rows(
     """
     backend.check_model(spec.model, task=spec.task)
     parser = parser_for(spec.output_format, spec.output_schema)
-    config = merge(spec.request_base, spec.request_overlay).get("generationConfig", {})
-    limit = config.get("maxOutputTokens")
-    estimator = Estimator.of(
-        spec.model, registry=registry, when=now, max_output_tokens=limit, image_size=image_size(spec.spec), mode="sync"
-    )
     for key, request in requests:
+        limit = _asked.decode(request).generationConfig.get("maxOutputTokens")  # rows and rungs have their own
+        estimator = Estimator.of(
+            spec.model, registry=registry, when=now, max_output_tokens=limit, image_size=image_size(spec.spec),
+            mode="sync",
+        )  # fmt: skip
         estimate = estimator.estimate(requests=1, request_bytes=len(request))
         budget.reserve(estimate.cost, priced=estimate.priced)
         reading = parser.read({"key": key, "response": _answer(backend, spec, request, budget)})

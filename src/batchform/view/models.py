@@ -36,6 +36,7 @@ def model_json(registry: Registry, info: ModelInfo, now: dt.datetime) -> dict[st
     told["sources"] = {field: msgspec.to_builtins(registry.origins.get(id_)) for field, id_ in info.sources.items()}
     told["price"] = None if price is None else msgspec.to_builtins(price)
     told["prices"] = msgspec.to_builtins(registry.prices.get(info.id, ()))
+    told["vertex_prices"] = msgspec.to_builtins(registry.vertex_prices.get(info.id, ()))
     return told
 
 
@@ -94,11 +95,13 @@ def print_model(registry: Registry, info: ModelInfo, now: dt.datetime, console: 
     for other in registry.prices.get(info.id, ()):
         if other is not price:
             _print_price(registry, other, console)
+    for there in registry.vertex_prices.get(info.id, ()):
+        _print_price(registry, there, console, where=" on Vertex AI")
 
 
-def _print_price(registry: Registry, price: PriceEntry, console: Console) -> None:
+def _print_price(registry: Registry, price: PriceEntry, console: Console, *, where: str = "") -> None:
     life = " ".join(f"{word} {day}" for word, day in (("from", price.since), ("until", price.until)) if day)
-    console.print(line("US dollars per million tokens", f", {life}" if life else ""))
+    console.print(line(f"US dollars per million tokens{where}", f", {life}" if life else ""))
     rows = [
         (Text(words), Text(_dollars(v))) for name, words in _PRICES.items() if (v := getattr(price, name)) is not None
     ]
