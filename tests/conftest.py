@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 # Tests fork this process, which may have used gRPC by then: its handlers end a child that does not use it at all.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+# Tests write some 100,000 files and would wait for the disk at each fsync; none of them shows what a disk does.
+if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 # A check fails for what a change did, not for the example that chance drew today: `make test` tries the same examples
 # each time, `make explore` new ones.
