@@ -49,7 +49,7 @@ def _histories(name: str, about: str, *options: str) -> Part:
 
 PARTS = (
     _crash("crash", "", "gemini", "joined"),
-    _crash("crash-vertex", ", on Vertex AI with inputs in Cloud Storage", "vertex"),
+    _crash("crash-vertex", ", on Vertex AI with inputs in Cloud Storage", "vertex", "staying"),
     _crash("crash-tables", ", on Vertex AI with inputs in BigQuery", "tables"),
     _crash("crash-bucket", ", with the ledger in a bucket too", "bucket"),
     Part(

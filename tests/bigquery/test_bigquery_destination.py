@@ -262,6 +262,51 @@ def test_what_cannot_be_delivered_to_is_refused(place: Place, options: dict[str,
     assert place.leftovers() == [] and not place.destination().exists()
 
 
+def test_names_inside_a_struct_are_refused_by_name(place: Place) -> None:
+    with pytest.raises(DestinationError, match=r"the name 'a\.b' has '\.', which BigQuery takes in no name"):
+        place.deliver([row("a")], columns="key, {'in': {'a.b': n}} AS s")
+    assert not place.destination().exists() and place.jobs("load") == []
+
+
+ODD = [
+    "", " ", "'", '"', "`", "\\", "\\'; DROP TABLE x; --", "${key}", "@x", "\n", "\r\n", "\x00", "\u2028", "NULL",
+    "null", "é", "e\u0301", "ß", "SS", "𝄞", "%", "_", "a" * 100_000, "1", "01", "1.0", "true", "{}", "\t", "a ", "a",
+]  # fmt: skip
+
+
+def test_keys_of_any_text_find_their_rows_again(place: Place) -> None:
+    place.deliver([row(key, 1) for key in ODD])
+    place.deliver([row(key, 2) for key in ODD[::2]], full=False)
+    found = dict(place.rows("key, n"))
+    assert found == {key: 2 if i % 2 == 0 else 1 for i, key in enumerate(ODD)}
+    assert len(place.rows("key")) == len(ODD)
+
+
+def test_keys_of_any_type_find_their_rows_again(place: Place) -> None:
+    typed = (
+        "key AS id, key::BLOB AS b, n::DECIMAL(18, 3) / 7 AS d, (n::HUGEINT * 100000000000000000000000000000) AS h, "
+        "DATE '2026-01-01' + n::INTEGER AS day, TIMESTAMPTZ '2026-01-01 00:00:00.000001+00' + to_hours(n) AS at, "
+        "(n / 3)::DOUBLE AS f, n % 2 = 0 AS even, TIME '23:59:59.999999' AS t, note"
+    )
+    key = ("id", "b", "d", "h", "day", "at", "f", "even", "t")
+    rows = [row(f"k{n}", n) for n in range(1, 6)]
+    place.deliver(rows, columns=typed, key=key)
+    again = [(r[0], r[1], r[2], "changed", *r[4:]) for r in rows[:3]]
+    place.deliver(rows, changed=again, columns=typed, key=key, full=False)
+    notes = [note for (_, note) in place.rows("id, note")]
+    assert notes == ["changed"] * 3 + ["note"] * 2, "rows were added where they should have been found"
+
+
+@pytest.mark.parametrize("column", ["select", "with space", "Größe", "a-b", "it's", "1st", "a<b|c#d", "KEY2"])
+def test_columns_of_odd_names(place: Place, column: str) -> None:
+    name = column.replace('"', '""')
+    place.deliver([row("a", 1)], columns=f'key, n AS "{name}"')
+    place.deliver([row("a", 2), row("b", 3)], columns=f'key, n AS "{name}"', key=("key",), full=False)
+    assert place.rows(f"key, `{column}`") == [("a", 2), ("b", 3)]
+    place.deliver([row("a", 2), row("b", 4)], columns=f'key, n AS "{name}"', key=("key", column), full=False)
+    assert sorted(place.rows(f"key, `{column}`")) == [("a", 2), ("b", 3), ("b", 4)]
+
+
 def test_a_missing_dataset_comes_with_the_command_that_makes_it(place: Place) -> None:
     with pytest.raises(DestinationError) as caught:
         place.destination(table="acme.nowhere.t").check()

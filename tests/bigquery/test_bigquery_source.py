@@ -121,6 +121,51 @@ def test_a_view_has_the_version_of_its_tables(read: Read, tickets: str, dataset:
         read(table=f"{dataset}.open_tickets", as_of="2026-11-21T08:00:00Z")
 
 
+def view(client: bigquery.Client, name: str, query: str) -> str:
+    made = bigquery.Table(name)
+    made.view_query = query
+    client.create_table(made)
+    return name
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("by", ["table", "query"])
+def test_a_view_that_moves_by_itself_is_read_each_time(
+    read: Read, tickets: str, dataset: str, client: Any, by: str, nested: bool
+) -> None:
+    """Its rows are others tomorrow, though its tables stay as they are."""
+    query = f"SELECT id, DATE(CURRENT_TIMESTAMP()) AS today FROM `{tickets}`"
+    name = view(client, f"{dataset}.moving", query)
+    if nested:
+        name = view(client, f"{dataset}.outer", f"SELECT * FROM {dataset}.moving AS m")
+    asked = {"table": name} if by == "table" else {"query": f"SELECT * FROM ( SELECT * FROM `{name}` )"}
+    for _ in range(2):
+        got = read(order=("id",), **asked)
+        assert "unchanged" not in got.relation.described and len(got.rows) == 3
+        assert "can neither be pinned to a time" in got.relation.notes[0]
+
+
+def test_a_view_that_is_other_in_every_run_is_refused(read: Read, tickets: str, dataset: str, client: Any) -> None:
+    name = view(client, f"{dataset}.some", f"SELECT id, RAND() AS r FROM `{tickets}`")
+    with pytest.raises(SourceError, match=rf"RAND\(\) .*view {name}|view {name}.* RAND\(\)"):
+        read(table=name)
+
+
+def test_a_view_whose_tables_may_not_be_seen_is_read_each_time(
+    read: Read, tickets: str, dataset: str, client: Any, server: Any
+) -> None:
+    """An authorized view: its rows may be read, the tables below it not."""
+    name = view(client, f"{dataset}.open_tickets", f"SELECT id FROM `{tickets}` WHERE status = 'open'")
+    refused = {"type": "error", "status": 403, "message": "Permission bigquery.tables.get denied"}
+    below = {"call": "bigquery.tables.get", "times": "all", "match": {"file": f"bq://{tickets}"}, "do": refused}
+    server.set_faults([below])
+    try:
+        got = read(table=name, order=("id",))
+        assert got.rows == [(1,), (3,)] and "can neither be pinned" in got.relation.notes[0]
+    finally:
+        server.set_faults(())
+
+
 def test_missing_columns_are_left_to_who_needs_them(read: Read, tickets: str, client: Any) -> None:
     got = read(table=tickets, needed=frozenset({"id", "nope"}))
     assert list(got.relation.columns) == ["id", "status", "body"] and got.rows == []

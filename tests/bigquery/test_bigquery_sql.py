@@ -24,7 +24,7 @@ def test_a_table_is_read_as_of_a_moment_with_its_columns_and_condition() -> None
 
 def test_a_query_is_pinned_where_it_says_so() -> None:
     query = "SELECT '@snapshot' AS a, b FROM t FOR SYSTEM_TIME AS OF @snapshot -- @snapshot\nJOIN u USING (b)"
-    assert sql.times_pinned(query) == 1
+    assert sql.names_snapshot(query)
     at = sql.at_time(query, "2026-11-21T08:00:00Z")
     assert at == query.replace("AS OF @snapshot", "AS OF TIMESTAMP '2026-11-21T08:00:00Z'")
     assert "AS OF CURRENT_TIMESTAMP() --" in sql.at_time(query, None)
@@ -115,3 +115,41 @@ def test_names_that_are_none(written: str) -> None:
 @given(st.text())
 def test_quoted_text_is_one_literal(text: str) -> None:
     assert not sql.code_of(client.quoted_text(text)).strip()
+
+
+AT = "FOR SYSTEM_TIME AS OF @snapshot"
+
+
+@pytest.mark.parametrize(
+    ("query", "tables", "pinned"),
+    [
+        (f"SELECT * FROM d.a {AT}", {"a"}, True),
+        (f"SELECT x.id FROM `p.d.a` AS x {AT} JOIN d.b y {AT} USING (id)", {"a", "b"}, True),
+        (f"SELECT a.id FROM d.a {AT} WHERE a.id > 1", {"a"}, True),
+        (f"SELECT * FROM `d`.`a` AS `a` {AT.lower().replace('@snapshot', '@SNAPSHOT')}", {"a"}, True),
+        (f"SELECT * FROM d.a {AT}, d.b", {"a", "b"}, False),
+        (f"SELECT * FROM d.a x {AT} JOIN d.a y {AT} USING (id) JOIN d.b USING (id)", {"a", "b"}, False),
+        (f"SELECT * FROM d.a x {AT} JOIN d.a y USING (id)", {"a"}, False),
+        (f"SELECT * FROM d.a -- {AT}", {"a"}, False),
+        (f"SELECT '{AT}' FROM d.a", {"a"}, False),
+        (f"SELECT * FROM d.seen {AT}", {"below"}, False),
+        ("SELECT @snapshot FROM d.a", {"a"}, False),
+    ],
+)
+def test_a_query_is_pinned_when_each_of_its_tables_is(query: str, tables: set[str], pinned: bool) -> None:
+    assert sql.all_pinned(query, tables) is pinned
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("SELECT * FROM `p.d.v`", ["p.d.v"]),
+        ("SELECT * FROM p-1.d.v JOIN d.w ON TRUE", ["p-1.d.v", "d.w"]),
+        (f"SELECT a.x, b.y FROM d.v AS a {AT}, `d`.`x` b, UNNEST(a.l)", ["d.v", "d.x"]),
+        ("WITH c AS (SELECT 1) SELECT * FROM c", []),
+        ("SELECT 'FROM d.v' -- FROM d.w", []),
+        ("SELECT EXTRACT(DAY FROM t.at) FROM\n d.v", ["t.at", "d.v"]),
+    ],
+)
+def test_what_a_query_reads_by_name(query: str, names: list[str]) -> None:
+    assert sql.names_read(query) == names

@@ -39,9 +39,9 @@ def cloud(google: EmulatorServer, workspace: Workspace, monkeypatch: pytest.Monk
     return workspace
 
 
-def vertex(workspace: Workspace, url: str, **changes: Any) -> None:
+def vertex(workspace: Workspace, url: str, *, of_project: dict[str, Any] | None = None, **changes: Any) -> None:
     backend = {"type": "vertex", "base_url": url, "project": "acme-support", "location": "us-central1", **changes}
-    workspace.project(backends={"vertex": backend}, defaults={"backend": "vertex"})
+    workspace.project(backends={"vertex": backend}, defaults={"backend": "vertex"}, **(of_project or {}))
 
 
 def gemini(workspace: Workspace, url: str, **changes: Any) -> None:
@@ -228,6 +228,37 @@ def test_a_bucket_that_is_missing(cloud: Workspace, google: EmulatorServer) -> N
         "gcloud storage buckets create gs://acme-nowhere --project=acme-support --location=us-central1 "
         "--uniform-bucket-level-access --soft-delete-duration=0"
     )
+
+
+def test_one_command_makes_a_bucket_that_much_lies_in(cloud: Workspace, google: EmulatorServer) -> None:
+    """Inputs and results, ledger, rows and answers: the command is that of the jobs, which knows the region."""
+    vertex(cloud, google.url, staging="gs://acme-nowhere/staging", of_project={"ledger": "gs://acme-nowhere/ledger"})
+    cloud.spec(
+        source={"type": "csv", "path": "gs://acme-nowhere/data/*.csv"},
+        destination={"type": "jsonl", "path": "gs://acme-nowhere/out/triage.jsonl"},
+    )
+    absent = [f for f in failures(cloud) if f["message"] == "There is no bucket gs://acme-nowhere."]
+    assert len(absent) == 5 and absent[1]["subject"] == "backend vertex"
+    [fix] = [f["fix"] for f in absent if f["fix"]]
+    assert fix == absent[1]["fix"] and "--location=us-central1" in fix
+    assert {f["hint"] for f in absent[2:]} == {"The command that makes it stands above."}
+
+
+def test_a_plan_reads_raw_results_that_stay(cloud: Workspace, google: EmulatorServer) -> None:
+    vertex(cloud, google.url, staging="gs://acme-batch/staging", raw_results="bucket")
+    code, findings = examined(cloud, "--for", "plan")
+    rights = the(findings, "bucket-rights")
+    assert code == 0 and rights["message"] == "Objects at gs://acme-batch/staging may be read."
+    refused = {"type": "error", "status": 403, "message": "no"}
+    google.set_faults([{"call": "storage.buckets.permissions", "times": "all", "do": refused}])
+    try:
+        [failed] = failures(cloud, "--for", "plan")
+    finally:
+        google.set_faults(())
+    assert failed["subject"] == "backend vertex" and failed["fix"].endswith("--role=roles/storage.objectViewer")
+    vertex(cloud, google.url, staging="gs://acme-batch/staging")
+    _, findings = examined(cloud, "--for", "plan")
+    assert not [f for f in findings if f["check"].startswith("bucket")], "a plan reads nothing there"
 
 
 def test_a_bucket_in_another_region(cloud: Workspace, google: EmulatorServer) -> None:

@@ -34,6 +34,8 @@ def faults(project: Workspace, *entries: dict[str, Any], **backend: Any) -> None
 def test_rows_are_answered_once_and_a_second_apply_sends_nothing(vertex: Workspace) -> None:
     vertex.spec(generation_config={"temperature": 0, "response_schema": SCHEMA})
     assert vertex.actions() == {"run": 6}
+    means = "table" if "bigquery" in (vertex.root / "batchform.yaml").read_text() else "file"
+    assert f"in 1 job, {means}" in vertex.ok("plan").out
     vertex.apply()
     assert len(vertex.billed()) == 6
     delivered = {row["id"]: row for row in vertex.delivered()}

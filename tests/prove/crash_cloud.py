@@ -41,8 +41,12 @@ GEMINI: Final = Cloud("Gemini")
 JOINED: Final = Cloud("joined commits", joined=True)
 STORAGE: Final = Cloud("Vertex", _VERTEX)
 TABLES: Final = Cloud("Vertex by tables", {**_VERTEX, "via": "bigquery"})
+STAYING: Final = Cloud("Vertex, results that stay", {**_VERTEX, "raw_results": "bucket"})
 ALL_IN_A_BUCKET: Final = Cloud("Vertex, ledger in a bucket", _VERTEX, ledger=f"gs://{BUCKET}/ledger")
-CLOUDS: Final = {"gemini": GEMINI, "joined": JOINED, "vertex": STORAGE, "tables": TABLES, "bucket": ALL_IN_A_BUCKET}
+CLOUDS: Final = {
+    "gemini": GEMINI, "joined": JOINED, "vertex": STORAGE, "staying": STAYING, "tables": TABLES,
+    "bucket": ALL_IN_A_BUCKET,
+}  # fmt: skip
 """By the name that the crash matrix knows them by."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from crash_cloud import ALL_IN_A_BUCKET, ANSWERS, BUCKET, GEMINI, JOINED, PROJECT, STORAGE, TABLES, Cloud
+from crash_cloud import ALL_IN_A_BUCKET, ANSWERS, BUCKET, GEMINI, JOINED, PROJECT, STAYING, STORAGE, TABLES, Cloud
 from crash_effects import Point
 from crash_world import SETTLE, Command, World
 
@@ -342,15 +342,18 @@ _SENDING: Final = (
 _OWN: Final = ("rerun", "ledger compact")
 _TOGETHER: Final = ("first apply, input as a file", "sync --wait after it", "second round, with failures")
 """Those in which several jobs are begun, or collected, in one commit."""
+_RECORDED: Final = ("sync --wait after it", "second round, with failures", "answers read anew")
+"""Those in which raw results are stored, or read again."""
 _OUT: Final = {"jsonl": f"gs://{BUCKET}/out/triage.jsonl", "parts": f"gs://{BUCKET}/out/parts/", "bigquery": TABLE}
 
 _VERTEX: Final = (
     *(_there(cloud, s) for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET) for s in _GEMINI if s.name in _SENDING),
     *(_there(ALL_IN_A_BUCKET, s) for s in _GEMINI if s.name in _OWN),
+    *(_there(STAYING, s) for s in _GEMINI if s.name in _RECORDED),
     Scenario(f"{ALL_IN_A_BUCKET.name}: automatic compaction", _crowded, cloud=ALL_IN_A_BUCKET),
     *(
         _there(cloud, scenario)
-        for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET)
+        for cloud in (STORAGE, STAYING, TABLES, ALL_IN_A_BUCKET)
         for scenario in (
             Scenario("a job that is cut short, and gone on with", _to_be_cut, rest=(APPLY,), regroups=True),
             Scenario("going on with a job that was cut short", _cut_short),

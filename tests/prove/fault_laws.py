@@ -134,7 +134,7 @@ def attempts(world: World) -> list[Attempt]:
     for row in world.query("SELECT b.*, j.* FROM bill b JOIN jobs j ON b.job = j.id ORDER BY j.seq, b.id"):
         tag, key = row["display_name"], row["key"]
         if tag not in shown:
-            shown[tag] = _archived(world, tag)
+            shown[tag] = _responses(world.results(tag)) if _stayed(world, tag) else _archived(world, tag)
         if row["id"] not in true:
             vertex = row["vertex"] is not None
             true[row["id"]] = _responses(world.results(tag)) if vertex else _results(world, row["result_id"])
@@ -148,6 +148,11 @@ def _archived(world: World, tag: str) -> dict[str, Any]:
     """What the client saw and stored: response by key."""
     path = world.project / f".batchform/archive/{tag}.jsonl.gz"
     return _responses(gzip.decompress(path.read_bytes())) if path.exists() else {}
+
+
+def _stayed(world: World, tag: str) -> bool:
+    """Whether the ledger has the name and checksum of these results in place of a copy."""
+    return (world.project / f".batchform/archive/{tag}.stored.json").exists()
 
 
 def _results(world: World, file: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Matrix:
         self._folder = folder
         self._world = World(folder / "world")
         self._world.__enter__()
-        self._expected: dict[tuple[str, int, str], Facts] = {}
+        self._expected: dict[tuple[str, int, str, bool], Facts] = {}
 
     def close(self) -> None:
         self._world.__exit__()
@@ -96,9 +96,11 @@ class Matrix:
 
     def expected(self, base: Base) -> Facts:
         """What a run without any fault comes to."""
-        wanted = base.submit, base.shards, base.cloud
+        wanted = base.submit, base.shards, base.cloud, base.anew
         if wanted not in self._expected:
             self._world.reset(submit=base.submit, shards=base.shards, cloud=base.cloud)
+            if base.anew:
+                self._prepare(base)
             ran = self._world.run(APPLY)
             assert ran.code == 0, ran.err
             self._expected[wanted] = undisturbed(self._world)
@@ -141,6 +143,8 @@ class Matrix:
         for command in base.before:
             ran = self._world.run(command)
             assert ran.code == 0, ran.err
+        if base.anew:
+            self._world.read_otherwise()
 
     def _follow(self, base: Base) -> list[Ran]:
         """The command, and what its messages tell a user to do, until apply has nothing left to do.

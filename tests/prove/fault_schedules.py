@@ -46,7 +46,8 @@ FETCHED: Final = (4, 9)
 class Base:
     """A run that faults happen to. before: commands that led up to it, undisturbed; faults: of the run itself, so that
     it has the calls that are wanted; calls: globs of those, `most` of each: what follows is the same again; shards: of
-    the project; cloud: whose API it speaks (fault_world.World.reset)."""
+    the project; cloud: whose API it speaks (fault_world.World.reset); anew: the command finds that the answers are to
+    be read otherwise."""
 
     name: str
     calls: tuple[str, ...]
@@ -57,6 +58,7 @@ class Base:
     shards: int = 3
     cloud: str = "gemini"
     most: int = 100
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,18 @@ VERTEX: Final = (
         "on Vertex", "vertex", puts=("storage.buckets.*", "storage.uploads.*", "storage.objects.insert"),
         fetches=("storage.objects.list", "storage.objects.download", "storage.objects.delete"),
     ),
+    Base(
+        "sync on Vertex, results that stay", ("storage.objects.*",), before=(DETACH,), command=SYNC, cloud="staying",
+    ),
+    Base(
+        "answers read anew where they stay", ("storage.objects.*",), before=(APPLY,), cloud="staying", anew=True,
+    ),
     *_on_vertex(
         "on Vertex by tables", "tables", puts=("bigquery.datasets.*", "bigquery.jobs.*", "bigquery.tables.get"),
         fetches=("bigquery.tables.*", "bigquery.tabledata.*"),
     ),
 )  # fmt: skip
-CLOUDS: Final = ("vertex", "tables")
+CLOUDS: Final = ("vertex", "staying", "tables")
 
 BASES: Final = (
     Base("apply of files", _SENDING),

@@ -46,6 +46,11 @@ _KEPT: Final = (
 _BYTES: Final = ("uploads", "files", "jobs", "objects", "warehouse/data", "warehouse/uploads")  # its folders
 _EMULATOR: Final = "emulator.sqlite"
 _CATALOG: Final = "warehouse/catalog.sqlite"
+_AS_TEXT: Final = {
+    "generation_config": {"temperature": 0, "max_output_tokens": 64, "response_mime_type": "application/json"},
+    "output": {"format": "text"},
+}
+"""Answers that can be read in two ways."""
 _ENVIRONMENT: Final = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "BATCHFORM_ENV")
 
 
@@ -78,12 +83,14 @@ class World:
 
     def reset(self, *, submit: str = "file", shards: int = SHARDS, cloud: str = "gemini", **backend: Any) -> None:
         """A new project, a service that knows nothing, and the first day again. cloud: gemini; vertex, with inputs in
-        Cloud Storage; or tables: Vertex AI with inputs in BigQuery."""
+        Cloud Storage; staying: the same, and raw results stay there; or tables: Vertex AI with inputs in BigQuery."""
         self._empty_service()
         self._cloud = cloud
-        if cloud == "vertex":
+        if cloud in ("vertex", "staying"):
             self.server.provide("us-central1", bucket=BUCKET)
             backend |= {"cloud": "vertex", "staging": f"gs://{BUCKET}/staging"}
+        if cloud == "staying":
+            backend |= {"raw_results": "bucket"}
         if cloud == "tables":
             self.server.provide("us-central1", dataset=PLACE)
             backend |= {"cloud": "vertex", "via": "bigquery", "dataset": DATASET}
@@ -93,8 +100,14 @@ class World:
             folder.mkdir()
         rows = ROWS * shards // SHARDS
         self._write("batchform.yaml", yaml.safe_dump(_project(self.server.url, **backend)))
-        self._write("specs/triage.yaml", yaml.safe_dump(_spec(submit)))
+        self._write("specs/triage.yaml", yaml.safe_dump(_spec(submit) | (_AS_TEXT if cloud == "staying" else {})))
         self._write("data/tickets.csv", "id,title\n" + "".join(f"T{n},ticket {n}\n" for n in range(1, rows + 1)))
+
+    def read_otherwise(self) -> None:
+        """From now on the answers, which are JSON and were read as text, are read as JSON: all of them anew."""
+        path = self.project / "specs/triage.yaml"
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path.write_text(yaml.safe_dump(spec | {"output": {"format": "json"}}), encoding="utf-8")
 
     def _write(self, name: str, text: str) -> None:
         path = self.project / name

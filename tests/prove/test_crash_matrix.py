@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from crash_cloud import ALL_IN_A_BUCKET, JOINED, STORAGE, TABLES
+from crash_cloud import ALL_IN_A_BUCKET, JOINED, STAYING, STORAGE, TABLES
 from crash_effects import Point
 from crash_matrix import distinct
 from crash_scenarios import SCENARIOS
@@ -59,11 +59,11 @@ def test_the_matrix_has_all_kinds_of_commands() -> None:
     assert len(set(names)) == len(names) >= 25
     assert {s.command[0] for s in SCENARIOS} == {"plan", "apply", "sync", "rerun", "ledger", "try"}
     clouds = Counter(s.cloud.name for s in SCENARIOS)
-    assert clouds.pop(JOINED.name) == 3
+    assert clouds.pop(JOINED.name) == 3 and clouds.pop(STAYING.name) == 6
     assert min(clouds.values()) >= 10 and len(clouds) == 4, clouds
     resumed = [s for s in SCENARIOS if "cut short" in s.name]
     assert Counter(s.cloud.name for s in resumed) == dict.fromkeys(
-        (c.name for c in (STORAGE, TABLES, ALL_IN_A_BUCKET)), 3
+        (c.name for c in (STORAGE, STAYING, TABLES, ALL_IN_A_BUCKET)), 3
     )
 
 

@@ -35,6 +35,7 @@ SAMPLE = {
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="drop", when="after"),)),
         Schedule(BASE["apply on Vertex"], (fault("vertex.batches.create", nth=2, type="keys_missing", show="empty"),)),
         Schedule(BASE["sync on Vertex"], (fault("storage.objects.download", nth=2, type="cut"),)),
+        Schedule(BASE["answers read anew where they stay"], (fault("storage.objects.download", nth=2, type="drop"),)),
         Schedule(
             BASE["apply on Vertex by tables"], (fault("bigquery.jobs.upload.bytes", nth=2, type="drop", when="after"),)
         ),

@@ -64,12 +64,13 @@ def make(tmp_path: Path) -> Make:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / "t.csv").write_text("id\n")
         (tmp_path / "batchform.yaml").write_text("version: 1\nproject: p\nbackends: {local: {type: emulator}}\n")
+        to = {"type": "jsonl", "path": "out.jsonl", **(destination or {})}
         spec = {
             "name": "triage",
             "source": {"type": "csv", "path": source},
             "prompt": {"user": {"text": "x"}},
             "model": "gemini-3.5-flash-lite",
-            "destination": {"type": "jsonl", "path": "out.jsonl", **(destination or {})},
+            "destination": {name: value for name, value in to.items() if value is not None},
             "idempotency": {"key": list(key) if isinstance(key, tuple) else key},
             "backend": "local",
             "output": output if output is not None else {"format": "json", "schema": SCHEMA},
@@ -218,6 +219,38 @@ def test_bad_columns_are_refused_when_the_project_is_loaded(
     with pytest.raises(InvalidProject) as caught:
         make(destination)
     assert complaint in caught.value.render()
+
+
+BIGQUERY = {"type": "bigquery", "table": "p.d.t", "path": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.b", "has '.', which BigQuery takes in no name"),
+        ("price ($)", "has '(', which"),
+        ("tab\there", r"has '\t', which"),
+        ("_PARTITIONTIME", "begins with _PARTITION, which BigQuery keeps for itself"),
+        ("_Table_x", "begins with _Table_"),
+        ("n" * 301, "has 301 characters, and BigQuery takes 300"),
+    ],
+)
+def test_names_that_bigquery_does_not_take_are_refused_before_anything_is_sent(
+    make: Make, name: str, said: str
+) -> None:
+    with pytest.raises(InvalidProject) as caught:
+        make({**BIGQUERY, "columns": {name: "text"}})
+    assert said in caught.value.render()
+    schema = {"type": "object", "properties": {name: {"type": "string"}}}
+    with pytest.raises(InvalidProject) as caught:
+        make({**BIGQUERY, "flatten": True}, output={"format": "json", "schema": schema})
+    assert said in caught.value.render()
+    assert name in names(make({"columns": {name: "text"}})), "a file takes any name"
+
+
+def test_names_that_bigquery_takes(make: Make) -> None:
+    odd = ["Größe", "with space", "a-b", "100%", "x" * 300, "1st", "_part", "a<b|c#d"]
+    assert set(odd) < set(names(make({**BIGQUERY, "columns": dict.fromkeys(odd, "text")})))
 
 
 def test_flatten_needs_properties(make: Make) -> None:

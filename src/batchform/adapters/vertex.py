@@ -193,7 +193,7 @@ class VertexBackend(GenaiBackend):
                 raise
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
-        if mode != "file":
+        if mode == "inline":
             raise BackendError(f"Vertex AI takes no inline input ({tag}).", hint="Use `submit: file` in the spec.")
         staging = self._tables if self._config.via == "bigquery" else self._objects
         return Staged(path=path, name=staging.put(path, digest=digest, tag=tag))

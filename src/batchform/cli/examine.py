@@ -45,6 +45,7 @@ class Examination:
         self._databases: Databases | None = None
         self._seen: set[tuple[Address, bool]] = set()
         self._failed: set[str] = set()  # buckets and databases that are not as they must be
+        self._absent: set[tuple[str, str]] = set()  # buckets that are not there, by the endpoint that was asked
 
     def close(self) -> None:
         for part in reversed(self._open):
@@ -98,6 +99,7 @@ class Examination:
         config = with_environment(found, self._session.env)
         if not self._writes:
             yield from self._models(about, name, config)
+            yield from self._stored(about, name, config)
             return
         try:
             if cloud_of(config) == "vertex":
@@ -161,11 +163,48 @@ class Examination:
         use = BucketUse(address((config.staging or "").rstrip("/")), writes=True, location=config.location)
         buckets = Buckets(settings, cloud, endpoint=endpoint)
         self._open.append(buckets)
-        found = list(buckets.check(about, use))
+        found = list(self._bucket(buckets, about, use, endpoint=endpoint))
         yield from found
         if cloud.answers and not any(f.check == "bucket" and f.status == "failure" for f in found):
             agent = buckets.check_agent(about, use)
             yield from [agent] if agent else []
+
+    def _stored(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
+        """Whether raw results that stay in the bucket can be read: a plan looks at those that it wants to read anew."""
+        if getattr(config, "raw_results", "ledger") != "bucket" or cloud_of(config) != "vertex":
+            return
+        from batchform.adapters.doctor_cloud import CloudProject
+        from batchform.adapters.doctor_places import Buckets, BucketUse
+
+        assert isinstance(config, (VertexBackend, EmulatorBackend))
+        try:
+            access = self._opened(name).access  # type: ignore[union-attr]
+            cloud = CloudProject(access.settings, project=config.project, emulated=access.emulated)
+            self._open.append(cloud)
+            credentials = list(cloud.check_credentials(about))
+            yield from credentials
+            if any(f.status == "failure" for f in credentials):
+                return
+            buckets = Buckets(access.settings, cloud, endpoint=access.endpoint)
+            self._open.append(buckets)
+            use = BucketUse(address((config.staging or "").rstrip("/")), writes=False)
+            yield from self._bucket(buckets, about, use, endpoint=access.endpoint)
+        except BatchformError as error:
+            yield about.error("backend", error)
+
+    def _bucket(
+        self, buckets: Buckets, about: Subject, use: BucketUse, *, endpoint: str | None = None
+    ) -> Iterator[Finding]:
+        """One that is not there is said with the command that makes it, once: the first is the one that knows where."""
+        asked = (endpoint or self._session.env.get(_EMULATORS["storage.googleapis.com"], ""), use.at.bucket)
+        if asked in self._absent:
+            message = f"There is no bucket gs://{use.at.bucket}."
+            yield about.failure("bucket", message, hint="The command that makes it stands above.")
+            return
+        for found in buckets.check(about, use):
+            if found.check == "bucket" and found.fix.startswith("gcloud storage buckets create "):
+                self._absent.add(asked)
+            yield found
 
     def _service(self, about: Subject, name: str, config: BackendSettings) -> Iterator[Finding]:
         """What both APIs have: a list of jobs, a clock, quotas, models."""
@@ -233,7 +272,7 @@ class Examination:
         buckets = Buckets(settings, self._cloud)
         self._open.append(buckets)
         for use in uses:
-            found = list(buckets.check(Subject(str(use.at)), use))
+            found = list(self._bucket(buckets, Subject(str(use.at)), use))
             yield from found
             if any(f.status == "failure" for f in found):
                 self._failed.add(use.at.bucket)

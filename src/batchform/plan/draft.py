@@ -225,19 +225,26 @@ def _priced(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator, largest
         largest_bytes=largest,
         file_tokens=shard.file_tokens,
     )
-    inline = spec.spec.submit == "inline" or (
+    return Shard(
+        index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
+        input_tokens=estimate.tokens.input, usd=estimate.cost, mode=_mode(shard, spec, estimator),
+        path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes, **_rung(shard.rung, spec),
+        files_path=shard.files_path, files=shard.files,
+    )  # fmt: skip
+
+
+def _mode(shard: DraftShard, spec: ResolvedSpec, estimator: Estimator) -> str:
+    """How the requests get there."""
+    if cloud_of(spec.backend) == "vertex" and getattr(spec.backend, "via", "storage") == "bigquery":
+        return "table"
+    small = (
         spec.spec.submit == "auto"
         and cloud_of(spec.backend) != "vertex"
         and (estimator.info is None or estimator.info.kind != "image")
         and shard.rows <= _AUTO_INLINE_ROWS
         and shard.bytes <= _AUTO_INLINE_BYTES
     )
-    return Shard(
-        index=shard.index, tag=shard.tag, digest=shard.digest, rows=shard.rows, requests=shard.rows, bytes=shard.bytes,
-        input_tokens=estimate.tokens.input, usd=estimate.cost, mode="inline" if inline else "file",
-        path=shard.path, rows_path=shard.rows_path, resumes=shard.resumes, **_rung(shard.rung, spec),
-        files_path=shard.files_path, files=shard.files,
-    )  # fmt: skip
+    return "inline" if spec.spec.submit == "inline" or small else "file"
 
 
 def _samples(rendered: Rendered, before: Before | None, past: Recorded) -> Iterable[Sample]:

@@ -107,7 +107,7 @@ class Shard(Struct, frozen=True):
     bytes: int
     input_tokens: int
     usd: Range
-    mode: str  # "file" or "inline"
+    mode: str  # "file", "inline" or "table"
     path: str
     rows_path: str
     resumes: Resumed | None = None

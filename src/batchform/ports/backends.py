@@ -145,8 +145,9 @@ class Backend(Protocol):
         ...
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
-        """Make a shard ready for `create`. mode "file": upload it under a name derived from its digest (repeatable: the
-        same digest is uploaded once); mode "inline": nothing to upload."""
+        """Make a shard ready for `create`. mode "file" or "table", which are for people to tell apart: upload it under
+        a name derived from its digest (repeatable: the same digest is uploaded once); mode "inline": nothing to
+        upload."""
         ...
 
     def stage_results(self, job: RemoteJob, *, results: Path, lines: Path) -> Staged | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -22,6 +22,22 @@ def parse_moment(value: Any) -> str:
 
 
 Moment = Annotated[str, BeforeValidator(parse_moment, json_schema_input_type=str)]
+
+
+_LONGEST_NAME: Final = 300
+_NOT_IN_NAMES: Final = frozenset('!"$()*,./;?@[\\]^`{}~')
+_TAKEN: Final = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier")
+
+
+def name_problem(name: str) -> str:
+    """Why BigQuery takes no column of this name, as the end of a sentence; "" if it does."""
+    if len(name) > _LONGEST_NAME:
+        return f"has {len(name)} characters, and BigQuery takes {_LONGEST_NAME}"
+    odd = next((sign for sign in name if sign in _NOT_IN_NAMES or not sign.isprintable()), None)
+    if odd is not None:
+        return f"has {odd!r}, which BigQuery takes in no name"
+    taken = next((start for start in _TAKEN if name.casefold().startswith(start)), None)
+    return f"begins with {name[: len(taken)]}, which BigQuery keeps for itself" if taken else ""
 
 
 class BigQuerySource(Strict):

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from batchform.canon import digest_of
 from batchform.errors import DestinationError
-from batchform.spec.bigquery import BigQueryDestination
+from batchform.spec.bigquery import BigQueryDestination, name_problem
 from batchform.spec.embed import VECTOR
 from batchform.spec.expressions import (
     DETAILS,
@@ -153,7 +153,14 @@ def _parts(expression: Expression) -> Iterator[object]:
 def _columns(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complaint]]:
     columns, complaints = _written(spec)
     to = spec.spec.destination
-    if not isinstance(to, BigQueryDestination) or not to.metadata:
+    if not isinstance(to, BigQueryDestination):
+        return columns, complaints
+    for name in (c.name for c in columns):
+        if problem := name_problem(name):
+            at = (*_COLUMNS, name) if name in (to.columns or ()) else _FLATTEN if to.flatten else ("destination",)
+            words = f"the column {name!r} {problem}: give it another name in destination.columns"
+            complaints.append((at, words))
+    if not to.metadata:
         return columns, complaints
     if any(c.name.casefold() == METADATA for c in columns):
         words = f"destination.columns.{METADATA} is batchform's own: choose another name, or set metadata: false"

@@ -30,7 +30,7 @@ from batchform.canon import digest_of, short
 from batchform.errors import DestinationError
 from batchform.ports import Delivered, Delivery
 from batchform.rows.sql import identifier
-from batchform.spec.bigquery import BigQueryDestination
+from batchform.spec.bigquery import BigQueryDestination, name_problem
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -80,6 +80,7 @@ class BigQueryTable:
         try:
             with refusing(self._shown):
                 columns = columns_of(con, relation)
+                self._refuse_names(columns)
                 self._check_options([c.name for c in columns])
                 self._refuse_null_keys(con, relation, delivery.key_columns)
                 lines = write_lines(con, relation, path)
@@ -172,6 +173,15 @@ class BigQueryTable:
                         f"destination.{field} names {name}, which is no column of the answers.",
                         hint=f"They are: {', '.join(columns or ())}.",
                     )
+
+    def _refuse_names(self, columns: Sequence[Column]) -> None:
+        for column in columns:
+            if problem := name_problem(column.name):
+                raise DestinationError(
+                    f"{self._shown}: the name {column.name!r} {problem}.",
+                    hint="Give it another one, or deliver it as JSON.",
+                )
+            self._refuse_names(column.fields)
 
     def _refuse_null_keys(self, con: DuckDBPyConnection, relation: str, key: Sequence[str]) -> None:
         if not key:

@@ -30,6 +30,7 @@ from batchform.adapters.bigquery_types import arrow_schema, duckdb_type
 from batchform.adapters.sources import bigquery_sql as sql
 from batchform.adapters.sources.bigquery_cache import SnapshotCache
 from batchform.adapters.sources.bigquery_read import batches, in_order, write_raw
+from batchform.adapters.sources.bigquery_views import moves_by_views
 from batchform.adapters.sources.snapshot import check_columns, temp_path
 from batchform.adapters.sources.sql import quote_name, quote_text
 from batchform.canon import digest_of, short
@@ -137,8 +138,10 @@ class BigQueryRows:
         if pinnable:
             version, modified = None if table.streaming_buffer is not None else _version(table), table.modified
         else:
-            dry = self._dry_run(client, f"SELECT * FROM {quoted(name)}", table.location)
+            whole = f"SELECT * FROM {quoted(name)}"
+            dry = self._dry_run(client, whole, table.location)
             version, modified = self._versions(client, dry, own=_version(table))
+            moving |= moves_by_views(client, self._access, whole)
 
         def statement(at: str | None) -> str:
             return sql.select(fields, sql.from_table(name, moment=at if pinnable else None, where=where))
@@ -149,22 +152,21 @@ class BigQueryRows:
     def _ask_query(self, client: Client) -> _Asked:
         query = sql.one_statement(self._spec.query or "")
         sql.check_steady(query, "source.query")
-        times = sql.times_pinned(query)
-        if self._spec.as_of and not times:
+        if self._spec.as_of and not sql.names_snapshot(query):
             raise SourceError(
                 "source.as_of needs @snapshot in source.query.",
                 hint="Write FOR SYSTEM_TIME AS OF @snapshot behind each table.",
             )
         dry = self._dry_run(client, sql.at_time(query, self._spec.as_of), self._spec.location)
         fields, columns = self._chosen(dry.schema or ())
-        moving = sql.is_moving(query)
-        read = list(dry.referenced_tables or ())
+        read = {r.table_id for r in dry.referenced_tables or ()}
+        moving = sql.is_moving(query) or moves_by_views(client, self._access, query)
         version, modified = self._versions(client, dry, own="")
 
         def statement(at: str | None) -> str:
             return sql.select(fields, sql.from_query(sql.at_time(query, at)))
 
-        pinned = bool(read) and not moving and times >= len(read)
+        pinned = not moving and sql.all_pinned(query, read)
         return _Asked(fields, columns, statement, None if moving else version, modified, pinned, dry.location)
 
     def _chosen(self, schema: Sequence[SchemaField]) -> tuple[tuple[SchemaField, ...], tuple[SchemaField, ...]]:
@@ -182,13 +184,19 @@ class BigQueryRows:
             )
 
     def _versions(self, client: Client, dry: QueryJob, *, own: str) -> tuple[str | None, dt.datetime | None]:
-        """The versions of all tables that a statement reads, and when the last of them changed. None: one has none."""
+        """The versions of all tables that a statement reads, and when the last of them changed. None: one has none, or
+        may not be seen, as those below an authorized view."""
+        from google.api_core.exceptions import Forbidden
+
         tables = list(dry.referenced_tables or ())
         if not tables or len(tables) >= _MOST_TABLES:
             return None, None
         found, times = [own], []
         for reference in tables:
-            table = client.get_table(reference, retry=self._access.retry, timeout=CALL_SECONDS)
+            try:
+                table = client.get_table(reference, retry=self._access.retry, timeout=CALL_SECONDS)
+            except Forbidden:
+                return None, None
             if table.streaming_buffer is not None or str(table.table_type) == "EXTERNAL":
                 return None, None
             found.append(_version(table))

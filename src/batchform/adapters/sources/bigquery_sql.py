@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from batchform.adapters.bigquery_client import quoted
@@ -28,6 +28,12 @@ _UNSTEADY: Final = re.compile(r"(?i)\b(RAND|GENERATE_UUID|SESSION_USER)\s*\(")
 _SAMPLE: Final = re.compile(r"(?i)\bTABLESAMPLE\b")
 _MOVING: Final = re.compile(r"(?i)\bCURRENT_(TIMESTAMP|DATE|DATETIME|TIME)\b|\bEXTERNAL_QUERY\s*\(")
 _SNAPSHOT: Final = re.compile(r"(?i)@snapshot\b")
+_ALIAS: Final = r"(?:\s+(?:AS\s+)?(?:`[^`]+`|(?!FOR\b)[A-Za-z_]\w*))?"
+_TIME: Final = r"\s+FOR\s+SYSTEM[_ ]TIME\s+AS\s+OF\s+"
+_AT_SNAPSHOT: Final = re.compile(rf"(?i)`?{_ALIAS}{_TIME}@snapshot\b")
+_READS: Final = re.compile(r"(?i)\b(?:FROM|JOIN)\b")
+_NAME: Final = re.compile(r"\s*((?:`[^`]+`|[A-Za-z_][\w-]*)(?:\s*\.\s*(?:`[^`]+`|[A-Za-z_][\w-]*))*)(?!\s*\()")
+_NEXT: Final = re.compile(rf"(?i){_ALIAS}(?:{_TIME}\S+)?\s*,")
 
 
 def code_of(sql: str) -> str:
@@ -52,9 +58,38 @@ def is_moving(sql: str) -> bool:
     return _MOVING.search(code_of(sql)) is not None
 
 
-def times_pinned(query: str) -> int:
-    """How often a query names the time of the snapshot."""
-    return len(_SNAPSHOT.findall(code_of(query)))
+def names_snapshot(query: str) -> bool:
+    """Whether a query names the time of the snapshot."""
+    return _SNAPSHOT.search(code_of(query)) is not None
+
+
+def all_pinned(query: str, tables: Collection[str]) -> bool:
+    """Whether a query reads these tables, by their ids, as they were at the time of the snapshot, wherever it names
+    them. A table that it does not name, such as one below a view, is not."""
+    code = _NOT_CODE.sub(lambda found: found[0] if found[0].startswith("`") else " " * len(found[0]), query)
+    return bool(tables) and all(_pinned(code, table) for table in tables)
+
+
+def _pinned(code: str, table: str) -> bool:
+    named = [code[m.end() :] for m in re.finditer(rf"(?<![\w-]){re.escape(table)}(?![\w-])", code)]
+    read = [rest for rest in named if not re.match(r"`?\s*\.", rest)]  # else it says whose a column is
+    return bool(read) and all(_AT_SNAPSHOT.match(rest) for rest in read)
+
+
+def names_read(query: str) -> list[str]:
+    """What stands behind FROM and JOIN and could be a table or a view: names of two or three parts, unquoted."""
+    code = _NOT_CODE.sub(lambda found: found[0] if found[0].startswith("`") else " " * len(found[0]), query)
+    found = []
+    for start in _READS.finditer(code):
+        at = start.end()
+        while name := _NAME.match(code, at):
+            text = "".join(name[1].replace("`", "").split())
+            found += [text] if "." in text else []
+            more = _NEXT.match(code, name.end())
+            if not more:
+                break
+            at = more.end()
+    return found
 
 
 def at_time(query: str, moment: str | None) -> str:

@@ -62,7 +62,9 @@ FIXED_WIDTH: Final = {
     "DATETIME": 8,
 }
 """Bytes of a value, as BigQuery bills them."""
-_NAME: Final = re.compile(r"[^\W\d][\w -]{0,299}")
+_NAME: Final = re.compile(
+    r"(?i)(?!_table_|_file_|_partition|_row_timestamp|__root__|_colidentifier)[\w &%=+:'<>#|-]{1,300}"
+)
 
 
 class Field(msgspec.Struct, frozen=True):
