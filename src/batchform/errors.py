@@ -12,6 +12,7 @@ BatchformError                1    anything below that has no code of its own
 ├── BackendError              1    the service said no, or nothing
 │   ├── NotCreated            1    a create that surely made no job
 │   ├── OutcomeUnknown        8    a create that may have made a job
+│   ├── UnknownJobs           8    the service has jobs that the ledger sent and does not know
 │   ├── NotFound              1    the service has no such job or file (for this credential)
 │   └── AuthError             1    key missing or refused
 ├── RowsFailed                6    finished, with failed rows above tolerance
@@ -188,6 +189,12 @@ class NotCreated(BackendError):
 
 class OutcomeUnknown(BackendError):
     """A create call that may have made a job: never call create again before looking for its tag."""
+
+    exit_code = 8
+
+
+class UnknownJobs(BackendError):
+    """The service has jobs that this ledger sent and does not know: it is an older copy of itself."""
 
     exit_code = 8
 

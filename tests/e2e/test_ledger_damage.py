@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -114,6 +115,34 @@ def test_a_backup_of_the_whole_folder_is_found_out_by_what_lies_outside(workspac
     assert "(SUCCEEDED), and does not know it." in deep.out
     assert "until then apply nothing" in deep.out
     assert (deep.code, "holds 5 rows that the ledger does not know" in deep.out) == (1, True)
+    rows = [workspace.row(i) for i in range(1, 7)]
+    workspace.rows([*rows, workspace.row(7)])
+    refused = workspace.run("apply", "--yes")
+    assert (refused.code, "is an older copy of itself" in refused.err, len(workspace.billed())) == (8, True, 6)
+    workspace.rows(rows)
+    workspace.ok("apply", "--yes")  # the very rows that were sent: their job is taken over
+    assert (workspace.actions(), len(workspace.billed())) == ({"keep": 6}, 6)
+    workspace.ok("ledger", "verify", "--deep")
+
+
+def test_a_job_that_an_older_copy_forgot_can_be_given_up(workspace: Workspace) -> None:
+    workspace.rows([workspace.row(1)])
+    workspace.apply()
+    ledger = workspace.root / ".batchform"
+    shutil.copytree(ledger, workspace.root / "backup", ignore=shutil.ignore_patterns("emulator"))
+    workspace.rows([workspace.row(i) for i in range(1, 3)])
+    workspace.apply()
+    shutil.move(ledger / "emulator", workspace.root / "backup/emulator")
+    shutil.rmtree(ledger)
+    shutil.move(workspace.root / "backup", ledger)
+    shutil.rmtree(workspace.root / "results")
+    workspace.rows([workspace.row(i) for i in range(1, 4)])
+    named = re.search(r"batches/\w+", workspace.run("apply", "--yes").err)
+    assert named is not None and len(workspace.billed()) == 2
+    assert workspace.run("jobs", "disown", named[0]).code == 64  # nobody was asked
+    workspace.ok("jobs", "disown", "--yes", named[0])
+    assert len(workspace.apply().json["created"]) == 1 and len(workspace.billed()) == 4
+    workspace.ok("ledger", "verify", "--deep")
 
 
 def test_a_segment_comes_back_from_a_backup(workspace: Workspace) -> None:

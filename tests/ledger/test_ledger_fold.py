@@ -18,6 +18,7 @@ from batchform.ledger.records import (
     Collected,
     ControlView,
     DeliveredTo,
+    Disowned,
     InputDeleted,
     JobDeleted,
     JobRecord,
@@ -91,7 +92,8 @@ def test_what_is_known_of_specs() -> None:
     allowed = Allowed(at=AT, limit="max_usd", plan_digest="p")
     spent = Spent(at=AT, spec="s", realm="google", model="m", requests=2, usd=0.5)
     quiet = [Refreshed(at=AT, spec="s"), Reparsed(at=AT, spec="s", parse_digest="x")]
-    view = fold(enumerate([first, rerun, allowed, *quiet, last, more, spent], 1), lineage="l", serial=9)
+    left = Disowned(at=AT, job="batches/1", tag="t")
+    view = fold(enumerate([first, rerun, allowed, *quiet, last, more, spent, left], 1), lineage="l", serial=9)
     assert view == ControlView(
         lineage="l",
         serial=9,
@@ -99,6 +101,7 @@ def test_what_is_known_of_specs() -> None:
         reruns={"s": [(2, rerun), (7, more)]},
         allowed=[allowed],
         spent=[(8, spent)],
+        disowned={"batches/1"},
     )
 
 
@@ -114,6 +117,7 @@ EVENTS: st.SearchStrategy[AnyEvent] = st.one_of(
     st.builds(StateSeen, at=st.just(AT), tag=TAGS, state=st.sampled_from(["RUNNING", "SUCCEEDED", "odd"])),
     st.builds(Collected, at=st.just(AT), tag=TAGS, archive=st.none() | st.just("a"), answers=st.none()),
     st.builds(JobDeleted, at=st.just(AT), tag=TAGS),
+    st.builds(Disowned, at=st.just(AT), job=st.sampled_from(["batches/1", "batches/2"]), tag=TAGS),
     st.builds(InputDeleted, at=st.just(AT), tag=TAGS, input_name=st.just("files/x")),
     st.builds(RerunRequested, at=st.just(AT), spec=st.sampled_from("ab"), keys=st.tuples(st.text(max_size=3))),
     st.builds(Allowed, at=st.just(AT), limit=st.just("max_usd"), plan_digest=st.just("x")),

@@ -101,6 +101,17 @@ def test_a_job_of_another_credential_is_adopted_on_a_persons_word(w: World) -> N
     assert sync(ctx, ctx.project.specs, wait="done").answered == 1 and w.charged() == 1
 
 
+def test_a_person_who_names_a_job_that_is_none_loses_nothing(w: World) -> None:
+    """The true job is not taken for its double, and its rows are not sent again when the other is not found."""
+    ctx, plan, job = unknown(w, {"a": "x"})
+    adopt_by_hand(w.run(), tag_of(plan), "batches/nothere", look="trust")
+    unknown(w, {"b": "y"})
+    recover(w.run())
+    assert ctx.backend("local").get(job).state != "CANCELLED"
+    assert sync(w.run(), ctx.project.specs, wait="done").answered == 2 and w.charged() == 2
+    assert w.run().ledger.control().jobs[tag_of(plan)].job == job and "batches/nothere is none" in w.log.notes
+
+
 def test_saying_that_there_was_no_job(w: World) -> None:
     w.fault("POST", CREATE, before=lambda: refusal(503))
     plan, bundle = w.plan({"a": "x"})

@@ -37,7 +37,7 @@ def test_a_job_whose_creation_was_not_answered_is_found_and_adopted(w: World, af
 
 def test_a_job_that_is_listed_late_is_adopted_later(w: World) -> None:
     w.fault("POST", CREATE, after=lambda *_: refusal(504))
-    w.fault("GET", LIST, before=lambda: (200, b"{}"), times=5)
+    w.fault("GET", LIST, before=lambda: (200, b"{}"), times=6)
     plan, bundle = w.plan({"a": "x", "b": "y"}, shards=2)
     ctx = w.run()
     outcome = apply_plan(ctx, plan, bundle)
@@ -111,7 +111,7 @@ def test_ctrl_c_while_waiting_detaches(w: World) -> None:
 
 def test_doubles_are_cancelled_and_the_oldest_is_kept(w: World) -> None:
     w.fault("POST", CREATE, after=lambda *_: refusal(504))
-    w.fault("GET", LIST, before=lambda: (200, b"{}"), times=3)
+    w.fault("GET", LIST, before=lambda: (200, b"{}"), times=4)
     plan, bundle = w.plan({"a": "x"})
     ctx = w.run()
     assert apply_plan(ctx, plan, bundle, wait="submitted").unknown == [tag_of(plan)]
@@ -131,7 +131,7 @@ def test_a_job_without_its_name_is_known_by_its_input(w: World) -> None:
         return status, body.replace(b'"displayName"', b'"forgottenName"')
 
     w.fault("POST", CREATE, after=lambda *_: refusal(504))
-    w.fault("GET", LIST, after=anonymous)
+    w.fault("GET", LIST, after=anonymous, times=2)
     plan, bundle = w.plan({"a": "x"})
     assert apply_plan(w.run(), plan, bundle).adopted == [tag_of(plan)]
 

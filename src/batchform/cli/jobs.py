@@ -178,6 +178,26 @@ def abandon_job(common: Common, tag: str, yes: bool) -> None:
         click.echo(f"{tag}: its results were archived already: they were collected and nothing was given up: {came}.")
 
 
+@jobs_command.command("disown")
+@click.argument("job")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common
+def disown_job(common: Common, job: str, yes: bool) -> None:
+    """Leave JOB to itself: one that this ledger sent and does not know, since it is an older copy of itself.
+
+    Nothing is sent while the service lists such a job. Rather put the newest copy of the ledger's folder back: the
+    answers of a job that is left to itself are lost, and its rows are paid for again.
+    """
+    from batchform.run.strangers import disown
+
+    with _run_context(common) as ctx:
+        event = disown(ctx, job)
+        _confirm(f"What {event.tag} answered is lost, and its rows will be paid for again. Leave it to itself?", yes)
+        ctx.ledger.commit([event])
+        if not common.quiet:
+            click.echo(f"{event.job}: left to itself. Its rows may be sent again: batchform plan")
+
+
 @contextmanager
 def _run_context(common: Common) -> Iterator[RunContext]:
     """What a run works with; notes go to standard error."""

@@ -18,6 +18,7 @@ from batchform.ledger.records import (
     Collected,
     ControlView,
     DeliveredTo,
+    Disowned,
     InputDeleted,
     Intent,
     JobDeleted,
@@ -58,6 +59,8 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
                 del view.approved[event.spec]
         elif isinstance(event, Spent):
             _spend(view, at, event)
+        elif isinstance(event, Disowned):
+            view.disowned.add(event.job)
     return view
 
 

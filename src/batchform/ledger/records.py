@@ -333,9 +333,16 @@ class JobDeleted(Event, frozen=True, kw_only=True, tag=True):
     tag: str
 
 
+class Disowned(Event, frozen=True, kw_only=True, tag=True):
+    """A person left a job to itself that bears this ledger's mark, and that it does not know."""
+
+    job: str
+    tag: str
+
+
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
-    | Allowed | Approved | ApprovalEnded | Spent | InputDeleted | JobDeleted
+    | Allowed | Approved | ApprovalEnded | Spent | InputDeleted | JobDeleted | Disowned
 )  # fmt: skip
 
 
@@ -382,3 +389,4 @@ class ControlView(msgspec.Struct, kw_only=True):
     allowed: list[Allowed] = msgspec.field(default_factory=list)
     approved: dict[str, Approved] = msgspec.field(default_factory=dict)  # what still holds, by spec
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
+    disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves

@@ -18,6 +18,7 @@ from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
 from batchform.plan.diff import REPARSE, REREAD, Diff, Recorded, diff
+from batchform.plan.sent import attempts_name
 from batchform.ports import Destination
 from batchform.rows.keyed import KeyedRows
 from batchform.rows.sql import literal
@@ -138,9 +139,9 @@ def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
 
 
 def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str | None:
-    """Every result that was ever archived for the spec, by key and request, so that no answer is paid for again and no
-    failed request is sent more often than it may be."""
-    names = _answers(ledger, control, spec)
+    """Every result that was ever archived for the spec, by key and request, and every attempt that left none, so that
+    no answer is paid for again and no failed request is sent more often than it may be."""
+    names = [*_answers(ledger, control, spec), *_attempts(ledger, control, spec)]
     if not names:
         return None
     files = ", ".join(literal(str(ledger.blob(name))) for name in names)
@@ -149,6 +150,13 @@ def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str |
         f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]) "
         "WHERE request_fp IS NOT NULL)"
     )
+
+
+def _attempts(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:
+    """Of jobs that left rows without a result. Earlier versions kept none, and one that is damaged counts as none: what
+    is forgotten then is how often a request was tried."""
+    tags = [j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.collected]
+    return [name for name in map(attempts_name, tags) if is_whole(ledger, name)]
 
 
 def _answers(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:

@@ -7,6 +7,7 @@ spec are as they were, and the archived lines have the fingerprints that the led
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -151,7 +152,12 @@ def _unanswered(
     same = " AND ".join(f"coalesce(c.{flag}, false)" for flag in _SAME)
     climbing = ", ".join(map(literal, changes))
     # Rows on the retry ladder are sent with other requests than the job that was cut short had.
-    plain = f"AND c.fallen IS NULL AND coalesce(c.failure, '') NOT IN ({climbing}) " if climbing else ""
+    plain = (
+        f"AND coalesce(c.failure, '') NOT IN ({climbing}) AND NOT regexp_matches("
+        f"coalesce(array_to_string(c.fallen, ' '), ''), '\\b({'|'.join(map(re.escape, changes))})\\b') "
+        if changes
+        else ""
+    )
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {_UNANSWERED} AS SELECT c.key_hash, c.request_fp, l.key, l.row_fp, "
         f"l.request_bytes, {', '.join(f'c.{name}' for name in _STATE)} "

@@ -18,6 +18,11 @@ def asked_name(tag: str) -> str:
     return f"archive/{tag}.asked.parquet"
 
 
+def attempts_name(tag: str) -> str:
+    """Blob name of a job's rows without a result: Parquet of key_hash, request_fp, tag, parse_digest and class."""
+    return f"answers/{tag}.attempts.parquet"
+
+
 def earlier_request(ledger: Ledger, tag: str, key_hex: str) -> bytes | None:
     """The canonical request that a job carried for a row, or None if its input is not archived."""
     wanted = b'{"key":"k' + key_hex.encode() + b'","request":'

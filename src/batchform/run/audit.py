@@ -108,7 +108,8 @@ def check_services(ledger: Ledger, project: ResolvedProject, backends: Backends)
     places |= {(r.intent.backend, r.intent.place) for r in known.values() if r.open}
     for name, place in sorted(places) if mark else ():
         try:
-            strangers = [j for j in backends(name).at(place).list_jobs() if _bears(j, mark) and j.tag not in known]
+            listed = [j for j in backends(name).at(place).list_jobs() if _bears(j, mark) and j.tag not in known]
+            strangers = [j for j in listed if j.name not in ledger.control().disowned]
         except BatchformError as error:
             yield Finding(WARNING, f"Backend {name} could not be asked for its jobs: {error.message}", error.hint)
             continue

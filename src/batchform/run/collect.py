@@ -26,6 +26,7 @@ from batchform.ports import RemoteJob
 from batchform.rows.sql import literal
 from batchform.run.answers import OUTCOME, Answers, unjudged, write_answers
 from batchform.run.archive import archive
+from batchform.run.attempts import keep_attempts
 from batchform.run.context import (
     RESULTS_NOT_FOUND,
     RunContext,
@@ -194,6 +195,7 @@ def _record(
     with closing(ctx.connect()) as con:
         answers = _join(ctx, con, finished.record, ready.read, ready.scratch)
         rows = _row_states(ctx, con, finished, answers, ready.rest, ready.scratch / "rows.parquet")
+        keep_attempts(ctx, con, tag, rows.path, answers)
         recorded[tag] = _event(ctx, con, finished, answers, rows)
     seen = state_seen(ctx, finished.record, finished.remote) if finished.remote else []
     return [*seen, recorded[tag]], [rows]

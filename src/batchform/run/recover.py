@@ -178,11 +178,22 @@ def _tell_late(ctx: RunContext, backend: Backend, record: JobRecord, job: Remote
 
 
 def _end_doubles(ctx: RunContext, backend: Backend, listing: Listing) -> None:
-    """Cancel jobs beside the one that the ledger has under their tag."""
+    """Cancel jobs beside the one that the ledger has under their tag. Not if the service does not show that one: it
+    may never have been (a person may be wrong), and then one of these is the job."""
     for tag, jobs in listing.doubles.items():
         record = ctx.ledger.control().jobs[tag]
+        if not _is_there(backend, record):
+            continue
         for job in jobs:
             end_double(ctx, backend, record, job, beside=record.job or "")
+
+
+def _is_there(backend: Backend, record: JobRecord) -> bool:
+    try:
+        backend.get(record.job or "")
+    except BackendError:
+        return False
+    return True
 
 
 def end_double(ctx: RunContext, backend: Backend, record: JobRecord, job: RemoteJob, *, beside: str) -> None:

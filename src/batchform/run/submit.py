@@ -23,17 +23,18 @@ from batchform.ledger.records import Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan
-from batchform.ports import Backend, Staged
+from batchform.ports import Backend, RemoteJob, Staged
 from batchform.run.attachments import sent_lines_path
 from batchform.run.budget import refusal
-from batchform.run.context import RunContext, commit_together, open_intents, parse_stamp
+from batchform.run.context import RunContext, commit_together, described, open_intents, parse_stamp
 from batchform.run.inputs import archive_input, stage_input
 from batchform.run.marks import mark_shards
-from batchform.run.recover import record_created, recover
+from batchform.run.recover import adopt, record_created, recover
 from batchform.run.resume import old_results
 from batchform.run.room import Room, sentence
 from batchform.run.row_states import queue_rows, refuse_changed
 from batchform.run.settle import not_submitted, window_for_create
+from batchform.run.strangers import already_there
 from batchform.run.submission import Submission, Work
 from batchform.run.track import Tracker
 from batchform.spec.wording import counted
@@ -63,6 +64,7 @@ class Submitter:
         self._as_planned = {w.shard.tag: plan.serial for w in self._work}  # tag → serial that still had its rows so
         self._own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
         self._room = Room(ctx)
+        self._there: dict[str, list[RemoteJob]] = {}  # tag → jobs that an older copy of this ledger did not know of
         self._late: Counter[str] = Counter()  # tag → creations that could not begin in time
         self._most = ctx.ledger.joins  # shards whose intents are committed together
         self.done = Submission()
@@ -213,6 +215,10 @@ class Submitter:
         if self._ctx.clock.now() > deadline:
             return self._too_late(one)
         backend = self._ctx.backend(work.plan.backend)
+        if there := self._there.pop(work.shard.tag, None):
+            self._record(made)
+            self._take_over(backend, one.record, there)
+            return []
         try:
             job = backend.create(
                 model=work.model,
@@ -234,6 +240,12 @@ class Submitter:
         self._room.accepted(work.plan.backend)
         made.append((one, job))
         return []
+
+    def _take_over(self, backend: Backend, record: JobRecord, jobs: Sequence[RemoteJob]) -> None:
+        """These very rows were sent already, by a copy of this ledger that was newer: their job is theirs."""
+        self._ctx.progress.note(f"{described(record.intent)} is at the service already, as {jobs[0].name}: taken over.")
+        if adopt(self._ctx, backend, record, jobs):
+            self.done.adopted.append(record.tag)
 
     def _record(self, made: list[tuple[_Intended, str]]) -> None:
         """Record the jobs that were created, together, and forget them here."""
@@ -354,14 +366,16 @@ class Submitter:
     def check(self) -> None:
         """Whether it can begin, asked before anything is recorded.
 
-        Raises AuthError or BackendError when the service refuses the key or the model, StalePlan when rows of a shard
-        changed since it was planned.
+        Raises AuthError or BackendError when the service refuses the key or the model, UnknownJobs when it has jobs
+        that this ledger forgot, StalePlan when rows of a shard changed since it was planned.
         """
         for name, model, task in dict.fromkeys(
             (w.plan.backend, w.model, self._ctx.task(w.plan.name)) for w in self._work
         ):
             self._ctx.backend(name).check_model(model, task=task)
         self._check_rows(self._work)
+        for name in dict.fromkeys(w.plan.backend for w in self._work):
+            self._there |= already_there(self._ctx, name, [w.shard.tag for w in self._work])
 
     def _check_rows(self, queue: Sequence[Work]) -> None:
         """Refuse shards with rows that someone else changed since they were planned. Raises StalePlan.

@@ -11,6 +11,7 @@ from batchform.run.archive import archive
 from batchform.run.collect import Finished, scratch_folder
 from batchform.run.context import (
     NOT_FOUND,
+    PASSING,
     STILL_LOOKED_FOR,
     RunContext,
     described,
@@ -21,7 +22,8 @@ from batchform.run.context import (
     state_seen,
 )
 from batchform.run.fetch import ShortResults
-from batchform.run.settle import reopened
+from batchform.run.lookup import look_through
+from batchform.run.settle import reopened, submitted
 
 _ORDINARY = TERMINAL_STATES | {"PENDING", "QUEUED", "RUNNING", "CANCELLING", "UPDATING"}
 _JITTER = 0.2
@@ -132,6 +134,16 @@ class Tracker:
         ctx = self._ctx
         if not missing_for_long(ctx, record, NOT_FOUND, str(error)):
             ctx.progress.note(f"The service does not find job {record.job} of {record.tag}; it is asked again: {error}")
+            return None
+        try:
+            beside = look_through(ctx, ctx.backend_of(record.intent), []).doubles.get(record.tag)
+        except BackendError as failed:
+            if failed.status in PASSING:
+                ctx.progress.note(f"Whether another job is that of {record.tag} could not be looked at: {failed}")
+                return None
+            beside = None
+        if beside and submitted(ctx, record, beside[0].name, how="adopted"):
+            ctx.progress.note(f"The job of {described(record.intent)} is {beside[0].name}: {record.job} is none.")
             return None
         ctx.progress.note(f"Job {record.job} of {described(record.intent)} is gone: its rows are given back.")
         return Finished(record, None, f"The service has job {record.job} no longer: {error}")
