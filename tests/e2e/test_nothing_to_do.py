@@ -11,6 +11,7 @@ import pytest
 from tests_e2e_kit import Workspace
 
 from batchform.adapters.sources import paths
+from batchform.plan.unchanged import sealed
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def is_kept(workspace: Workspace) -> bool:
 def spoil(workspace: Workspace) -> None:
     """Make what is kept tell itself apart from what is read."""
     path = workspace.root / ".batchform/cache/plans/triage.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**kept, "rows": 7, "counts": {"keep": 7}}), encoding="utf-8")
+    kept = json.loads(path.read_bytes().partition(b"\n")[2])
+    path.write_bytes(sealed(json.dumps({**kept, "rows": 7, "counts": {"keep": 7}}).encode()))
 
 
 def test_the_same_plan_is_made_without_reading_rows(settled: Workspace) -> None:
@@ -108,6 +109,47 @@ def test_what_is_saved_is_read(settled: Workspace, tmp_path: Path) -> None:
     assert settled.run("plan", "--json", "--out", str(tmp_path / "saved")).json["specs"][0]["actions"]["keep"] == 6
 
 
+def test_so_is_what_was_asked_for_and_is_lost(settled: Workspace) -> None:
+    """Whether it was taken up is told by the very rows that it names."""
+    settled.ok("rerun", "triage", "--key", "T-2")
+    settled.apply()
+    assert settled.actions() == {"keep": 6} == settled.actions()
+    (asked,) = (settled.root / ".batchform").rglob("rerun*.parquet")
+    asked.unlink()
+    assert settled.run("plan").code == 1
+
+
+def test_so_are_results_that_come_back(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    sent = {"response_schema": {"type": "object", "properties": {"category": {"type": "string"}}}}
+    workspace.spec(generation_config=sent)
+    workspace.apply()
+    archive = workspace.root / ".batchform/archive"
+    archive.rename(archive.with_name("away"))
+    workspace.spec(generation_config=sent, output={"schema": {"type": "object"}})
+    for _ in range(2):
+        assert workspace.plan()["notes"] == ["6 rows cannot be read anew: their results are archived no longer"]
+    archive.with_name("away").rename(archive)
+    assert workspace.actions() == {"reparse": 6}
+
+
+def test_so_is_a_file_under_another_name(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link leads to the same bytes, and its name is a column."""
+    monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    workspace.write("texts/a.txt", "Alpha")
+    link = workspace.root / "data/one.txt"
+    link.symlink_to("../texts/a.txt")
+    workspace.spec(
+        source={"type": "files", "path": "data/*.txt"},
+        prompt={"user": {"text": "{{ text }}"}},
+        idempotency={"key": ["name"]},
+    )
+    workspace.apply()
+    assert workspace.actions() == {"keep": 1} and is_kept(workspace)
+    link.rename(link.with_name("two.txt"))
+    assert workspace.actions() == {"run": 1, "forget": 1}
+
+
 def test_young_files_are_read_again(settled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(settled)
     monkeypatch.setattr(paths, "_SETTLE_NS", 1 << 62)
@@ -116,8 +158,12 @@ def test_young_files_are_read_again(settled: Workspace, monkeypatch: pytest.Monk
 
 def test_a_note_that_is_broken_or_cannot_be_written_is_none(settled: Workspace) -> None:
     notes = settled.root / ".batchform/cache/plans"
-    (notes / "triage.json").write_text("{", encoding="utf-8")
-    assert settled.actions() == {"keep": 6}
+    whole = (notes / "triage.json").read_bytes()
+    spoilt = (b"{", b"", whole[:-1], whole.replace(b"keep", b"k\xa5ep"), whole.replace(b'"rows":6', b'"rows":7'))
+    for text in spoilt:
+        assert text != whole
+        (notes / "triage.json").write_bytes(text)
+        assert settled.plan()["source"]["rows"] == 6
     (notes / "triage.json").unlink()
     notes.rmdir()
     notes.write_text("in the way", encoding="utf-8")
@@ -129,12 +175,15 @@ def test_a_note_that_is_broken_or_cannot_be_written_is_none(settled: Workspace) 
     [
         {"query": "SELECT * FROM source"},
         {"where": "id IN (SELECT id FROM read_csv('data/tickets.csv', all_varchar=true))"},
+        {"where": "id IN (TABLE 'data/ids.csv')"},
+        {"where": "now() > '2020-01-01'"},
     ],
 )
 def test_queries_may_read_more_than_the_files(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
 ) -> None:
     monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    workspace.write("data/ids.csv", "id\n" + "".join(f"T-{i}\n" for i in range(1, 7)))
     workspace.spec(source={"type": "csv", "path": "data/tickets.csv", **more})
     workspace.apply()
     assert workspace.actions() == {"keep": 6} and not is_kept(workspace)

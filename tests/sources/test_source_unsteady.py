@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from batchform.adapters.sources.sql import check_condition
+from batchform.adapters.sources.sql import _PLAIN_WORDS, check_condition, reads_nothing_else
 from batchform.errors import SourceError
 
 UNSTEADY = [
@@ -132,3 +132,39 @@ def test_sqlite_draws_no_lots_either(desk: Any) -> None:
         with pytest.raises(SourceError, match=rf"{field} may not call random(blob)?\(\)"):
             desk.read(type="sqlite", path="a.db", **spec)
     assert desk.read(type="sqlite", path="a.db", table="t", where="day < date('now')").rows == [(1, "2020-01-01")]
+
+
+@pytest.mark.parametrize(
+    ("condition", "alone"),
+    [
+        ("", True),
+        ("status = 'open' AND (id LIKE 'T-%' OR length(body) > 400)", True),
+        ("section IN ('a', 'b') AND NOT (\"a b\" = 'x')", True),
+        ("lower (trim(\"body\")) = 'x'", True),
+        ("day <= current_date", False),
+        ('day <= "CURRENT_DATE"', False),
+        ("day < NOW()", False),
+        ("age(day) > INTERVAL 1 DAY", False),
+        ('"age"(day) > INTERVAL 1 DAY', False),
+        ("age/* */(day) > INTERVAL 1 DAY", False),
+        ("age --\n(day) > INTERVAL 1 DAY", False),
+        ("day < ago(INTERVAL 1 DAY)", False),
+        ("t < localtimestamp", False),
+        ("id IN (TABLE 'ids.csv')", False),
+        ("id IN (FROM 'ids.csv')", False),
+        ("id IN (DESCRIBE 'ids.csv')", False),
+        ("current_setting('threads') = '1'", False),
+    ],
+)
+def test_conditions_that_depend_on_the_row_alone_are_told_by_their_words(condition: str, alone: bool) -> None:
+    assert reads_nothing_else(condition) is alone
+
+
+def test_what_is_taken_to_depend_on_its_arguments_alone_does_so_for_duckdb_too() -> None:
+    with duckdb.connect() as con:
+        functions = dict(
+            con.execute(
+                "SELECT function_name, min(stability = 'CONSISTENT') FROM duckdb_functions() GROUP BY 1"
+            ).fetchall()
+        )
+    assert [name for name in _PLAIN_WORDS if functions.get(name) is False] == []

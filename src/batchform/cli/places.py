@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from batchform.errors import SourceError
@@ -74,15 +73,16 @@ def _answers(session: Session, spec: ResolvedSpec, there: SpecSource) -> Source:
 
 
 def kept_of(session: Session, spec: ResolvedSpec) -> Kept | None:
-    """Where it is noted that nothing was to do for a spec; None unless its rows and the ledger are local files, and no
-    row names other files."""
+    """Where it is noted that nothing was to do for a spec; None unless its rows and the ledger are local files, no row
+    names other files, and the choice of rows depends on nothing else."""
+    from batchform.adapters.sources.sql import reads_nothing_else
     from batchform.plan.unchanged import Kept
 
     source = spec.spec.source
     remote = is_remote(session.project.config.ledger) or _lies_remote(source)
     if remote or not isinstance(source, (FileSource, FilesSource)) or spec.attachments:
         return None
-    if source.query or _reads_more(source.where):
+    if source.query or not reads_nothing_else(source.where or ""):
         return None
 
     def stamp() -> str | None:
@@ -90,11 +90,12 @@ def kept_of(session: Session, spec: ResolvedSpec) -> Kept | None:
 
         head = session.ledger.head
         own = [s.name for s in head.segments if s.kind == "rows" and s.spec == spec.name] if head else []
+        own += [asked.chosen for _, asked in session.ledger.control().reruns.get(spec.name, ())]
         try:
             files = expand(source.path, root=session.root, allow=session.allowed)
         except SourceError:  # told, with its place, by whoever reads the rows
             return None
-        return stamp_of([f.path for f in files], settled=[session.ledger_path / name for name in own])
+        return stamp_of(files, settled=[session.ledger_path / name for name in own])
 
     return Kept(session.cache / "plans" / f"{spec.name}.json", stamp)
 
@@ -173,11 +174,6 @@ def remote_for(session: Session, source: object) -> Remote | None:
     from batchform.adapters.storage.files import StorageFiles
 
     return StorageFiles(session.storage, session.cache)
-
-
-def _reads_more(where: str | None) -> bool:
-    """Whether a condition may read other files than the source's."""
-    return re.search(r"(?i)\b(select|from)\b", where or "") is not None
 
 
 def _lies_remote(part: object) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from batchform.canon import FINGERPRINT_VERSION, digest_of
+from batchform.canon import FINGERPRINT_VERSION, digest, digest_of
 from batchform.ledger.store import Ledger
 from batchform.plan.diff import KEEP, QUIET_ABSENT, Diff
 from batchform.ports import Relation
@@ -54,18 +54,29 @@ def state_of(spec: ResolvedSpec, ledger: Ledger, *, stamp: str, delivered_throug
 
 def recall(kept: Kept, state: str) -> tuple[KeyedRows, Diff] | None:
     """What was found when all was as it is, as far as a plan tells it; None if it was something else or is not kept."""
-    with suppress(OSError, msgspec.DecodeError):
-        found = msgspec.json.decode(kept.path.read_bytes(), type=_Found)
-        if found.state == state:
-            relation = Relation(sql="", columns={}, described=found.described)
-            rows = KeyedRows(relation, found.rows, {}, found.key_columns, {}, found.notes)
-            return rows, Diff(found.counts, {}, found.answered)
-    return None
+    try:
+        noted = kept.path.read_bytes()
+        text = noted.partition(b"\n")[2]
+        if noted != sealed(text):
+            return None
+        found = msgspec.json.decode(text, type=_Found)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if found.state != state:
+        return None
+    relation = Relation(sql="", columns={}, described=found.described)
+    rows = KeyedRows(relation, found.rows, {}, found.key_columns, {}, found.notes)
+    return rows, Diff(found.counts, {}, found.answered)
+
+
+def sealed(text: bytes) -> bytes:
+    """A note as it is written: its digest, which tells it from half of one and from one that somebody changed."""
+    return digest(text).encode() + b"\n" + text
 
 
 def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
-    """Keep what was found if there is nothing to do."""
-    if not found.counts.keys() <= {KEEP, QUIET_ABSENT}:
+    """Keep what was found if there is nothing to do, and nothing that would be done if results came back."""
+    if not found.counts.keys() <= {KEEP, QUIET_ABSENT} or found.unreadable:
         return
     text = msgspec.json.encode(
         _Found(
@@ -76,5 +87,8 @@ def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
     with suppress(OSError):  # a project that cannot be written to is planned all the same
         kept.path.parent.mkdir(parents=True, exist_ok=True)
         new = kept.path.with_name(f"{kept.path.name}.{os.getpid()}")
-        new.write_bytes(text)
-        new.replace(kept.path)
+        try:
+            new.write_bytes(sealed(text))
+            new.replace(kept.path)
+        finally:
+            new.unlink(missing_ok=True)

@@ -130,26 +130,28 @@ def read_from(files: Sequence[SourceFile]) -> Read:
     return Read(paths=tuple(f.path for f in files if not f.version), identity=identity_of(versions), versions=versions)
 
 
-def stamp_of(files: Iterable[Path], *, settled: Iterable[Path] = ()) -> str | None:
-    """What the file system says of files, and of the reader's own library: another text once one of them was written.
+def stamp_of(files: Iterable[SourceFile], *, settled: Iterable[Path] = ()) -> str | None:
+    """What the file system says of files, and of the reader's own code and library: another text once one of them was
+    written, or is found under another name.
 
     settled: files that are written once. None if another file is so young that it could be written again without a
     change of its times, or if a file is away.
     """
     from importlib.util import find_spec
 
-    reader = find_spec("_duckdb")
+    engine = find_spec("_duckdb")
+    code = [Path(__file__), *([Path(engine.origin)] if engine is not None and engine.origin else [])]
+    once = [("", path) for path in (*settled, *code)]
     said = []
     try:
-        for path, fixed in [*((f, False) for f in files), *((f, True) for f in settled)]:
+        for name, path in [*((f.name, f.path) for f in files), *once]:
             at = path.stat()
-            if not fixed and not is_settled(at.st_mtime_ns, at.st_ctime_ns):
+            if name and not is_settled(at.st_mtime_ns, at.st_ctime_ns):
                 return None
-            said.append((str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino))
-        engine = Path(reader.origin).stat() if reader is not None and reader.origin else None
+            said.append((name, str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino, at.st_dev))
     except OSError:
         return None
-    return repr((said, (engine.st_size, engine.st_mtime_ns) if engine else None))
+    return repr(said)
 
 
 def is_settled(*times: int) -> bool:
