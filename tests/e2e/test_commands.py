@@ -221,7 +221,7 @@ def test_a_process_ends_with_all_that_waited_for_its_end(workspace: Workspace) -
         assert done.stdout.splitlines()[-1] == "late"
 
 
-_LATE_THREAD = "import threading as t, time; t.Timer(1.5, print, ['late']).start()"
+_LATE_THREAD = "import threading as t; t.Thread(target=lambda: (t.main_thread().join(), print('late'))).start()"
 
 
 def test_validating_looks_for_no_plugins(workspace: Workspace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +12,8 @@ from batchform.cli.rungs import after
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
-    from batchform.ledger.records import ControlView
     from batchform.spec.resolved import ResolvedSpec
-    from batchform.view.values import Explanation, SpecLine, StatusView
+    from batchform.view.values import Explanation
 
 
 @click.command("status", short_help="Per spec and job: rows, age, state, spend, time left.")
@@ -36,12 +35,13 @@ def status_command(common: Common, select: Sequence[str], everything: bool, chec
 
     import msgspec
 
+    from batchform.cli.looking import status_of
     from batchform.cli.wiring import open_session
     from batchform.errors import UnknownSubmissions
     from batchform.view.attention import expiring
 
     with open_session(common) as session:
-        status = _status(session, session.select(select), everything, whole=not select)
+        status = status_of(session, session.select(select), everything, whole=not select)
         if common.as_json:
             click.echo(json.dumps(msgspec.to_builtins(status)))
         else:
@@ -57,67 +57,6 @@ def status_command(common: Common, select: Sequence[str], everything: bool, chec
         return UnknownSubmissions.exit_code if any(j.status == "intent" for j in jobs) else 0
 
 
-def _status(session: Session, specs: Sequence[ResolvedSpec], everything: bool, *, whole: bool) -> StatusView:
-    """whole: no spec was selected, so jobs of specs that are gone are shown too."""
-    from batchform.run.approvals import approval_notes
-    from batchform.run.budget import budget_lines
-    from batchform.view.attention import trial_notes, unknown_notes
-    from batchform.view.values import StatusView, job_line
-
-    control = session.ledger.control()
-    names = {s.name for s in specs}
-    jobs = [j for j in control.jobs.values() if (whole or j.intent.spec in names) and (everything or j.open)]
-    now, service = session.clock.now(), session.registry.service
-    settle = {s.backend_name: s.backend.settle for s in session.project.specs}
-    settle |= {name: b.settle for name, b in session.project.config.backends.items()}
-    return StatusView(
-        project=session.project.config.project,
-        environment=session.project.environment,
-        ledger=session.project.config.ledger,
-        serial=session.ledger.serial,
-        specs=tuple(_spec_line(session, control, s) for s in specs),
-        jobs=tuple(job_line(j, now=now, service=service) for j in jobs),
-        notes=(
-            *unknown_notes(jobs, now=now, settle=settle),
-            *trial_notes(control.spent, specs=names),
-            *approval_notes(control),
-        ),
-        budgets=budget_lines(session.project, specs, session.ledger, session.clock),
-    )
-
-
-def _spec_line(session: Session, control: ControlView, spec: ResolvedSpec) -> SpecLine:
-    from batchform.view.values import SpecLine, parse_time
-
-    delivery = control.deliveries.get(spec.name)
-    collected = [j for j in control.jobs.values() if j.intent.spec == spec.name and j.collected]
-    rows: dict[str, int] = {}
-    undelivered = 0
-    if spec.name in session.ledger.specs():
-        con = session.connect()
-        try:
-            relation = session.ledger.rows_relation(con, spec.name)
-            through = delivery.through if delivery else -1
-            for status, count, late in con.execute(
-                f"SELECT status, count(*), count(*) FILTER (answer_fp IS NOT NULL AND answer_serial > {through}) "
-                f"FROM {relation} GROUP BY status"
-            ).fetchall():
-                rows[status] = count
-                undelivered += late if status != "gone" else 0
-        finally:
-            con.close()
-    at = parse_time(delivery.at) if delivery else None
-    return SpecLine(
-        name=spec.name,
-        rows=rows,
-        est_usd=sum(j.intent.est_usd for j in collected),
-        usd=sum(j.collected.usd for j in collected if j.collected),
-        undelivered=undelivered,
-        location=delivery.location if delivery else "",
-        delivered_age=(session.clock.now() - at).total_seconds() if at else None,
-    )
-
-
 @click.command("results", short_help="The first answers of a spec, as a table.")
 @click.argument("spec")
 @click.option("--rows", default=10, show_default=True, type=click.IntRange(1), help="How many rows.")
@@ -127,12 +66,13 @@ def results_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -
     """Show answers of SPEC from the ledger's archive, in the columns of its destination."""
     import json
 
+    from batchform.cli.looking import first_answers
     from batchform.cli.wiring import open_session
     from batchform.view.values import ResultsTable
 
     with open_session(common) as session:
         resolved = session.spec(spec)
-        found, total, columns = _results(session, resolved, rows, keys)
+        found, total, columns = first_answers(session, resolved, rows, keys)
         if common.as_json:
             for row in found:
                 click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))
@@ -141,35 +81,6 @@ def results_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -
 
         delivery = session.ledger.control().deliveries.get(spec)
         print_results(ResultsTable(spec, columns, tuple(found), total, location=delivery.location if delivery else ""))
-
-
-def _results(
-    session: Session, spec: ResolvedSpec, limit: int, keys: Sequence[str]
-) -> tuple[list[tuple[Any, ...]], int, tuple[str, ...]]:
-    from batchform.errors import UsageError
-    from batchform.rows.sql import literal
-    from batchform.run.deliver import answers_table
-
-    if spec.name not in session.ledger.specs():
-        raise UsageError(f"{spec.name} has no answers yet", hint="batchform apply sends its rows.")
-    con = session.connect()
-    try:
-        relation, columns = answers_table(
-            con,
-            session.ledger,
-            spec,
-            scratch=session.scratch,
-            source_rows=lambda opened: session.source_rows(opened, spec),
-        )
-        where = f" WHERE bf_order IN ({', '.join(literal(k) for k in keys)})" if keys else ""
-        listed = ", ".join('"' + c.replace('"', '""') + '"' for c in columns)
-        total = con.execute(f"SELECT count(*) FROM {relation}{where}").fetchall()[0][0]
-        found = con.execute(f"SELECT {listed} FROM {relation}{where} ORDER BY bf_order LIMIT {limit}").fetchall()
-        if keys and not found:
-            raise UsageError(f"{spec.name} has no answer for {', '.join(map(repr, keys))}")
-        return found, total, columns
-    finally:
-        con.close()
 
 
 @click.command("explain", short_help="Why a row has its action; its request before and after.")

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from batchform.cli.options import Common, common
-from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
-    from batchform.cli.wiring import Session
     from batchform.errors import Diagnostic
-    from batchform.spec.resolved import ResolvedSpec
 
 _SCAFFOLD = Path(__file__).resolve().parent.parent / "data" / "init"
 
@@ -81,86 +78,36 @@ def validate_command(common: Common, form: str, sample: int | None, code: str | 
 
     Needs no network and no key: rows that are not on this machine are left out, and named.
     """
+    from batchform.cli.judging import judge_project
+    from batchform.cli.wiring import open_session
     from batchform.errors import InvalidProject
 
     if code is not None:
         _explain(code)
         return 0
     form = "json" if common.as_json else form
+
+    def unchecked(spec: str, why: str) -> None:
+        if not common.quiet:
+            click.echo(f"rows of {spec} were not checked: {why}", err=True)
+
     try:
-        names, complaints = _judged(common, sample)
+        with open_session(common) as session:
+            judged = judge_project(session, sample=sample, unchecked=unchecked)
     except InvalidProject as error:
         if form in ("text", "json"):
             raise
         _echo_complaints(form, list(error.diagnostics))
         return error.exit_code
     if form != "text":
-        _echo_complaints(form, complaints, names)
+        _echo_complaints(form, list(judged.warnings), list(judged.specs))
         return 0
-    for complaint in complaints:
+    for complaint in judged.warnings:
         click.echo(complaint.render())
     if not common.quiet:
-        count = len(names)
-        click.echo(f"{count} spec{'s' if count != 1 else ''} valid: {', '.join(names)}")
+        count = len(judged.specs)
+        click.echo(f"{count} spec{'s' if count != 1 else ''} valid: {', '.join(judged.specs)}")
     return 0
-
-
-def _judged(common: Common, sample: int | None) -> tuple[list[str], list[Diagnostic]]:
-    """Names of the specs, and warnings. Raises InvalidProject with all complaints when there are errors; rows are
-    judged once the files are right."""
-    from batchform.cli.wiring import open_session
-    from batchform.errors import InvalidProject
-    from batchform.plan.build import judge_models
-
-    with open_session(common) as session:
-        found = judge_models(session.project.specs, session.registry, session.clock.now())
-        complaints = [*session.project.warnings, *found]
-        if sample != 0 and not any(c.severity == "error" for c in complaints):
-            complaints += _judged_rows(session, sample, quiet=common.quiet)
-        if any(c.severity == "error" for c in complaints):
-            raise InvalidProject(complaints)
-        return [s.name for s in session.project.specs], complaints
-
-
-def _judged_rows(session: Session, sample: int | None, *, quiet: bool) -> list[Diagnostic]:
-    """Complaints about rows, of all specs whose rows are here. With a ledger elsewhere every row counts as new."""
-    from batchform.plan.judge_rows import judge_rows
-
-    found: list[Diagnostic] = []
-    session.offline = True
-    for spec in session.project.specs:
-        if why := _away(session, spec):
-            if not quiet:
-                click.echo(f"rows of {spec.name} were not checked: {why}", err=True)
-            continue
-        (work,) = session.work([spec])
-        found += judge_rows(work, session.ledger_at_hand, session.settings([spec]), most=sample)
-    return found
-
-
-def _away(session: Session, spec: ResolvedSpec) -> str:
-    """Why the rows of a spec cannot be looked at without a network; "" when they can."""
-    from batchform.adapters.sources.paths import look
-    from batchform.errors import SourceError
-    from batchform.spec.lint import source_paths
-
-    if spec.upstream is not None:
-        return _unanswered(session, spec.upstream)
-    paths = [path for _, path in source_paths(spec.spec)]
-    if not paths or any(is_remote(path) for path in paths):
-        return "they are not on this machine"
-    try:
-        look(paths, root=session.root, allow=session.allowed)
-    except SourceError as error:
-        return error.message
-    return ""
-
-
-def _unanswered(session: Session, upstream: str) -> str:
-    """Why there are no answers of a spec to be looked at as rows; "" when there are."""
-    if is_remote(session.project.config.ledger):
-        return f"they are answers of {upstream}, in a ledger that is not on this machine"
-    return "" if upstream in session.ledger.specs() else f"{upstream}, whose answers they are, has none yet"
 
 
 def _echo_complaints(form: str, complaints: list[Diagnostic], names: list[str] | None = None) -> None:

@@ -1,0 +1,221 @@
+"""`Project`: the commands as methods. Each runs what the command of its name runs, and returns values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchform.api.results import Results
+from batchform.api.values import Outcome, Plan, Status, Validation, outcome_value, plan_value
+from batchform.errors import BatchformError, UsageError, disk_full, no_room
+from batchform.spec.load import find_project
+
+if TYPE_CHECKING:
+    from batchform.cli.looking import Answers
+    from batchform.cli.wiring import Session
+    from batchform.plan.model import Plan as PlanModel
+    from batchform.view.progress import LineProgress
+
+Said = Callable[[str], object]
+"""Takes one line of progress: `print`, or a logger's `info`."""
+Selection = str | Sequence[str]
+"""Specs by name, glob or `tag:NAME`; empty for all."""
+
+
+class Project:
+    """A folder with `batchform.yaml`.
+
+    Nothing stays open between calls: each reads the project's files anew, so edits count at once, and any number of
+    projects live in one process. Calls block, and may come from any thread; of one ledger one at a time sends. Errors
+    are the classes of `batchform.errors`; nothing is printed.
+    """
+
+    def __init__(self, path: str | PathLike[str] = ".", *, env: str | None = None) -> None:
+        """path: the project's folder, or one inside it; env: one of its environments. Raises UsageError if there is no
+        project."""
+        self.file = find_project(Path(path))
+        self.env = env
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self.file.parent
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r}{f', env={self.env!r}' if self.env else ''})"
+
+    def validate(self, *, sample: int | None = None) -> Validation:
+        """Check all files, and offline the rows that would be sent. sample: render only so many rows of each spec.
+
+        Raises InvalidProject with all complaints.
+        """
+        from batchform.cli.judging import judge_project
+
+        unchecked: dict[str, str] = {}
+        with self._session() as session:
+            judged = judge_project(session, sample=sample, unchecked=unchecked.__setitem__)
+        return Validation(judged.specs, judged.warnings, unchecked)
+
+    def plan(
+        self, select: Selection = (), *, allow: Sequence[str] = (), out: str | PathLike[str] | None = None
+    ) -> Plan:
+        """What would be sent, why, and for how much. Reads only. A plan that a limit holds is returned, not raised.
+
+        allow: limits to release, such as `max_usd`; out: a folder or gs:// that takes the exact bytes to send, so that
+        `apply` sends those.
+        """
+        from batchform.cli.plans import make_plan, plan_into
+
+        with self._session() as session:
+            specs = session.select(_several(select))
+            if out is None:
+                return plan_value(make_plan(session, specs, allow=_several(allow)))
+            place = str(out)
+            saved = place if "://" in place else str(Path(place).absolute())
+            return plan_value(plan_into(session, specs, saved, _several(allow)), saved=saved)
+
+    def apply(
+        self,
+        plan: Plan | str | PathLike[str] | None = None,
+        *,
+        select: Selection = (),
+        allow: Sequence[str] = (),
+        detach: bool = False,
+        check: bool = True,
+        progress: Said | None = None,
+    ) -> Outcome:
+        """Plan and send, or send exactly a saved plan; wait for the jobs, collect and deliver. Nobody is asked: limits,
+        or a saved plan, say what may be spent.
+
+        detach: return once the jobs are created. check: raise what the exit code says (RowsFailed, StillRunning, …)
+        instead of returning it as `outcome.error`. Raises LimitExceeded and StalePlan, with nothing sent.
+        """
+        from batchform.cli.applying import apply_project, error_of
+        from batchform.cli.wiring import RUNNING_MEMORY
+
+        saved = _saved(plan)
+        with self._session(memory=RUNNING_MEMORY, saved=saved) as session:
+            done = apply_project(
+                session, _Quiet(progress), saved=saved, select=_several(select), allow=_several(allow), detach=detach
+            )
+            error = error_of(session, done.outcome, detached=detach)
+            outcome = outcome_value(done.outcome, error, held=done.held, plan=done.plan)
+        return _checked(outcome, check=check)
+
+    def sync(
+        self,
+        select: Selection = (),
+        *,
+        wait: bool = False,
+        at_most: float | None = None,
+        check: bool = True,
+        progress: Said | None = None,
+    ) -> Outcome:
+        """Bring what was applied a step further: recover, look at jobs, collect, retry, deliver.
+
+        wait: go on until no job is open; at_most: for so many seconds. check: as in `apply`. A job that still runs is
+        no error unless it was waited for.
+        """
+        from batchform.cli.applying import error_of, sync_project
+        from batchform.cli.wiring import RUNNING_MEMORY
+
+        if at_most is not None and not wait:
+            raise UsageError("at_most says how long to wait", hint="Add wait=True.")
+        with self._session(memory=RUNNING_MEMORY) as session:
+            done = sync_project(session, _Quiet(progress), select=_several(select), wait=wait, at_most=at_most)
+            outcome = outcome_value(done, error_of(session, done, detached=not wait))
+        return _checked(outcome, check=check)
+
+    def status(self, select: Selection = (), *, settled: bool = False) -> Status:
+        """Rows, jobs, spend and budgets as the ledger knows them; asks no service. settled: with the jobs that are."""
+        from batchform.cli.looking import status_of
+
+        with self._session() as session:
+            return status_of(session, session.select(_several(select)), settled, whole=not select)
+
+    def results(self, spec: str, *, keys: Sequence[str] = ()) -> Results:
+        """A spec's answers, or those of some keys. Raises UsageError if there is no such spec, or none was sent."""
+
+        @contextmanager
+        def read() -> Iterator[Answers]:
+            from batchform.cli.looking import answers
+
+            with self._session() as session, answers(session, session.spec(spec), _several(keys)) as found:
+                yield found
+
+        with read():  # says now what is wrong
+            return Results(spec, read)
+
+    @contextmanager
+    def _session(self, *, memory: str = "", saved: str | None = None) -> Iterator[Session]:
+        from batchform.cli.options import Common
+        from batchform.cli.wiring import READING_MEMORY, open_session
+
+        common = Common(str(self.root), self.env, as_json=False, quiet=True)
+        try:
+            with open_session(common, memory=memory or READING_MEMORY, saved=saved) as session:
+                yield session
+        except BatchformError:
+            raise
+        except Exception as exc:
+            if no_room(exc):
+                raise disk_full(exc) from exc
+            raise
+
+
+class _Quiet:
+    """Who runs a method: agrees to what limits let pass, and hears of it only where it said so."""
+
+    def __init__(self, said: Said | None) -> None:
+        self._said = said
+
+    def progress(self) -> LineProgress:
+        from batchform.view.progress import LineProgress
+
+        return LineProgress(_Lines(self._said))
+
+    def planned(self, plan: PlanModel, *, moved: str) -> None:  # noqa: ARG002
+        if moved and self._said:
+            self._said(moved)
+
+    def agree(self, plan: PlanModel) -> None:  # noqa: ARG002
+        return None
+
+
+class _Lines(StringIO):
+    """A stream that hands each line on."""
+
+    def __init__(self, said: Said | None) -> None:
+        super().__init__()
+        self._said = said
+
+    def write(self, text: str) -> int:
+        if self._said and (line := text.rstrip("\n")):
+            self._said(line)
+        return len(text)
+
+
+def _several(names: Selection) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _saved(plan: Plan | str | PathLike[str] | None) -> str | None:
+    """Where a plan is saved. Raises UsageError for one that is not."""
+    if not isinstance(plan, Plan):
+        return None if plan is None else str(plan)
+    if plan.saved is None:
+        raise UsageError(
+            "this plan is not saved, so what it would send is gone",
+            hint="Save it with plan(out=DIR), or apply() without it: it plans anew.",
+        )
+    return plan.saved
+
+
+def _checked(outcome: Outcome, *, check: bool) -> Outcome:
+    if check and outcome.error:
+        raise outcome.error
+    return outcome
