@@ -51,6 +51,12 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     "`response_schema`": [config(response_schema=OBJECT)],
     "`response_json_schema`": [config(response_json_schema=OBJECT)],
     "`$defs` and `$ref` in a schema": [config(response_json_schema=REFERRING)],
+    "a dialect of the schema (`schema_dialect`)": [
+        {**config(response_schema=OBJECT), "schema_dialect": dialect}
+        for dialect in ("json_schema", "inlined", "openapi")
+    ],
+    "settings that rows give (`{expr: …}`)": [config(temperature={"expr": "0.5 if body else 1"})],
+    "service tiers (`serviceTier`)": [{"request": {"serviceTier": "flex"}}],
     "thinking": [config(thinking_config={"thinking_level": "LOW"})],
     "`safety_settings`": [{"safety_settings": [SAFETY]}],
     "`safety_settings` with a `method`": [{"safety_settings": [{**SAFETY, "method": "SEVERITY"}]}],
@@ -105,6 +111,7 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     ],
     "labels of jobs (`labels:` of the backend)": [{}],
     "going on with a job that was cut short (`resume: auto` of the backend)": [{}],
+    "raw results that stay in the bucket (`raw_results: bucket` of the backend)": [{}],
 }
 """What a spec says to have each feature, in one or more ways."""
 
@@ -138,6 +145,8 @@ def refused(tmp_path: Path, feature: str, backend: dict[str, Any], more: dict[st
         (tmp_path / "specs/upstream.yaml").write_text(json.dumps(other))
     if feature.startswith("going on"):
         backend = {**backend, "resume": "auto"}
+    if feature.startswith("raw results"):
+        backend = {**backend, "raw_results": "bucket"}
     found = [complaints(tmp_path, backend, **{**more, **said}) for said in SAYING[feature]]
     assert all(d.hint for told in found for d in told if d.rule != "model-embeds"), found
     assert len({bool(told) for told in found}) == 1, (feature, found)

@@ -45,6 +45,7 @@ ONLY: Final[Mapping[str, tuple[str, ...]]] = {
 NOWHERE: Final = ("tools[].retrieval",)
 """What batches have on neither."""
 
+TIERS: Final = ("serviceTier",)
 _NAMES: Final = {"vertex": "Vertex AI", "gemini": "the Gemini API"}
 
 
@@ -52,18 +53,32 @@ def check_features(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagn
     """Complaints about what the other API alone has, each with its place in the spec. request: what all rows share."""
     here = cloud_of(spec.backend)
     other = "gemini" if here == "vertex" else "vertex"
-    return check_files(spec) + [
-        Diagnostic(
-            f"{here}-refuses",
-            f"`{path.replace('[]', '')}` is for {_NAMES[other]}, and {_NAMES[here]} has no such thing",
-            spec.at(_place(spec, path)),
-            hint="Leave it out: batches have no such thing."
-            if path in NOWHERE
-            else f"Leave it out, or send the spec to a backend of `type: {other}`.",
-        )
-        for path in ONLY[other]
-        if any(True for _ in _found(request, path.split(".")))
-    ]
+    return (
+        check_files(spec)
+        + _tiers(spec, request)
+        + [
+            Diagnostic(
+                f"{here}-refuses",
+                f"`{path.replace('[]', '')}` is for {_NAMES[other]}, and {_NAMES[here]} has no such thing",
+                spec.at(_place(spec, path)),
+                hint="Leave it out: batches have no such thing."
+                if path in NOWHERE
+                else f"Leave it out, or send the spec to a backend of `type: {other}`.",
+            )
+            for path in ONLY[other]
+            if any(True for _ in _found(request, path.split(".")))
+        ]
+    )
+
+
+def _tiers(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagnostic]:
+    """Flex, priority and provisioned throughput are for single calls."""
+    path = next((p for p in TIERS if any(True for _ in _found(request, [p]))), None)
+    if path is None:
+        return []
+    message = f"`{path}` is for single calls: batches have no tiers, on neither API"
+    hint = "Leave it out: a batch has a price of its own."
+    return [Diagnostic(f"{cloud_of(spec.backend)}-refuses", message, spec.at(_place(spec, path)), hint=hint)]
 
 
 def check_files(spec: ResolvedSpec) -> list[Diagnostic]:
