@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from tests_e2e_kit import Workspace
 
+from batchform.emulator import EmulatorServer
 from batchform.run.parse import decode_line
 from batchform.run.pictures import pictures, read_images
+from bucket_kit import Bucket
 
 SPEC: dict[str, Any] = {
     "task": "image",
@@ -66,6 +68,41 @@ def test_a_file_that_is_gone_is_made_again_for_nothing(workspace: Workspace) -> 
     assert workspace.delivered()[0]["image_path"].startswith("results/elsewhere/")
 
 
+def test_images_may_lie_in_a_bucket(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmulatorServer(tmp_path / "emulator", job_seconds=0) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        bucket = Bucket(server.url)
+        try:
+            there = f"gs://{bucket.name}/out"
+            workspace.spec(**SPEC, destination={"type": "jsonl", "path": f"{there}/stamps.jsonl"})
+            workspace.apply()
+            names = [n for n in bucket.names("out/stamps-images/") if n.endswith(".png")]
+            assert len(names) == 6
+            rows = [json.loads(line) for line in bucket.get("out/stamps.jsonl").splitlines()]
+            for row in rows:
+                name = row["image_path"].removeprefix(f"gs://{bucket.name}/")
+                content = bucket.get(name)
+                assert hashlib.sha256(content).hexdigest() == row["image_sha256"]
+                assert bucket.bucket.get_blob(name).content_type == "image/png"
+            assert workspace.actions() == {"keep": 6}
+
+            before = {name: bucket.generation(name) for name in names}
+            bucket.bucket.blob(names[0]).delete()
+            assert workspace.actions() == {"redeliver": 6}
+            workspace.apply()
+            after = {name: bucket.generation(name) for name in names}
+            assert after.pop(names[0]) != before.pop(names[0]) and after == before  # only what was gone is written
+            assert workspace.actions() == {"keep": 6}
+
+            # Rows here, images there.
+            workspace.spec(**{**SPEC, "image": {"aspect_ratio": "16:9", "folder": f"{there}/more/"}})
+            workspace.apply()
+            assert workspace.delivered()[0]["image_path"].startswith(f"{there}/more/")
+            assert len(bucket.names("out/more/")) == 7 and len(workspace.billed()) == 6
+        finally:
+            bucket.client.close()
+
+
 def test_jobs_of_images_are_small(workspace: Workspace) -> None:
     workspace.rows([workspace.row(i) for i in range(1, 151)])
     workspace.spec(**{**SPEC, "image": {"size": "2K"}})
@@ -82,7 +119,8 @@ def test_jobs_of_images_are_small(workspace: Workspace) -> None:
         ({"output": {"format": "json"}}, "`output` is about answers in text"),
         ({"generation_config": {"response_modalities": ["TEXT"]}}, "needs the modality IMAGE"),
         ({"image": {"folder": "../pictures"}}, "outside"),
-        ({"image": {"folder": "gs://acme-batch/pictures"}}, "is in Cloud Storage"),
+        ({"image": {"folder": "gs://b//pictures"}}, "gs://b//pictures"),
+        ({"destination": {"type": "bigquery", "table": "acme.shop.stamps"}}, "nothing says to which"),
         ({"task": "generate"}, "`image` is for `task: image`"),
     ],
 )

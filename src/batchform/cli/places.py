@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchform.errors import SourceError
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
+from batchform.spec.image import images_folder
 from batchform.spec.model import DatabaseSource, FileDestination, FileSource, FilesSource, SpecSource
 from batchform.spec.model_sql import SqlDestination, SqlSource
 from batchform.spec.realm import cloud_of
@@ -104,12 +105,13 @@ def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
     """Where a spec's answers go."""
     from batchform.adapters.destinations import make_destination, with_images
 
-    to = spec.spec.destination
+    to, pictures = spec.spec.destination, images_folder(spec.spec) if spec.task == "image" else None
+    beside = session.storage if pictures and is_remote(pictures) else None
     if isinstance(to, BigQueryDestination):
         from batchform.adapters.destinations.bigquery import BigQueryTable
 
         table = BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now)
-        return with_images(table, spec.spec, root=session.root, allow=session.allowed)
+        return with_images(table, spec.spec, root=session.root, allow=session.allowed, storage=beside)
 
     storage = session.storage if _lies_remote(to) else None
     rows = make_destination(
@@ -120,7 +122,7 @@ def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
         storage=storage,
         databases=session.project.config.databases,
     )
-    return with_images(rows, spec.spec, root=session.root, allow=session.allowed)
+    return with_images(rows, spec.spec, root=session.root, allow=session.allowed, storage=beside)
 
 
 def delivered_of(session: Session, spec: ResolvedSpec) -> Source:

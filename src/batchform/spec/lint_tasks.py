@@ -10,7 +10,6 @@ from batchform.spec.generation import SCHEMA_FIELDS, camel
 from batchform.spec.image import images_folder
 from batchform.spec.model import Spec
 from batchform.spec.model_tasks import TITLED
-from batchform.spec.remote import is_remote
 from batchform.spec.wording import shown
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -70,14 +69,10 @@ def _image(document: Document, spec: Spec) -> Iterator[Diagnostic]:
         message = f"results of images are too large for inline jobs, and `submit: {spec.submit}` may make such"
         yield _wrong(document, ("submit",), message, "Write `submit: file`, or leave it out.")
     folder = images_folder(spec)
-    if folder is None or is_remote(folder):
-        where: NodePath = (
-            ("image", "folder") if spec.image is not None and spec.image.folder is not None else ("destination",)
-        )
-        message = "image files go to a local folder, and " + (
-            "nothing says to which" if folder is None else f"`{shown(folder)}` is in Cloud Storage"
-        )
-        yield _wrong(document, where, message, "Write `image: {folder: results/images}`.")
+    if folder is None:
+        message = "image files go to a folder, and nothing says to which"
+        hint = "Write `image: {folder: results/images}`, or one at gs://."
+        yield _wrong(document, ("destination",), message, hint)
 
 
 def _upper(value: object) -> str:

@@ -43,5 +43,5 @@ class Image(Strict):
     size: Literal["512", "1K", "2K", "4K"] | None = Wire(None, description="Size of each image; default 1K.")
     folder: str | None = Field(
         None, min_length=1, description="Folder of the files; default beside the destination: results/x.csv → "
-        "results/x-images. Needed where the destination is no local file."
+        "results/x-images. Needed where the destination is a table."
     )  # fmt: skip

@@ -57,13 +57,19 @@ def make_destination(
     return table(path, table=spec_dest.table, spec=spec, shown=shown)
 
 
-def with_images(rows: ports.Destination, spec: model.Spec, *, root: Path, allow: Sequence[Path]) -> ports.Destination:
-    """The destination with the folder of its image files, if the spec asks for images."""
+def with_images(
+    rows: ports.Destination, spec: model.Spec, *, root: Path, allow: Sequence[Path], storage: StorageClient | None
+) -> ports.Destination:
+    """The destination with the folder of its image files, if the spec asks for images. storage: for one at gs://."""
     folder = images_folder(spec) if spec.task == "image" else None
     if folder is None:
         return rows
     from batchform.adapters.destinations.image_folder import ImageFolder, WithImages
 
+    if storage is not None and is_remote(folder):
+        from batchform.adapters.storage.images import ImageBucket
+
+        return WithImages(rows, ImageBucket(storage, folder, spec=spec.name))
     return WithImages(rows, ImageFolder(_confined(f"{folder}/", root=root, allow=allow), shown=folder, spec=spec.name))
 
 

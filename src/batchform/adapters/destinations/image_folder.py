@@ -6,11 +6,11 @@ import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from batchform.adapters.destinations.staging import SUFFIX, check_folder, refusing
 from batchform.adapters.durable import sync
-from batchform.ports import Delivered, Delivery, Destination
+from batchform.ports import Delivered, Delivery, Destination, ImageStore
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -68,10 +68,22 @@ class ImageFolder:
             new.unlink(missing_ok=True)
 
 
+class Images(ImageStore, Protocol):
+    """A folder of image files, wherever it is."""
+
+    def check(self) -> None:
+        """Raise DestinationError when no file could be made there."""
+        ...
+
+    def whole(self) -> bool:
+        """Whether every image that was delivered last is still there."""
+        ...
+
+
 class WithImages:
     """A destination whose rows point to image files. It exists when its rows and all of its images do."""
 
-    def __init__(self, rows: Destination, images: ImageFolder) -> None:
+    def __init__(self, rows: Destination, images: Images) -> None:
         self._rows = rows
         self.images = images
 

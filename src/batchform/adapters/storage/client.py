@@ -32,6 +32,7 @@ EMULATOR: Final = "STORAGE_EMULATOR_HOST"
 
 _CONNECT_SECONDS: Final = 10.0
 _UNREACHABLE_ATTEMPTS: Final = 3
+BINARY: Final = "application/octet-stream"
 _ONE_REQUEST: Final = 8 << 20  # bytes; what is larger is uploaded in pieces that can be resumed
 _PIECE: Final = 16 << 20  # bytes
 _LOOK: Final = 256 << 10  # bytes that are read at once where a few are wanted
@@ -178,7 +179,7 @@ class StorageClient:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, at: Address, content: bytes | Path, *, match: int) -> Stat:
+    def write(self, at: Address, content: bytes | Path, *, match: int, content_type: str = BINARY) -> Stat:
         """Create or replace an object whose generation is still `match`; 0: there must be none.
 
         Atomic for readers, and the service holds the bytes against a checksum before they count. Raises
@@ -192,7 +193,7 @@ class StorageClient:
         opened = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
         with opened as source, vendor_errors("write", at, self._settings):
             blob.upload_from_file(
-                source, size=size, content_type="application/octet-stream", if_generation_match=match,
+                source, size=size, content_type=content_type, if_generation_match=match,
                 timeout=self._timeout, checksum=None, retry=self._retry(),
             )  # fmt: skip
             return _stat(at.bucket, blob)

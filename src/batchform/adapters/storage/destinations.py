@@ -52,13 +52,13 @@ class StorageFile:
         self._shown = shown
 
     def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
-        with _as_destination_errors():
+        with as_destination_errors():
             there = self._client.stat(self._at)
             return there is not None and all(_stamp(there.size, there.crc32c) == stamp for stamp in stamps)
 
     def check(self, columns: Sequence[str] | None = None) -> None:
-        with _as_destination_errors():
-            _check_rights(self._client, self._at, self._shown)
+        with as_destination_errors():
+            check_rights(self._client, self._at, self._shown)
             if columns is not None:
                 self._refuse_foreign(columns)
 
@@ -73,7 +73,7 @@ class StorageFile:
             raise DestinationError(f"{self._shown} is already there, and batchform did not make it.", hint=_ELSEWHERE)
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
-        with _as_destination_errors():
+        with as_destination_errors():
             rows, stamp = _put(self._client, con, delivery.relation, self._at, format=self._format, shown=self._shown)
         return Delivered(rows, self._shown, stamps=(stamp,))
 
@@ -92,7 +92,7 @@ class StorageParts:
         self._shown = shown
 
     def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:
-        with _as_destination_errors():
+        with as_destination_errors():
             there = self._there("part-" if parts else "")
         if not there or not all(part in there for part in parts):
             return False
@@ -102,12 +102,12 @@ class StorageParts:
         )
 
     def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (parts bear names of our own)
-        with _as_destination_errors():
-            _check_rights(self._client, self._at, self._shown)
+        with as_destination_errors():
+            check_rights(self._client, self._at, self._shown)
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
         part = f"part-{delivery.name}.{self._format}"
-        with _as_destination_errors():
+        with as_destination_errors():
             relation = delivery.relation if delivery.full else delivery.changed
             at, shown = self._at.below(part), self._shown + part
             rows, stamp = _put(self._client, con, relation, at, format=self._format, shown=shown)
@@ -174,7 +174,7 @@ def _replace(client: StorageClient, at: Address, staged: Path, shown: str) -> No
             ) from None
 
 
-def _check_rights(client: StorageClient, at: Address, shown: str) -> None:
+def check_rights(client: StorageClient, at: Address, shown: str) -> None:
     """Refuse what the credentials surely may not write. Rights on a part of a bucket show only at an object in it:
     where there is none, nothing is sure."""
     missing = [p for p in _WRITE if p not in client.allowed(at.bucket, *_WRITE)]
@@ -191,7 +191,8 @@ def _check_rights(client: StorageClient, at: Address, shown: str) -> None:
 
 
 @contextmanager
-def _as_destination_errors() -> Iterator[None]:
+def as_destination_errors() -> Iterator[None]:
+    """Errors of Cloud Storage as those of a destination."""
     try:
         yield
     except StorageError as error:
