@@ -197,6 +197,39 @@ def test_what_cannot_be_read_is_said_in_a_sentence(read: Read, spec: dict[str, A
     assert "\n" not in caught.value.message and caught.value.hint
 
 
+@pytest.mark.parametrize("by", ["table", "query"])
+def test_a_time_that_bigquery_keeps_no_longer_is_said_before_it_is_asked(
+    read: Read, tickets: str, client: Any, by: str
+) -> None:
+    long_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=8, hours=1)).isoformat()
+    query = f"SELECT * FROM `{tickets}` FOR SYSTEM_TIME AS OF @snapshot"
+    with pytest.raises(SourceError, match=r"source\.as_of is 8 days ago, and BigQuery keeps .* for 7") as caught:
+        read(as_of=long_ago, **({"table": tickets} if by == "table" else {"query": query}))
+    assert "Choose a later time" in caught.value.hint and not [j for j in _jobs(client) if tickets in j.query]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "body != \"a ' b\" AND status = 'open' -- or not; DROP TABLE x",
+        "status = r'open' /* ) */",
+        "`status` IN ('open', \"'''\")",
+        "status = '''open''' # that's it",
+        "REGEXP_CONTAINS(status, r'^op(en)$')",
+        "status = 'op\\u0065n'",
+    ],
+)
+def test_conditions_of_odd_quoting_choose_the_same_rows(read: Read, tickets: str, where: str) -> None:
+    assert read(table=tickets, order=("id",), where=where).rows == [(1, "open", "a"), (3, "open", "c")]
+
+
+@pytest.mark.parametrize("name", ["ÜberID", "with space", "a-b", "select"])
+def test_columns_of_odd_names(read: Read, dataset: str, client: Any, name: str) -> None:
+    fill(client, f"{dataset}.odd", f"CREATE TABLE {{t}} (id INT64, `{name}` STRING)", "INSERT INTO {t} VALUES (1, 'x')")
+    got = read(table=f"{dataset}.odd", order=(name,), needed=frozenset({name}), where=f"`{name}` = 'x'")
+    assert got.rows == [("x",)] and list(got.relation.columns) == [name]
+
+
 def test_a_query_that_writes_is_refused(read: Read, tickets: str, client: Any) -> None:
     with pytest.raises(SourceError, match=r"source\.query may only read: it must be one SELECT, not DELETE"):
         read(query=f"DELETE FROM `{tickets}` WHERE true")

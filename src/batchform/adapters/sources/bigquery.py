@@ -46,6 +46,7 @@ _ONE: Final = "Write what the rows are made of as one SELECT; WITH may come befo
 _OF_SQL: Final = ("invalidQuery", "invalid", "notFound")
 """Reasons of BigQuery's for which a statement that it was given is at fault, where its table is there."""
 _FORMAT: Final = 1  # of what the cache keeps
+_KEPT: Final = dt.timedelta(days=7)
 _MOST_TABLES: Final = 50  # BigQuery names no more than these of a query
 
 
@@ -157,6 +158,7 @@ class BigQueryRows:
                 "source.as_of needs @snapshot in source.query.",
                 hint="Write FOR SYSTEM_TIME AS OF @snapshot behind each table.",
             )
+        self._check_moment()
         dry = self._dry_run(client, sql.at_time(query, self._spec.as_of), self._spec.location)
         fields, columns = self._chosen(dry.schema or ())
         read = {r.table_id for r in dry.referenced_tables or ()}
@@ -231,6 +233,7 @@ class BigQueryRows:
 
     def _read(self, con: DuckDBPyConnection, client: Client, asked: _Asked, to: Path) -> tuple[str, str]:
         """Read into the file `to`. Returns as of when, and what was processed, in words."""
+        self._check_moment()
         with telling(SourceError, self._what):
             dry = self._dry_run(client, asked.statement(self._spec.as_of), asked.location)
             count = int(dry.total_bytes_processed or 0)
@@ -250,6 +253,16 @@ class BigQueryRows:
         finally:
             raw.unlink(missing_ok=True)
         return moment, f"{human_bytes(count)} processed"
+
+    def _check_moment(self) -> None:
+        if self._spec.as_of is None:
+            return
+        passed = self._now() - dt.datetime.fromisoformat(self._spec.as_of)
+        if passed > _KEPT:
+            raise SourceError(
+                f"source.as_of is {passed.days} days ago, and BigQuery keeps tables as they were for {_KEPT.days}.",
+                hint="Choose a later time, or read a copy of the table that was made then.",
+            )
 
     def _check_bytes(self, count: int) -> None:
         most = self._spec.max_bytes_billed
