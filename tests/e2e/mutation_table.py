@@ -429,6 +429,7 @@ SPEC_CASES: dict[str, list[Case]] = {
     ],
     "idempotency.duplicates": [Case(1, {"idempotency": {"duplicates": "last"}}, "table")],
     "idempotency.on_prompt_change": free(idempotency={"on_prompt_change": "keep"}),
+    "idempotency.on_prompt_change.Canary.canary": free(idempotency={"on_prompt_change": {"canary": 2}}),
     "idempotency.on_row_change": free(idempotency={"on_row_change": "keep"}),
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
     "retry.max_attempts": free(retry={"max_attempts": 20}),
@@ -512,6 +513,7 @@ PROJECT_CASES: dict[str, list[Case]] = {
         for name, value in CHANGES.items()
     },
     "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
+    **{f"approval.{name}": [Case(0, project={"approval": {name: 5}})] for name in ("valid", "percent", "rows")},
     "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
     "allow_imports": [Case(0, project={"allow_imports": ["acme.schemas"]})],
     **{

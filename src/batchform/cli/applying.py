@@ -14,6 +14,7 @@ from msgspec import Struct
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
+    from batchform.cli.options import Asked, Reviewed
     from batchform.cli.wiring import Session
     from batchform.errors import BatchformError
     from batchform.plan.model import Plan
@@ -52,33 +53,45 @@ def apply_project(
     audience: Audience,
     *,
     saved: str | None = None,
+    reviewed: Reviewed | None = None,
     select: Sequence[str] = (),
     allow: Sequence[str] = (),
+    on_change: Sequence[str] = (),
     detach: bool = False,
 ) -> Applied:
-    """Plan and send, or send exactly a saved plan (a folder, or gs://). detach: do not wait for the jobs.
+    """Plan and send; or send exactly a saved plan (a folder, or gs://); or plan, and send inside what was reviewed.
+    on_change: `SPEC=rerun|keep|canary:N` for answered rows after an edit. detach: do not wait for the jobs.
 
-    Raises UsageError for a saved plan with `select` or `allow`, LimitExceeded when a limit holds rows, StalePlan when a
-    saved plan is no longer what would run, and what stops a run.
+    Raises UsageError for what was reviewed with `select`, `allow` or `on_change`, LimitExceeded when a limit holds
+    rows, StalePlan when what was reviewed is no longer what would run, and what stops a run.
     """
+    from batchform.cli.plans import asked_of
     from batchform.cli.waves import Waves
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
     from batchform.run.reconcile import apply_plan, fold_ledger
 
-    if saved and (select or allow):
-        raise UsageError(
-            "--select and --allow belong to planning", hint=f"A saved plan is applied whole: batchform apply {saved}"
-        )
+    if saved and reviewed:
+        hint = f"Apply it, batchform apply {saved}, or what was approved."
+        raise UsageError("a saved plan is what was reviewed already", hint=hint)
+    if (saved or reviewed) and (select or allow or on_change):
+        hint = f"A saved plan is applied whole: batchform apply {saved}" if saved else "What was approved says them."
+        raise UsageError("--select, --allow and --on-change belong to planning", hint=hint)
     with audience.progress() as progress:
         bundle = Path(saved).resolve() if saved and not is_remote(saved) else session.scratch / "bundle"
         ctx = session.run_context(progress, bundle)
-        chosen = _saved(session, ctx, saved, bundle) if saved else _planned(session, ctx, select, allow, bundle)
+        if reviewed:
+            chosen = _inside(session, ctx, reviewed, bundle)
+        elif saved:
+            chosen = _saved(session, ctx, saved, bundle)
+        else:
+            specs = session.select(select)
+            chosen = _planned(session, ctx, specs, asked_of(specs, allow, on_change), bundle)
     audience.planned(chosen, moved=_tables_moved(session, chosen) if saved else "")
     if any(not v.ok for v in chosen.all_verdicts):
         raise _held(chosen)
     _check_destinations(session, chosen)
-    if not saved:
+    if not (saved or reviewed):
         audience.agree(chosen)
     with audience.progress() as progress:
         ctx = session.run_context(progress, bundle)
@@ -129,18 +142,27 @@ def error_of(session: Session, outcome: Outcome, *, detached: bool) -> Batchform
 # --- plans ---------------------------------------------------------------------------------------------------------
 
 
-def _planned(session: Session, ctx: RunContext, select: Sequence[str], allow: Sequence[str], bundle: Path) -> Plan:
+def _inside(session: Session, ctx: RunContext, reviewed: Reviewed, bundle: Path) -> Plan:
+    """A fresh plan of what was approved. Raises StalePlan when it lies outside."""
+    from batchform.cli.approved import asked_by, find_envelope, held_inside, specs_of
+
+    envelope = find_envelope(session.root, reviewed.digest, reviewed.where)
+    specs = specs_of(session, envelope)
+    plan = _planned(session, ctx, specs, asked_by(envelope), bundle)
+    return held_inside(session, envelope, plan, specs, reviewed.approver)
+
+
+def _planned(session: Session, ctx: RunContext, specs: Sequence[ResolvedSpec], asked: Asked, bundle: Path) -> Plan:
     """A fresh plan with its shards, made after open submissions are settled, so that it sees what became of them."""
     from batchform.cli.plans import make_plan
     from batchform.run.rebuild import rebuild_answers
     from batchform.run.reconcile import settle_past
 
-    specs = session.select(select)
     settle_past(ctx)
     from batchform.spec.chains import with_upstreams
 
     rebuild_answers(ctx, with_upstreams(specs, session.project.specs))
-    return make_plan(session, specs, allow=allow, folder=bundle)
+    return make_plan(session, specs, asked=asked, folder=bundle)
 
 
 def _tables_moved(session: Session, plan: Plan) -> str:

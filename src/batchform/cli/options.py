@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from msgspec import Struct
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from batchform.plan.changes import Decision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +22,23 @@ class Common(Struct, frozen=True):
     environment: str | None
     as_json: bool
     quiet: bool
+
+
+class Asked(Struct, frozen=True):
+    """What the command line says of one plan. allow: limits that it releases; on_change: what becomes of answered rows
+    that an edit would send again, by spec."""
+
+    allow: tuple[str, ...] = ()
+    on_change: Mapping[str, Decision] = field(default_factory=dict)
+
+
+class Reviewed(Struct, frozen=True):
+    """What somebody has approved. digest: of it, or a file that holds it; where: the file, None for those in
+    `approvals/`; approver: who, if it is said."""
+
+    digest: str
+    where: str | None = None
+    approver: str = ""
 
 
 def common(function: F) -> F:
@@ -37,11 +57,21 @@ def common(function: F) -> F:
 
 
 def selection(function: F) -> F:
-    """Adds --select, repeatable: spec names, globs, tag:NAME."""
+    """Adds --select, repeatable: spec names, globs, tag:NAME, state:modified, changed-since:GITREF."""
     return click.option(
         "-s", "--select", "select", multiple=True, metavar="SPEC",
-        help="Only these specs: a name, a glob, or tag:NAME. Repeat, or separate with commas.",
+        help="Only these specs: a name, a glob, tag:NAME, state:modified, changed-since:GITREF. Repeat, or use commas.",
     )(function)  # fmt: skip
+
+
+def changes(function: F) -> F:
+    """Adds --on-change, repeatable: what becomes of answered rows that an edit of their spec would send again."""
+    return click.option(
+        "--on-change",
+        multiple=True,
+        metavar="SPEC=WAY",
+        help="What becomes of answered rows after an edit of SPEC: rerun, keep or canary:N. Recorded by apply.",
+    )(function)
 
 
 def allowances(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchform.cli.options import Common, allowances, common, selection
+from batchform.cli.options import Common, allowances, changes, common, selection
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -21,32 +21,44 @@ FORMATS = ("text", "markdown", "json")
 @click.command("plan", short_help="Say what would be sent, why, and for how much.")
 @selection
 @allowances
+@changes
 @click.option("--out", metavar="DIR", help="Save the plan with the exact bytes to send: `apply DIR` sends those.")
 @click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--steps", is_flag=True, help="Print what apply would do, step by step, from the list that it walks.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is anything to do.")
 @common
 def plan_command(
     common: Common,
     select: Sequence[str],
     allow: Sequence[str],
+    on_change: Sequence[str],
     out: str | None,
     output: str,
+    steps: bool,
     detailed_exitcode: bool,
 ) -> int:
     """Compare every row with what the ledger recorded. Reads only: sends nothing, changes nothing.
 
     Exit code 0: planned; 2: there is something to do (with --detailed-exitcode); 3: a limit holds rows.
     """
-    from batchform.cli.plans import make_plan, plan_into
+    from batchform.cli.plans import asked_of, make_plan, plan_into
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
         note_warnings(session, common)
         specs = session.select(select)
-        plan = plan_into(session, specs, out, allow) if out else make_plan(session, specs, allow=allow)
+        asked = asked_of(specs, allow, on_change)
+        if out:
+            plan = plan_into(session, specs, out, asked)
+        else:
+            plan = make_plan(session, specs, asked=asked, folder=session.scratch / "steps" if steps else None)
+        if steps:
+            echo_steps(plan, as_json=common.as_json or output == "json")
+            return plan_exit_code(plan, detailed_exitcode)
         echo_plan(plan, "json" if common.as_json else output)
         if out and not common.quiet and output == "text" and not common.as_json:
             click.echo(f"Saved {out} (private: it holds prompts). Apply it with: batchform apply {out}")
+            _echo_approval(plan)
     return plan_exit_code(plan, detailed_exitcode)
 
 
@@ -91,6 +103,15 @@ def kept_plan(path: Path) -> Plan:
         return load_summary(summary)
 
 
+def _echo_approval(plan: Plan) -> None:
+    """What somebody may approve instead, where rows may move before it is applied."""
+    if plan.envelope is None or not plan.has_changes:
+        return
+    from batchform.view.approval import approval_command, approval_title
+
+    click.echo(f"{approval_title(plan.envelope)}, with: {approval_command(plan.envelope)}")
+
+
 def note_warnings(session: Session, common: Common) -> None:
     """Say that there are warnings about the project's files, and which; to stderr, so that a plan stays a plan."""
     codes = sorted({f"{w.code} {w.rule}" for w in session.project.warnings})
@@ -101,6 +122,28 @@ def note_warnings(session: Session, common: Common) -> None:
             f"{many} warning{plural} ({', '.join(codes)}): `batchform validate` shows {'them' if plural else 'it'}.",
             err=True,
         )
+
+
+def echo_steps(plan: Plan, *, as_json: bool) -> None:
+    """Print the steps that apply would take."""
+    from batchform.run.steps import steps_of
+
+    steps = steps_of(plan)
+    if as_json:
+        import json
+
+        import msgspec
+
+        click.echo(json.dumps({"digest": plan.digest, "steps": msgspec.to_builtins(steps)}, ensure_ascii=False))
+        return
+    from batchform.view.text import safe
+
+    if held := [v.name for v in plan.all_verdicts if not v.ok]:
+        click.echo(f"Nothing would be done: held by {', '.join(dict.fromkeys(held))}. Without that:")
+    for number, step in enumerate(steps, 1):
+        click.echo(f"{number:>3}  {safe(step.words)}")
+        for detail in step.details:
+            click.echo(f"       {safe(detail)}")
 
 
 def echo_plan(plan: Plan, output: str) -> None:
@@ -119,10 +162,12 @@ def echo_plan(plan: Plan, output: str) -> None:
 
 def _print_text(plan: Plan) -> None:
     """Print a plan for people. One with nothing to do is a line, and does not wait for rich to be imported."""
-    from batchform.view.summary import quiet_line
+    from batchform.view.summary import partial_line, quiet_line
 
     quiet = quiet_line(plan)
     if quiet and not any(s.notes for s in plan.specs):
+        if part := partial_line(plan):
+            click.secho(part, fg="yellow", bold=True)
         click.secho(quiet, bold=True)
         return
     from batchform.view.terminal import print_plan

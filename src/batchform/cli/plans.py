@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchform.cli.options import Asked
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -15,14 +16,23 @@ if TYPE_CHECKING:
     from batchform.spec.resolved import ResolvedSpec
 
 
-def plan_into(session: Session, specs: Sequence[ResolvedSpec], out: str, allow: Sequence[str]) -> Plan:
+def asked_of(specs: Sequence[ResolvedSpec], allow: Sequence[str] = (), on_change: Sequence[str] = ()) -> Asked:
+    """What the command line says of a plan of these specs. Raises UsageError."""
+    if not on_change:
+        return Asked(allow=tuple(allow))
+    from batchform.plan.changes import parse_changes
+
+    return Asked(allow=tuple(allow), on_change=parse_changes(on_change, [s.name for s in specs]))
+
+
+def plan_into(session: Session, specs: Sequence[ResolvedSpec], out: str, asked: Asked) -> Plan:
     """The plan, saved in a local folder or at gs://."""
     if not is_remote(out):
-        return save_plan(session, specs, Path(out), allow)
+        return save_plan(session, specs, Path(out), asked)
     remote = session.remote_bundle(out)
     remote.check()  # before the work is done
     folder = session.scratch / "saved"
-    plan = save_plan(session, specs, folder, allow)
+    plan = save_plan(session, specs, folder, asked)
     remote.upload(folder)
     return plan
 
@@ -31,7 +41,7 @@ def make_plan(
     session: Session,
     specs: Sequence[ResolvedSpec],
     *,
-    allow: Sequence[str] = (),
+    asked: Asked | None = None,
     folder: Path | None = None,
     purpose: str = "apply",
     wave_of: str = "",
@@ -51,7 +61,7 @@ def make_plan(
             session.project,
             session.work(specs, where.resolve()),
             session.ledger,
-            session.settings(specs, allow=allow, purpose=purpose, wave_of=wave_of),
+            session.settings(specs, asked=asked, purpose=purpose, wave_of=wave_of),
             folder=where.resolve(),
             save=Saving(shards=folder is not None, source=saved),
         )
@@ -60,7 +70,7 @@ def make_plan(
         raise
 
 
-def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, allow: Sequence[str]) -> Plan:
+def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, asked: Asked) -> Plan:
     """Plan into a bundle, with its summaries beside it. On any error the folder is removed: no half plan is left."""
     from batchform.plan.bundle import prepare_folder, save_bundle
     from batchform.view.json import plan_json_text
@@ -68,7 +78,7 @@ def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, all
 
     prepare_folder(folder)
     try:
-        plan = make_plan(session, specs, allow=allow, folder=folder, saved=True)
+        plan = make_plan(session, specs, asked=asked, folder=folder, saved=True)
         (folder / "plan.json").write_text(plan_json_text(plan), encoding="utf-8")
         (folder / "plan.md").write_text(plan_markdown(plan), encoding="utf-8")
         save_bundle(folder, plan, schemas={name: schema for s in specs for name, schema in s.classes.items()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchform.cli.options import Common, allowances, common, selection
+from batchform.cli.options import Common, Reviewed, allowances, changes, common, selection
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
@@ -21,24 +21,46 @@ if TYPE_CHECKING:
 @click.argument("plan", required=False, metavar="[PLAN]")
 @selection
 @allowances
+@changes
+@click.option("--approved", metavar="DIGEST", help="Plan anew, and send only inside what was approved by this digest.")
+@click.option("--envelope", metavar="FILE", help="The plan.json that was approved; default: one in approvals/.")
+@click.option("--approver", default="", metavar="NAME", help="Who approved it, recorded in the ledger.")
 @click.option("--detach", is_flag=True, help="Return once the jobs are created; `sync` goes on.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before sending rows that cost money.")
 @common
 def apply_command(
-    common: Common, plan: str | None, select: Sequence[str], allow: Sequence[str], detach: bool, yes: bool
+    common: Common,
+    plan: str | None,
+    select: Sequence[str],
+    allow: Sequence[str],
+    on_change: Sequence[str],
+    approved: str | None,
+    envelope: str | None,
+    approver: str,
+    detach: bool,
+    yes: bool,
 ) -> int:
-    """Plan and send, or send exactly the saved PLAN. Waits for the jobs and delivers their answers.
+    """Plan and send; or send exactly the saved PLAN; or, with --approved, plan and send inside what was approved.
+
+    Waits for the jobs and delivers their answers.
 
     Ctrl-C detaches: everything is recorded, the jobs go on, `batchform sync --wait` comes back to them.
     """
     from batchform.cli.applying import apply_project
     from batchform.cli.planning import note_warnings
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
+    from batchform.errors import UsageError
 
+    if (envelope or approver) and not approved:
+        raise UsageError("--envelope and --approver belong to --approved", hint="Name what was approved by its digest.")
+    reviewed = Reviewed(approved, envelope, approver) if approved else None
     with open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
         note_warnings(session, common)
         audience = _Person(common, saved=bool(plan), yes=yes)
-        done = apply_project(session, audience, saved=plan, select=select, allow=allow, detach=detach)
+        done = apply_project(
+            session, audience, saved=plan, reviewed=reviewed, select=select, allow=allow, on_change=on_change,
+            detach=detach,
+        )  # fmt: skip
         return _finish(session, done.outcome, common, detached=detach, held=done.held)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchform.cli.options import Asked
 from batchform.spec.chains import ancestors, in_order
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ class Waves:
 
         self._made += 1
         bundle = self._session.scratch / f"wave-{self._made}"
-        allow = self._released(wave_of)
-        plan = make_plan(self._session, specs, folder=bundle, purpose=purpose, wave_of=wave_of, allow=allow)
+        asked = Asked(allow=tuple(self._released(wave_of)))
+        plan = make_plan(self._session, specs, folder=bundle, purpose=purpose, wave_of=wave_of, asked=asked)
         return plan, bundle
 
     def _released(self, wave_of: str) -> list[str]:

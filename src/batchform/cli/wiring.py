@@ -14,8 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchform import __version__
-from batchform.cli.options import Common
+from batchform.cli.options import Asked, Common
 from batchform.errors import UsageError
 from batchform.spec.model import EmulatorBackend, VertexBackend
 from batchform.spec.realm import realm_of, with_environment
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 # faster. Commands that run for long beside others would rather spill: their peak is to be the same for any table.
 READING_MEMORY = "320MB"
 RUNNING_MEMORY = "256MB"
-
-
 _LOCAL = ".batchform"  # folder of what is kept on this machine when the ledger is elsewhere
 
 
@@ -247,27 +244,20 @@ class Session:
         return [Work(s, self.rows(s), self.destination(s), connect, kept_of(self, s)) for s in specs]
 
     def settings(
-        self, specs: Sequence[ResolvedSpec], *, allow: Sequence[str] = (), purpose: str = "apply", wave_of: str = ""
+        self, specs: Sequence[ResolvedSpec], *, asked: Asked | None = None, purpose: str = "apply", wave_of: str = ""
     ) -> Settings:
-        from batchform.plan.sent import earlier_request
-        from batchform.plan.work import Settings
+        from batchform.cli.plan_settings import settings_of
 
-        return Settings(
-            registry=self.registry,
-            now=self.clock.now(),
-            batchform_version=__version__,
-            allow=frozenset(allow),
-            purpose=purpose,
-            selected=tuple(s.name for s in specs),
-            partial=len(specs) < len(self.project.specs),
-            before=lambda tag, key_hex: earlier_request(self.ledger, tag, key_hex),
-            wave_of=wave_of,
-        )
+        return settings_of(self, specs, asked or Asked(), purpose=purpose, wave_of=wave_of)
 
     def select(self, patterns: Sequence[str]) -> tuple[ResolvedSpec, ...]:
         from batchform.spec.select import select
 
-        return tuple(select(self.project.specs, patterns))
+        if not any(":" in p for p in patterns):
+            return select(self.project.specs, patterns)
+        from batchform.cli.selecting import found_by
+
+        return select(self.project.specs, patterns, found_by=found_by(self))
 
     def spec(self, name: str) -> ResolvedSpec:
         """One spec by its name. Raises UsageError with the nearest names."""

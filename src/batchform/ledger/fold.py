@@ -11,10 +11,12 @@ from collections.abc import Iterable
 import msgspec
 
 from batchform.ledger.records import (
+    Admitted,
     Allowed,
     AnyEvent,
     ApprovalEnded,
     Approved,
+    ChangeDecided,
     Collected,
     ControlView,
     DeliveredTo,
@@ -57,6 +59,10 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
             held = view.approved.get(event.spec)
             if held is not None and held.plan_digest == event.plan_digest:
                 del view.approved[event.spec]
+        elif isinstance(event, Admitted):
+            view.admitted.append(event)
+        elif isinstance(event, ChangeDecided):
+            view.changes[event.spec] = event
         elif isinstance(event, Spent):
             _spend(view, at, event)
         elif isinstance(event, Disowned):

@@ -13,6 +13,14 @@ from batchform.canon import digest
 from batchform.ledger.head import Head as Head
 from batchform.ledger.head import Retired as Retired
 from batchform.ledger.head import Segment as Segment
+from batchform.ledger.names import answers_name as answers_name
+from batchform.ledger.names import archive_name as archive_name
+from batchform.ledger.names import bears_mark as bears_mark
+from batchform.ledger.names import ledger_mark as ledger_mark
+from batchform.ledger.names import reference_name as reference_name
+from batchform.ledger.names import rerun_name as rerun_name
+from batchform.ledger.names import tag_of_results as tag_of_results
+from batchform.ledger.names import with_mark as with_mark
 
 FORMAT_VERSION: Final = 1
 
@@ -93,50 +101,6 @@ ANSWER_DETAILS: Final[dict[str, str]] = {
     "url_context": "VARCHAR",  # JSON of urlContextMetadata: pages that were read
     "thoughts": "VARCHAR",  # text parts that are thoughts, joined
 }
-
-
-def archive_name(tag: str) -> str:
-    """Blob name of a job's raw results: gzip JSON lines, as the service sent them."""
-    return f"archive/{tag}.jsonl.gz"
-
-
-def reference_name(tag: str) -> str:
-    """Blob name of what stands for raw results that stay where the service wrote them: JSON, see ledger/raw.py."""
-    return f"archive/{tag}.stored.json"
-
-
-def tag_of_results(name: str) -> str:
-    """The job whose raw results a blob holds or stands for, by its name; "" if it is none of those."""
-    for end in (".jsonl.gz", ".stored.json"):
-        if name.startswith("archive/") and name.endswith(end):
-            return name.removeprefix("archive/").removesuffix(end)
-    return ""
-
-
-def rerun_name(token: str) -> str:
-    """Blob name of the key hashes that a person wants sent again: Parquet with one column, key_hash."""
-    return f"archive/rerun-{token}.parquet"
-
-
-def ledger_mark(lineage: str) -> str:
-    """The part of a ledger's lineage that its jobs' tags hold, so that two ledgers never take each other's jobs."""
-    return lineage.replace("-", "")[:6]
-
-
-def bears_mark(tag: str, lineage: str) -> bool:
-    """Whether a tag holds the mark of the ledger of this lineage."""
-    return bool(lineage) and tag.rpartition("-a")[0].endswith(f"-{ledger_mark(lineage)}")
-
-
-def with_mark(tag: str, lineage: str) -> str:
-    """A tag that was planned without a ledger, with the mark of one."""
-    what, _, attempt = tag.rpartition("-a")
-    return f"{what}-{ledger_mark(lineage)}-a{attempt}"
-
-
-def answers_name(tag: str, parse_digest: str) -> str:
-    """Blob name of a job's parsed answers under one way of parsing."""
-    return f"answers/{tag}.{parse_digest.rpartition(':')[2][:12]}.parquet"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -304,6 +268,33 @@ class ApprovalEnded(Event, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
+class Admitted(Event, frozen=True, kw_only=True, tag=True):
+    """A plan is applied under an envelope that somebody has approved: it lay inside it.
+
+    envelope: its digest; plan_digest, rows, usd: of the plan that is applied; approver: who approved, if it was said.
+    """
+
+    envelope: str
+    plan_digest: str
+    rows: int
+    usd: float
+    approver: str = ""
+
+
+class ChangeDecided(Event, frozen=True, kw_only=True, tag=True):
+    """What becomes of answered rows that an edit of their spec would send again, as `--on-change` said it.
+
+    components: digest of prompt, model, configuration and schema as they are after the edit: it holds for no other;
+    decision: "rerun", "keep" or "canary" of so many `rows`. The last one of a spec holds.
+    """
+
+    spec: str
+    components: str
+    decision: str
+    rows: int = 0
+    plan_digest: str = ""
+
+
 class Spent(Event, frozen=True, kw_only=True, tag=True):
     """Requests that `try` sends through the synchronous API: they have no job, and count against budgets.
 
@@ -342,7 +333,7 @@ class Disowned(Event, frozen=True, kw_only=True, tag=True):
 
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
-    | Allowed | Approved | ApprovalEnded | Spent | InputDeleted | JobDeleted | Disowned
+    | Allowed | Approved | ApprovalEnded | Admitted | ChangeDecided | Spent | InputDeleted | JobDeleted | Disowned
 )  # fmt: skip
 
 
@@ -388,5 +379,7 @@ class ControlView(msgspec.Struct, kw_only=True):
     reruns: dict[str, list[tuple[int, RerunRequested]]] = msgspec.field(default_factory=dict)  # by spec, with serial
     allowed: list[Allowed] = msgspec.field(default_factory=list)
     approved: dict[str, Approved] = msgspec.field(default_factory=dict)  # what still holds, by spec
+    admitted: list[Admitted] = msgspec.field(default_factory=list)
+    changes: dict[str, ChangeDecided] = msgspec.field(default_factory=dict)  # last one, by spec
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves

@@ -20,6 +20,7 @@ from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
 from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
+from batchform.plan.changes import Edited, decide
 from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.digest import plan_digest
@@ -100,7 +101,17 @@ def build_plan(
         purpose=settings.purpose,
         wave_of=settings.wave_of,
     )
-    return replace(plan, digest=plan_digest(plan))
+    return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
+
+
+def _with_envelope(plan: Plan, work: Sequence[Work], settings: Settings) -> Plan:
+    """The plan with what somebody may approve of it."""
+    if settings.spare is None or plan.purpose != "apply":
+        return plan
+    from batchform.plan.envelope import envelope_of, parts_of
+
+    parts = {w.spec.name: parts_of(w.spec) for w in work}
+    return replace(plan, envelope=envelope_of(plan, parts, spare=settings.spare, now=settings.now))
 
 
 def check_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.datetime) -> dict[str, list[Diagnostic]]:
@@ -181,7 +192,8 @@ def _plan_spec(
     described = partial(draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said)
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
-        quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
+        past = Recorded(relation=None, change=decide(spec, control, settings.on_change))
+        quiet = Outcome(*known, past, Rendered(edited=Edited(past.change)), (), None, None, None)
         return _with_destination_note(described(quiet, before=None), control, work)
     shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from batchform.errors import SourceError
 from batchform.ledger.store import Ledger
+from batchform.plan.changes import with_canary
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.recorded import delivered_through, diff_recorded, recorded
 from batchform.plan.unchanged import keep, recall, state_of
@@ -25,11 +28,12 @@ def compare(
 ) -> tuple[Recorded, KeyedRows, Diff]:
     """The first level: what is recorded of a spec, its rows, and how they differ. Raises SourceError."""
     spec, stamp = work.spec, work.kept.stamp() if work.kept else None
-    past = recorded(con, ledger, spec, destination=work.destination)
+    past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
     rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
+    past = replace(past, change=with_canary(con, past.change, past.relation))
     _refuse_empty(spec, rows)
     found = diff_recorded(con, ledger, spec, rows, past)
-    if work.kept and stamp and stamp == work.kept.stamp():
+    if work.kept and stamp and spec.name not in settings.on_change and stamp == work.kept.stamp():
         keep(work.kept, _state(work, ledger, settings, stamp, past.delivered_through), rows, found)
     return past, rows, found
 
@@ -37,7 +41,7 @@ def compare(
 def remembered(work: Work, ledger: Ledger, settings: Settings) -> tuple[KeyedRows, Diff] | None:
     """What the first level came to when nothing was to do and all was as it is now; None if it must be run."""
     stamp = work.kept.stamp() if work.kept else None
-    if work.kept is None or stamp is None:
+    if work.kept is None or stamp is None or work.spec.name in settings.on_change:
         return None
     through = delivered_through(ledger.control(), work.spec, work.destination)
     return recall(work.kept, _state(work, ledger, settings, stamp, through))

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import UNPARSED
+from batchform.plan.changes import Decision
 from batchform.rows.keyed import NARROW, KeyedRows
 from batchform.rows.sql import literal
 from batchform.spec.resolved import ResolvedSpec
@@ -56,7 +57,8 @@ class Recorded(Struct, frozen=True):
     failures, None if there is none;
     unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
     holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
-    hashes) that a person asked for; gone: tags of jobs whose results are archived no longer.
+    hashes) that a person asked for; gone: tags of jobs whose results are archived no longer; change: what becomes of
+    answered rows that an edit of the spec would send again.
     """
 
     relation: str | None
@@ -66,18 +68,21 @@ class Recorded(Struct, frozen=True):
     delivered_through: int | None = None
     reruns: tuple[tuple[int, str], ...] = ()
     gone: tuple[str, ...] = ()
+    change: Decision = Decision("rerun")
 
 
 class Diff(Struct, frozen=True):
     """Rows per class; rows held for failures by why; whether candidate and left tables were made.
 
-    unreadable: rows that would be read anew if their results were still archived.
+    unreadable: rows that would be read anew if their results were still archived; edited: answered rows that keep
+    their answers although an edit of the spec would ask them otherwise, and the bytes of their recorded requests.
     """
 
     counts: Mapping[str, int]
     exhausted: Mapping[str, int]
     answered_before: int  # rows of the source that have an answer: what max_changed_percent is a share of
     unreadable: int = 0
+    edited: tuple[int, int] = (0, 0)
 
     def count(self, *classes: str) -> int:
         return sum(self.counts.get(c, 0) for c in classes)
@@ -105,7 +110,18 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
             f"CREATE OR REPLACE TEMP TABLE {LEFT} AS SELECT key_hash, class, status FROM ({classed}) "
             f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
         )
-    return Diff(counts, exhausted, answered)
+    edited = _kept_by_change(con, classed) if recorded.change.kind == "keep" else (0, 0)
+    return Diff(counts, exhausted, answered, edited=edited)
+
+
+def _kept_by_change(con: DuckDBPyConnection, classed: str) -> tuple[int, int]:
+    """Rows that only a decision keeps, and the bytes of their recorded requests."""
+    quiet = ", ".join(f"'{c}'" for c in (KEEP, RETURNED, REPARSE, REDELIVER))
+    rows, size = con.execute(
+        f"SELECT count(*), coalesce(sum(request_bytes), 0) FROM ({classed}) "
+        f"WHERE class IN ({quiet}) AND ordinal IS NOT NULL AND row_same AND realm_same AND NOT ({_SPEC_SAME})"
+    ).fetchall()[0]
+    return int(rows), int(size)
 
 
 def _counted(con: DuckDBPyConnection, spec: ResolvedSpec, classed: str) -> tuple[dict[str, int], dict[str, int], int]:
@@ -201,7 +217,8 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
     joined = (
         f"SELECT n.rowid AS ordinal, coalesce(n.key_hash, l.key_hash) AS key_hash, l.key_hash IS NOT NULL AS known, "
         f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.answer_tag, l.attempt, "
-        f"l.failure, l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, {flags} "
+        f"l.failure, l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, l.request_bytes, "
+        f"{flags} "
         f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
     )
     rerun = ""
@@ -230,12 +247,12 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     unknown = ", ".join(literal(t) for t in recorded.unknown_tags) or "NULL"
     gone = ", ".join(map(literal, recorded.gone)) or "''"
     spec_same, parse = _SPEC_SAME, literal(spec.parse_digest)
-    kept = ["false"]
-    if idempotency.on_prompt_change == "keep":
+    kept, keeps_prompt = ["false"], recorded.change.kind == "keep"
+    if keeps_prompt:
         kept.append(f"(row_same AND realm_same AND NOT ({spec_same}))")
     if idempotency.on_row_change == "keep":
         kept.append(f"(NOT row_same AND {spec_same})")
-    if idempotency.on_prompt_change == "keep" and idempotency.on_row_change == "keep":
+    if keeps_prompt and idempotency.on_row_change == "keep":
         kept.append("realm_same")
     pruned = f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
     by_sync = ", ".join(literal(c) for c in spec.retry.on) or "NULL"

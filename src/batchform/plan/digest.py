@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchform.canon import digest_of
-from batchform.plan.model import After, Plan, Shard, Verdict
+from batchform.plan.model import After, Change, Plan, Shard, Verdict
 
 
 def plan_digest(plan: Plan) -> str:
@@ -19,6 +19,7 @@ def plan_digest(plan: Plan) -> str:
             "shards": [_sent(shard) for shard in s.shards],
             "verdicts": [_judged(v) for v in s.verdicts],
             **({"after": _bound(s.after)} if s.after else {}),
+            **({"change": _decided(s.change)} if s.change and s.change.source == "command" else {}),
         }
         for s in plan.specs
     ]
@@ -46,6 +47,11 @@ def _judged(verdict: Verdict) -> list[str | bool]:
     """A verdict without its figures: what was spent meanwhile makes no plan another one. What was released does, since
     that is not judged again."""
     return [verdict.name, verdict.ok, *(["allowed"] if verdict.allowed else [])]
+
+
+def _decided(change: Change) -> list[str | int]:
+    """What the command line says becomes of answered rows; what the spec says is part of the spec."""
+    return [change.decision, change.canary, change.components]
 
 
 def _bound(after: After) -> list[str | int]:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from batchform.errors import Diagnostic
 from batchform.ledger.records import ControlView
 from batchform.plan import diff as first
+from batchform.plan.change_costs import change_of
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.ladder import Rung
 from batchform.plan.model import ZERO, Action, Range, Reason, Sample, Shard, SpecPlan
@@ -97,6 +98,18 @@ def draft_spec(
     for rows_there, estimate in climbed.values():
         whole = whole + estimate if plain or whole.tokens.input else estimate
         plain += rows_there
+    on_rung = sum((estimate.cost for _, estimate in climbed.values()), ZERO)
+
+    def cost_of(requests: int, request_bytes: int) -> Range:
+        """Of rows that are sent as they were asked, beside those on the retry ladder."""
+        found = estimator.estimate(requests=requests, request_bytes=request_bytes, largest_bytes=largest)
+        return found.cost + on_rung
+
+    unclimbed = to_send - sum(shard.rows for shard in on_rungs)
+    change = change_of(
+        spec, rendered.edited, found.edited, sent=(unclimbed, rendered.request_bytes), others=to_send - unclimbed,
+        priced=cost_of,
+    )  # fmt: skip
     priced = tuple(_priced(s, spec, by_rung[s.rung] if s.rung else estimator, largest) for s in shards)
     said = [f"{w.code} {w.message}" for w in warnings if to_send or w.rule.startswith("model-")]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *said, *rendered.notes]
@@ -140,6 +153,7 @@ def draft_spec(
         key_columns=rows.key_columns,
         preview=spec.spec.preview,
         waiting=rendered.waiting,
+        change=change,
     )
     removed = actions[Action.REMOVE]
     figures = Figures(

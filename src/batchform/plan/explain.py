@@ -14,6 +14,7 @@ from batchform.ledger.records import ROW_COLUMNS
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.build import render_candidates
+from batchform.plan.changes import kept_words, with_canary
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
 from batchform.plan.ladder import Rung
@@ -65,9 +66,10 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
     spec = work.spec
     con = work.connect()
     try:
-        past = recorded(con, ledger, spec, destination=work.destination)
+        past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-        past = replace(past, relation=_only(past.relation, key))
+        change = with_canary(con, past.change, past.relation)
+        past = replace(past, relation=_only(past.relation, key), change=change)
         con.execute(f"DELETE FROM {NARROW} WHERE key <> {literal(key)}")
         state = _state(con, past)
         now = _request_now(con, spec, rows, key)
@@ -77,7 +79,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         rendered, shards, _ = render_candidates(
             con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
         )
-        explained = _explanation(spec, settings, found, rendered, state, now, key)
+        explained = _explanation(spec, settings, past, found, rendered, state, now, key)
         return _on_rung(explained, rendered, next((s.rung for s in shards if s.rung), None))
     finally:
         con.close()
@@ -111,6 +113,7 @@ def _request_now(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, k
 def _explanation(
     spec: ResolvedSpec,
     settings: Settings,
+    past: Recorded,
     found: Diff,
     rendered: Rendered,
     state: dict[str, Any] | None,
@@ -133,6 +136,8 @@ def _explanation(
     if state is not None and state["tag"] and settings.before is not None:
         before = settings.before(state["tag"], key_hash(key).hex())
     held = [*found.exhausted, *rendered.held]
+    if found.edited[0]:
+        held.append(kept_words(past.change))
     return RowExplanation(
         action=action,
         reason=reason,

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from batchform.plan.bounds import Envelope
+
 FORMAT_VERSION = "1"
 
 
@@ -183,6 +185,36 @@ class After(Struct, frozen=True):
     basis: str
 
 
+class Option(Struct, frozen=True):
+    """One way to treat answered rows that an edit concerns, with all that its spec would then send, and for how much.
+
+    decision: "rerun", "keep" or "canary"; canary: rows of one.
+    """
+
+    decision: str
+    rows: int
+    cost: Range
+    canary: int = 0
+
+
+class Change(Struct, frozen=True):
+    """Answered rows that an edit of their spec would send again, and what becomes of them.
+
+    decision: "rerun", "keep", "canary" (of `canary` rows) or "ask"; source: "command", "recorded" or "spec"; by: who
+    recorded it, and when; components: digest of what the decision is about; rows: how many rows there are; held: how
+    many of them wait.
+    """
+
+    decision: str
+    canary: int
+    source: str
+    by: str
+    components: str
+    rows: int
+    held: int
+    options: tuple[Option, ...]
+
+
 class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
@@ -219,6 +251,7 @@ class SpecPlan(Struct, frozen=True):
     waiting: int = 0  # rows that take the answer of another row's request once that is there
     source_digest: str = ""  # of the source's files; only in saved plans
     source_versions: tuple[str, ...] = ()  # of files in Cloud Storage: name#generation; only in saved plans
+    change: Change | None = None  # what becomes of answered rows that an edit of the spec would send again
     after: After | None = None  # what is known only when answers of other specs of this plan are there
 
     @property
@@ -245,6 +278,9 @@ class Plan(Struct, frozen=True):
     verdicts: tuple[Verdict, ...] = ()
     purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is; "wave"
     wave_of: str = ""  # of a wave, rows whose upstream has answered: digest of the reviewed plan that said how many
+    envelope: Envelope | None = None  # what somebody may approve in place of these exact bytes
+    under: str = ""  # digest of the envelope that it is applied under
+    approver: str = ""  # who has approved that, where it was said
     models_dated: str = ""  # of the table of models and limits
 
     @property
@@ -279,4 +315,6 @@ class Plan(Struct, frozen=True):
     def has_changes(self) -> bool:
         """Whether apply would do anything at all, paid or free."""
         idle = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN, Action.HELD)
+        if any(s.change and s.change.source == "command" for s in self.specs):
+            return True
         return self.rows_after > 0 or any(n for s in self.specs for a, n in s.actions.items() if a not in idle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from posixpath import normpath
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
+from batchform.plan.changes import Decision, decide
 from batchform.plan.diff import REPARSE, REREAD, Diff, Recorded, diff
 from batchform.plan.sent import attempts_name
 from batchform.ports import Destination
@@ -29,8 +30,16 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, destination: Destination) -> Recorded:
-    """The spec's row states, answers and deliveries as relations of `con`."""
+def recorded(
+    con: DuckDBPyConnection,
+    ledger: Ledger,
+    spec: ResolvedSpec,
+    *,
+    destination: Destination,
+    said: Mapping[str, Decision],
+) -> Recorded:
+    """The spec's row states, answers and deliveries as relations of `con`. said: what becomes of answered rows that an
+    edit would send again, by spec, where the command line says it."""
     control = ledger.control()
     relation = _relation(con, ledger, spec.name)
     if relation is None:
@@ -44,6 +53,7 @@ def recorded(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec, *, des
         archived=_archived(ledger, control, spec),
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
         delivered_through=delivered_through(control, spec, destination),
+        change=decide(spec, control, said),
         reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchform.canon import RequestHasher
 from batchform.plan import diff as first
 from batchform.plan.bookkeeping import FreeRows
+from batchform.plan.changes import Edited
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.ladder import Climbed, Climber, failures_of
 from batchform.plan.model import Action, Reason
@@ -77,6 +78,7 @@ class CandidateRenderer:
         self._render = renderer.render
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
+        self.edited = self.out.edited = Edited(recorded.change)
         self._look = rules.look
         self.climber: Climber | None = None  # where retries change what is sent
         if renderer.one_form:
@@ -214,6 +216,9 @@ class CandidateRenderer:
             return
         if state["class"] not in self._paying:
             self._hold(LEFT_TO_APPLY)
+            return
+        if held := self.edited.holds(key_hex, request, state, self._why(state)):
+            self._hold(held)
             return
         attempt = 1 if state["class"] == first.REQUESTED else attempts + 1
         self.take(key, key_hex, row_fp, request, fp, state, attempt, cutter, self._climbed(request, fp, state))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from batchform.errors import Diagnostic
+from batchform.plan.changes import Decision, Edited
 from batchform.plan.model import Action, Reason
 
 
@@ -34,6 +35,7 @@ class Rendered(Struct):
     chosen: Preview | None = None
     waiting: int = 0  # rows that another row's request will answer
     notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
+    edited: Edited = field(default_factory=lambda: Edited(Decision("rerun")))
     complaints: list[Diagnostic] = field(default_factory=list)  # about single rows
 
     def count(self, action: Action, reason: Reason | None) -> None:

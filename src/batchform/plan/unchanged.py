@@ -42,6 +42,7 @@ class _Found(Struct, frozen=True):
     notes: tuple[str, ...]
     counts: dict[str, int]
     answered: int
+    edited: tuple[int, int] = (0, 0)
 
 
 def state_of(spec: ResolvedSpec, ledger: Ledger, *, stamp: str, delivered_through: int | None, made: str) -> str:
@@ -66,7 +67,7 @@ def recall(kept: Kept, state: str) -> tuple[KeyedRows, Diff] | None:
         return None
     relation = Relation(sql="", columns={}, described=found.described)
     rows = KeyedRows(relation, found.rows, {}, found.key_columns, {}, found.notes)
-    return rows, Diff(found.counts, {}, found.answered)
+    return rows, Diff(found.counts, {}, found.answered, edited=found.edited)
 
 
 def sealed(text: bytes) -> bytes:
@@ -81,7 +82,7 @@ def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
     text = msgspec.json.encode(
         _Found(
             state=state, described=rows.relation.described, rows=rows.rows, key_columns=rows.key_columns,
-            notes=rows.notes, counts=dict(found.counts), answered=found.answered_before,
+            notes=rows.notes, counts=dict(found.counts), answered=found.answered_before, edited=found.edited,
         )
     )  # fmt: skip
     with suppress(OSError):  # a project that cannot be written to is planned all the same

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from batchform.plan.bounds import Spare
+from batchform.plan.changes import Decision
 from batchform.plan.draft import Before
 from batchform.plan.registry import Registry
 from batchform.plan.unchanged import Kept
@@ -34,6 +36,8 @@ class Settings(Struct, frozen=True):
 
     purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
     "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
+    on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
+    spare: how far what is approved lies around the plan.
     """
 
     registry: Registry
@@ -45,6 +49,8 @@ class Settings(Struct, frozen=True):
     partial: bool = False
     before: Before | None = None
     wave_of: str = ""
+    on_change: Mapping[str, Decision] = field(default_factory=dict)
+    spare: Spare | None = None
 
 
 class Saving(Struct, frozen=True):

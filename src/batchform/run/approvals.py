@@ -10,7 +10,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Final
 
-from batchform.ledger.records import ApprovalEnded, Approved, ControlView
+from batchform.ledger.records import Admitted, ApprovalEnded, Approved, ControlView
+from batchform.plan.bounds import Used
 from batchform.plan.model import Plan, Shard, SpecPlan, Verdict
 from batchform.rows.sql import literal
 from batchform.run.context import RunContext
@@ -26,7 +27,15 @@ def record_approvals(ctx: RunContext, plan: Plan) -> None:
     """Commit what a plan approves of chains, and end what it takes the place of."""
     if plan.purpose != "apply":
         return
-    events: list[Approved | ApprovalEnded] = []
+    events: list[Admitted | Approved | ApprovalEnded] = []
+    if plan.under:
+        after = plan.cost_after.high
+        events.append(
+            Admitted(
+                at=ctx.now(), by=ctx.who, envelope=plan.under, plan_digest=plan.digest, approver=plan.approver,
+                rows=plan.rows_to_send + plan.rows_after, usd=plan.cost.expected + after,
+            )
+        )  # fmt: skip
     held, planned = ctx.ledger.control().approved, {s.name: s for s in plan.specs}
     for spec in plan.specs:
         if spec.after is not None:
@@ -87,6 +96,18 @@ def left_of(control: ControlView, approved: Approved) -> tuple[int, float]:
         if j.intent.wave_of == approved.plan_digest and j.intent.spec == approved.spec and j.status != "not_submitted"
     ]
     return approved.rows - sum(i.rows for i in sent), approved.usd - sum(i.est_usd for i in sent)
+
+
+def used_under(control: ControlView, envelope: str) -> Used:
+    """What was sent under an envelope, and under the bounds of chains that it held; retries are not counted."""
+    plans = {a.plan_digest for a in control.admitted if a.envelope == envelope}
+    sent: dict[str, tuple[int, float]] = {}
+    for job in control.jobs.values():
+        intent = job.intent
+        if job.status != "not_submitted" and {intent.plan_digest, intent.wave_of} & plans:
+            rows, usd = sent.get(intent.spec, (0, 0.0))
+            sent[intent.spec] = rows + intent.rows, usd + intent.est_usd
+    return Used(sent)
 
 
 def grown(control: ControlView, approved: Approved, *, rows: int, usd: float) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from batchform.errors import BackendError, BatchformError, DestinationError
 from batchform.ledger.compact import compact
-from batchform.ledger.records import Allowed, Refreshed
+from batchform.ledger.records import Allowed, ChangeDecided, Refreshed
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.rows.sql import literal
@@ -31,6 +31,22 @@ from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, next_settled, recover
 from batchform.run.reparse import reparse
 from batchform.run.row_states import refuse_changed
+from batchform.run.steps import (
+    APPROVE,
+    CHECK,
+    DECIDE,
+    FINISH,
+    FREE,
+    GO_ON,
+    JUDGE,
+    RELEASE,
+    SEND,
+    SETTLE,
+    WAIT,
+    Step,
+    carried_out,
+    steps_of,
+)
 from batchform.run.submission import Submission
 from batchform.run.submit import Submitter
 from batchform.run.track import Tracker, look_again
@@ -60,15 +76,20 @@ def apply_plan(
     outcome = Outcome()
     give_back()  # what the plan was made with
 
+    names = [s.name for s in plan.specs]
+    doing: dict[str, Callable[[], object]] = {
+        SETTLE: lambda: settle_past(ctx, outcome),
+        JUDGE: lambda: check_budgets(ctx, plan),
+        CHECK: lambda: _carry_out(ctx, outcome, plan, bundle, leave=wait == "submitted"),  # and all that is CARRIED
+        WAIT: lambda: _wait_for_jobs(ctx, outcome, Tracker(ctx)),
+        GO_ON: lambda: _go_on(ctx, outcome, names, waves),
+        FINISH: lambda: _finish(ctx, outcome, names),
+    }
+
     def steps() -> None:
-        settle_past(ctx, outcome)
-        check_budgets(ctx, plan)
-        _carry_out(ctx, outcome, plan, bundle, leave=wait == "submitted")
-        if wait == "done":
-            if outcome.stopped is None:
-                _wait_for_jobs(ctx, outcome, Tracker(ctx))
-                _go_on(ctx, outcome, [s.name for s in plan.specs], waves)
-            _finish(ctx, outcome, [s.name for s in plan.specs])
+        for step in steps_of(plan, wait=wait):
+            if step.kind in doing and not (outcome.stopped and step.kind in (WAIT, GO_ON)):
+                doing[step.kind]()
 
     return _run(ctx, outcome, steps)
 
@@ -187,13 +208,18 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             _round(ctx, outcome, tracker)
 
         submitter = Submitter(ctx, plan, bundle, on_full=on_full)
+        named = {s.name: s for s in plan.specs}
+        doing: dict[str, Callable[[Step], None]] = {
+            CHECK: lambda _: submitter.check(),
+            RELEASE: lambda _: _record_allowed(ctx, plan),
+            DECIDE: lambda _: _record_decided(ctx, plan),
+            APPROVE: lambda _: record_approvals(ctx, plan),
+            FREE: lambda step: _apply_free(ctx, outcome, named[step.spec], bundle, since=plan.serial),
+            SEND: lambda _: submitter.run(wait_for_room="leave" if leave else "wait"),
+        }
         try:
-            submitter.check()
-            _record_allowed(ctx, plan)
-            record_approvals(ctx, plan)
-            for planned in plan.specs:
-                _apply_free(ctx, outcome, planned, bundle, since=plan.serial)
-            submitter.run(wait_for_room="leave" if leave else "wait")
+            for step in carried_out(plan):
+                doing[step.kind](step)
         except BackendError as error:
             outcome.stopped = error
             if at_work := open_jobs(ctx):
@@ -211,6 +237,20 @@ def _record_allowed(ctx: RunContext, plan: Plan) -> None:
     ]
     if released:
         ctx.ledger.commit(released)
+
+
+def _record_decided(ctx: RunContext, plan: Plan) -> None:
+    """What the command line said becomes of answered rows that an edit would send again: later plans keep to it."""
+    events = [
+        ChangeDecided(
+            at=ctx.now(), by=ctx.who, spec=s.name, components=s.change.components, decision=s.change.decision,
+            rows=s.change.canary, plan_digest=plan.digest,
+        )
+        for s in plan.specs
+        if s.change and s.change.source == "command"
+    ]  # fmt: skip
+    if events:
+        ctx.ledger.commit(events)
 
 
 def _apply_free(ctx: RunContext, outcome: Outcome, planned: SpecPlan, bundle: Path, *, since: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def _parse_again(
     ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, keys: Path | None, folder: Path
 ) -> tuple[Reparsed, list[RowsFile]] | None:
     known = ctx.ledger.rows_relation(con, spec.name)
-    chosen = f"read_parquet({literal(str(keys))})" if keys else _all_keys(spec, known)
+    chosen = f"read_parquet({literal(str(keys))})" if keys else _all_keys(spec, known, ctx.ledger.control().changes)
     rows, parse = f"{known} r JOIN {chosen} k ON r.key_hash = k.key_hash", literal(spec.parse_digest)
     stale = (
         f"((r.status IN ('answered', 'absent') AND r.parse_digest <> {parse} "
@@ -95,13 +96,14 @@ def _parse_again(
     return event, [RowsFile(spec.name, to, count)]
 
 
-def _all_keys(spec: ResolvedSpec, known: str) -> str:
-    """Every row of the ledger, as a plan gives them. Without the source, what may be a kept answer counts as one."""
+def _all_keys(spec: ResolvedSpec, known: str, changed: Collection[str]) -> str:
+    """Every row of the ledger, as a plan gives them. Without the source, what may be a kept answer counts as one.
+    changed: specs of which somebody has said what becomes of their answered rows."""
     keeps = spec.spec.idempotency
     kept = "false"
     if keeps.on_row_change == "keep":
         kept = "true"
-    elif keeps.on_prompt_change == "keep":
+    elif keeps.on_prompt_change != "rerun" or spec.name in changed:
         now = (spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest)
         kept = f"(prompt_digest, model, config_digest, schema_digest) <> ({', '.join(map(literal, now))})"
     return f"(SELECT key_hash, status = 'failed' OR (status = 'answered' AND NOT ({kept})) AS firm FROM {known})"

@@ -24,16 +24,20 @@ from batchform.spec.fields import (
     parse_count,
     parse_duration,
 )
+from batchform.spec.model_approval import Approval
 from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_chain import SpecSource
+from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
 
 __all__ = [  # from other modules, for whoever wants all models in one place
     "NAME_PATTERN",
+    "Approval",
     "Attachment",
     "Backend",
+    "Canary",
     "Change",
     "Count",
     "Database",
@@ -129,6 +133,7 @@ class Project(Strict):
     )
     defaults: Defaults = Wire(default_factory=Defaults, description="What specs need not repeat.")
     limits: Limits = Field(default_factory=Limits, description="Limits of all specs together.")
+    approval: Approval = Field(default_factory=Approval, description="How far approvals lie around their plans.")
     google_cloud: GoogleCloud = Field(
         default_factory=GoogleCloud, description="How Google Cloud is reached, for whatever lies there."
     )
@@ -294,8 +299,10 @@ class Idempotency(Strict):
 
     key: list[str] | str = Wire(description='Columns, or a Jinja expression: "{{ tenant }}/{{ id }}".')
     duplicates: Literal["error", "first", "last"] = Wire("error", description="What to do with rows of one key.")
-    on_prompt_change: Literal["rerun", "keep"] = Field(
-        "rerun", description="keep: answered rows keep their answer when prompt, model, config or schema change."
+    on_prompt_change: PromptChange = Field(
+        "rerun",
+        description="What becomes of answered rows when prompt, model, config or schema change. keep: they keep their "
+        "answer; ask: they are held until somebody says; canary: the first few are sent, the others held.",
     )
     on_row_change: Literal["rerun", "keep"] = Field(
         "rerun", description="keep: answered rows keep their answer when their columns change."

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 
 from batchform.errors import UsageError
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import shown, suggestion
 
+Find = Callable[[str], Set[str]]
+"""What stands after the colon → names of specs."""
 
-def select(specs: Sequence[ResolvedSpec], patterns: Iterable[str]) -> tuple[ResolvedSpec, ...]:
+
+def select(
+    specs: Sequence[ResolvedSpec], patterns: Iterable[str], *, found_by: Mapping[str, Find] | None = None
+) -> tuple[ResolvedSpec, ...]:
     """The specs that any pattern names, in their own order; all of them when there is no pattern.
 
-    A pattern is a name, a glob over names, `tag:NAME` (NAME may be a glob), or several of these with commas.
-    Raises UsageError for a pattern that names no spec.
+    A pattern is a name, a glob over names, `tag:NAME` (NAME may be a glob), `WORD:…` for a word of found_by, or several
+    of these with commas. Raises UsageError for a name or tag that no spec has; what a word finds may be none.
     """
     wanted = [p for pattern in patterns for p in (part.strip() for part in pattern.split(",")) if p]
     if not wanted:
         return tuple(specs)
     chosen: set[str] = set()
     for pattern in wanted:
+        word, _, rest = pattern.partition(":")
+        if found_by and word in found_by:
+            chosen |= found_by[word](rest)
+            continue
         found = {spec.name for spec in specs if _matches(spec, pattern)}
         if not found:
             raise _nothing(specs, pattern)

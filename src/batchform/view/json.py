@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from batchform.plan.bounds import Envelope
 from batchform.plan.model import (
     FORMAT_VERSION,
     Action,
     After,
     Budget,
+    Change,
     Plan,
     Range,
     Resumed,
@@ -46,12 +48,20 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "rows_known_after_apply": plan.rows_after,
         "specs": [_spec(spec) for spec in plan.specs],
         "verdicts": [_verdict(v) for v in plan.verdicts],
+        "envelope": _envelope(plan.envelope) if plan.envelope else None,
     }
 
 
 def plan_json_text(plan: Plan) -> str:
     """The contract as text that ends in a newline."""
     return json.dumps(plan_json(plan), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _envelope(envelope: Envelope) -> dict[str, Any]:
+    import msgspec
+
+    told: dict[str, Any] = msgspec.to_builtins(envelope)
+    return told
 
 
 def _spec(spec: SpecPlan) -> dict[str, Any]:
@@ -66,6 +76,7 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "known_after_apply": _after(spec.after) if spec.after else None,
         "verdicts": [_verdict(v) for v in spec.verdicts],
         "held_by": dict(spec.held_by),
+        "change": _change(spec.change) if spec.change else None,
         "model": spec.model,
         "backend": spec.backend,
         "realm": spec.realm,
@@ -83,6 +94,22 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "notes": list(spec.notes),
         "previous": spec.previous,
         "samples": [_sample(s) for s in spec.samples] if spec.preview == "public" else [],
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "decision": change.decision,
+        "canary": change.canary,
+        "source": change.source,
+        "by": change.by,
+        "components": change.components,
+        "rows": change.rows,
+        "held": change.held,
+        "options": [
+            {"decision": o.decision, "canary": o.canary, "rows_to_send": o.rows, "cost_usd": _range(o.cost)}
+            for o in change.options
+        ],
     }
 
 

@@ -12,8 +12,11 @@ from functools import partial
 from typing import Final
 
 from batchform.canon import short
+from batchform.plan.bounds import Envelope
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
+from batchform.view.approval import approval_command, approval_lines, approval_title
+from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import (
     ORDER,
@@ -22,6 +25,7 @@ from batchform.view.summary import (
     cost_range,
     jobs_words,
     label,
+    partial_line,
     quiet_line,
     resumed_lines,
     sum_line,
@@ -101,11 +105,18 @@ def _sections(plan: Plan) -> list[Callable[[], str]]:
     public = [s for s in plan.specs if s.preview == "public"]
     limits = [partial(_project_limits, plan)] if plan.verdicts else []
     details = [partial(_details, s, plan) for s in plan.specs]
-    return [*limits, *details, *(partial(_sample, s, sample) for s in public for sample in s.samples)]
+    approved = [partial(_approval, plan.envelope)] if plan.envelope and plan.has_changes else []
+    return [*approved, *limits, *details, *(partial(_sample, s, sample) for s in public for sample in s.samples)]
 
 
 def _project_limits(plan: Plan) -> str:
     return _closed("project limits", "".join(f"- {_judged(v)}\n" for v in plan.verdicts))
+
+
+def _approval(envelope: Envelope) -> str:
+    """What is approved by its digest."""
+    lines = "".join(f"- {plain(text)}\n" for text in approval_lines(envelope))
+    return f"\n{plain(approval_title(envelope))}:\n\n{lines}\n`{approval_command(envelope)}`\n"
 
 
 def _head(plan: Plan) -> Iterator[str]:
@@ -121,6 +132,9 @@ def _head(plan: Plan) -> Iterator[str]:
     else:
         yield f"### ✓ batchform: {plain(plan.project)}{where}, {money(plan.cost.expected)} expected"
     yield ""
+    if plan.partial:
+        yield f"**{plain(partial_line(plan))}**"
+        yield ""
     if quiet:
         yield quiet
     else:
@@ -155,7 +169,7 @@ def _table(plan: Plan) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     digest = f"Digest {code(short(plan.digest))}, ledger #{plan.serial}, planned {plain(plan.created_at)}."
-    yield f"{digest} Partial: only {plain(', '.join(plan.selected))}." if plan.partial else digest
+    yield f"{digest} **{plain(partial_line(plan))}**" if plan.partial else digest
 
 
 def _send(spec: SpecPlan) -> str:
@@ -177,6 +191,7 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
         if spec.actions.get(action):
             why = plain(words.get(action, ""))
             lines.append(f"| {code(action.symbol)} {label(action)} | {count(spec.actions[action])} | {why} |")
+    lines += _change(spec)
     points = [f"because: {plain(other)}"] if other else []
     points += [plain(after_line(spec))] if spec.after else []
     if spec.rows_to_send:
@@ -186,6 +201,16 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
     points += [plain(text) for text in (spec.previous, *spec.notes) if text]
     lines += ["", *(f"- {point}" for point in points)]
     return _closed(f"{spec.name}: what and why", "\n".join(lines) + "\n")
+
+
+def _change(spec: SpecPlan) -> Iterator[str]:
+    """What becomes of answered rows that an edit concerns, and what each way costs."""
+    if spec.change is None:
+        return
+    yield from ("", plain(change_title(spec)) + ".", "", "| | to send | cost |", "|---|--:|--:|")
+    for name, rows, cost in option_cells(spec.change):
+        yield f"| {name} | {rows} | {cost} |"
+    yield from ("", plain(how_to_decide(spec)))
 
 
 def _figures(spec: SpecPlan, plan: Plan) -> Iterator[str]:

@@ -80,6 +80,14 @@ def quiet_line(plan: Plan) -> str | None:
     return " ".join(words)
 
 
+def partial_line(plan: Plan) -> str:
+    """`PARTIAL PLAN: only triage; other specs of the project are not in it.`; empty for a whole one."""
+    if not plan.partial:
+        return ""
+    which = ", ".join(plan.selected) if plan.selected else "none was selected"
+    return f"PARTIAL PLAN: only {which}. The project's other specs are not in it."
+
+
 def sum_line(plan: Plan) -> str:
     """`Plan: 12 to send ($0.02), 0 held, 488 untouched`; what is free is named when there is any."""
     totals = action_totals(plan.specs)

@@ -8,11 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from batchform.errors import UsageError
+from batchform.plan.bounds import Envelope
 from batchform.plan.model import (
     FORMAT_VERSION,
     Action,
     After,
     Budget,
+    Change,
+    Option,
     Plan,
     Range,
     Reason,
@@ -41,7 +44,7 @@ def load_summary(path: Path) -> Plan:
         raise UsageError(message, hint="Show it with the version that made it.")
     try:
         return _plan(told)
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as exc:
         raise UsageError(f"{path} is not the summary of a plan: {type(exc).__name__} {exc}", hint=again) from exc
 
 
@@ -62,7 +65,21 @@ def _plan(told: dict[str, Any]) -> Plan:
         partial=told["partial"],
         verdicts=tuple(_verdict(v) for v in told["verdicts"]),
         purpose=told["purpose"],
+        envelope=_envelope(told),
     )
+
+
+def load_envelope(path: Path) -> Envelope:
+    """What somebody may approve of the plan whose summary this is. Raises UsageError."""
+    plan = load_summary(path)
+    if plan.envelope is None:
+        raise UsageError(f"{path} holds nothing that could be approved", hint="Plan with `batchform plan --out DIR`.")
+    return plan.envelope
+
+
+def _envelope(told: dict[str, Any]) -> Envelope | None:
+    found = told.get("envelope")
+    return msgspec.convert(found, Envelope) if found else None
 
 
 def _spec(told: dict[str, Any]) -> SpecPlan:
@@ -89,11 +106,20 @@ def _spec(told: dict[str, Any]) -> SpecPlan:
         held_by=dict(told["held_by"]),
         notes=tuple(told["notes"]),
         previous=told["previous"],
+        change=_change(told["change"]) if told.get("change") else None,
         preview="public" if told["samples"] else "private",
         after=After(after["upstream"], after["rows_at_most"], _range(after["cost_usd"]), after["basis"])
         if after
         else None,
     )
+
+
+def _change(told: dict[str, Any]) -> Change:
+    options = (Option(o["decision"], o["rows_to_send"], _range(o["cost_usd"]), o["canary"]) for o in told["options"])
+    return Change(
+        decision=told["decision"], canary=told["canary"], source=told["source"], by=told["by"],
+        components=told["components"], rows=told["rows"], held=told["held"], options=tuple(options),
+    )  # fmt: skip
 
 
 def _shard(index: int, told: dict[str, Any]) -> Shard:

@@ -9,8 +9,9 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from batchform.canon import short
-from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
+from batchform.plan.model import Action, Change, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
+from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import (
@@ -19,6 +20,7 @@ from batchform.view.summary import (
     cost_range,
     jobs_words,
     label,
+    partial_line,
     quiet_line,
     resumed_lines,
     sum_line,
@@ -59,7 +61,10 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
 
     row_text: whether samples of private specs may show.
     """
-    quiet = quiet_line(plan)
+    quiet, part = quiet_line(plan), partial_line(plan)
+    if part:
+        yield line((safe(part), "bold yellow"))
+        yield Text()
     if quiet:
         yield line((quiet, "bold"))
         for spec in plan.specs:
@@ -72,6 +77,8 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
         yield line(("project limits", "bold"))
         yield _verdicts(plan.verdicts)
         yield Text()
+    if part:
+        yield line((safe(part), "bold yellow"))
     yield line((sum_line(plan), "bold"), (f" · digest {short(plan.digest)}", "dim"))
 
 
@@ -96,6 +103,8 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
         yield Grid(rows, right=(1,))
     if other:
         yield line((f"because: {other}", "dim"), indent=4)
+    if spec.change:
+        yield from _change(spec, spec.change)
     if spec.after:
         yield line((safe(after_line(spec)), "cyan"), indent=2)
     if spec.rows_to_send:
@@ -111,6 +120,14 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
         yield Text()
         yield from (_note(n) for n in spec.notes)
     yield from _samples(spec, width=width, row_text=row_text)
+
+
+def _change(spec: SpecPlan, change: Change) -> Iterator[RenderableType]:
+    """What becomes of answered rows that an edit concerns, and what each way costs, side by side."""
+    yield Text()
+    yield line((safe(change_title(spec)), "bold yellow" if change.held else ""), indent=2)
+    yield Grid([tuple(Text(cell) for cell in cells) for cells in option_cells(change)], right=(1, 2))
+    yield line((safe(how_to_decide(spec)), "dim"), indent=4)
 
 
 def _figures(spec: SpecPlan, plan: Plan) -> RenderableType:

@@ -1,0 +1,36 @@
+"""What a plan depends on besides files, rows and ledger, gathered from the session and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from batchform import __version__
+from batchform.plan.bounds import Spare
+from batchform.plan.sent import earlier_request
+from batchform.plan.work import Settings
+
+if TYPE_CHECKING:
+    from batchform.cli.options import Asked
+    from batchform.cli.wiring import Session
+    from batchform.spec.resolved import ResolvedSpec
+
+
+def settings_of(
+    session: Session, specs: Sequence[ResolvedSpec], asked: Asked, *, purpose: str, wave_of: str
+) -> Settings:
+    """The settings of a plan of these specs."""
+    own = session.project.config.approval
+    return Settings(
+        registry=session.registry,
+        now=session.clock.now(),
+        batchform_version=__version__,
+        allow=frozenset(asked.allow),
+        on_change=asked.on_change,
+        spare=Spare(own.valid, own.percent, own.rows),
+        purpose=purpose,
+        selected=tuple(s.name for s in specs),
+        partial=len(specs) < len(session.project.specs),
+        before=lambda tag, key_hex: earlier_request(session.ledger, tag, key_hex),
+        wave_of=wave_of,
+    )
