@@ -9,7 +9,22 @@ from pathlib import Path
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from batchform.plan.model import ZERO, Action, Budget, Plan, Range, Reason, Sample, Shard, SpecPlan, Tokens, Verdict
+from batchform.plan.bounds import Envelope, SpecBound
+from batchform.plan.model import (
+    ZERO,
+    Action,
+    Budget,
+    Change,
+    Option,
+    Plan,
+    Range,
+    Reason,
+    Sample,
+    Shard,
+    SpecPlan,
+    Tokens,
+    Verdict,
+)
 from batchform.plan.policy import NAMES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -157,6 +172,37 @@ def plan(*specs: SpecPlan, **changes: object) -> Plan:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
+EDITED = replace(
+    TRIAGE,
+    verdicts=(),
+    samples=(),
+    notes=(),
+    actions=actions(run=1_204, held=48_311, keep=12),
+    reasons={Reason.NEW_KEY: 1_204},
+    rows_to_send=1_204,
+    held_by={"on_prompt_change: ask (prompt_changed)": 48_311},
+    change=Change(
+        "ask", 0, "spec", "", "sha256:c0", 48_311, 48_311,
+        (
+            Option("rerun", 49_515, Range(9.1, 21.31, 35.43)),
+            Option("keep", 1_204, Range(0.4, 0.57, 1.1)),
+            Option("canary", 1_254, Range(0.42, 0.59, 1.14), 50),
+        ),
+    ),
+)  # fmt: skip
+BOUND = SpecBound(
+    "triage", "gemini-3.5-flash-lite", "gemini", "google",
+    {"spec": "sha256:" + "a" * 64, "template": "sha256:02be44d" + "0" * 57, "config": "sha256:" + "c" * 64},
+    "ask", "", {"run": 1_325, "rerun": 121, "remove": 0}, 1_325, 0.627,
+)  # fmt: skip
+APPROVABLE = replace(
+    plan(EDITED, partial=True),
+    envelope=Envelope(
+        "sha256:" + "e1" * 32, "sha256:" + "5c1e0a77" * 8, "acme-support", "", "0b5e", "2026-11-21T12:00:00Z",
+        "2026-11-28T12:00:00Z", (BOUND,), 1_325, 0.627, partial=True,
+    ),
+)  # fmt: skip
+
 FULL = plan(
     TRIAGE,
     SUMMARY,
@@ -197,6 +243,7 @@ _specs = st.builds(
     notes=st.lists(_text, max_size=3).map(tuple),
     previous=_text,
     preview=st.sampled_from(["public", "private"]),
+    change=st.sampled_from([None, EDITED.change]),
 )
 PLANS = st.builds(
     plan,

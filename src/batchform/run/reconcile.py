@@ -209,7 +209,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
 
         submitter = Submitter(ctx, plan, bundle, on_full=on_full)
         named = {s.name: s for s in plan.specs}
-        doing: dict[str, Callable[[Step], None]] = {
+        doing: dict[str, Callable[[Step], object]] = {
             CHECK: lambda _: submitter.check(),
             RELEASE: lambda _: _record_allowed(ctx, plan),
             DECIDE: lambda _: _record_decided(ctx, plan),
