@@ -83,8 +83,8 @@ def test_changed_since_follows_the_files_that_a_spec_uses(repository: Workspace)
         ("specs/other.yaml", None, ["other"]),
         ("batchform.yaml", None, ["other", "triage"]),
     ):
-        before = (repository.root / name).read_text() if (repository.root / name).exists() else None
-        repository.write(name, text if text is not None else f"# a word\n{before}")
+        before = (repository.root / name).read_bytes() if (repository.root / name).exists() else None
+        repository.write(name, text if text is not None else b"# a word\n" + (before or b""))
         assert planned(repository, since) == names, name
         if before is None:
             (repository.root / name).unlink()
