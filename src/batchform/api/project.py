@@ -68,15 +68,16 @@ class Project:
         allow: limits to release, such as `max_usd`; out: a folder or gs:// that takes the exact bytes to send, so that
         `apply` sends those.
         """
-        from batchform.cli.plans import make_plan, plan_into
+        from batchform.cli.plans import asked_of, make_plan, plan_into
 
         with self._session() as session:
             specs = session.select(_several(select))
+            asked = asked_of(specs, _several(allow))
             if out is None:
-                return plan_value(make_plan(session, specs, allow=_several(allow)))
+                return plan_value(make_plan(session, specs, asked=asked))
             place = str(out)
             saved = place if "://" in place else str(Path(place).absolute())
-            return plan_value(plan_into(session, specs, saved, _several(allow)), saved=saved)
+            return plan_value(plan_into(session, specs, saved, asked), saved=saved)
 
     def apply(
         self,
