@@ -21,7 +21,7 @@ DESTINATION = {"type": "bigquery", "table": "acme.shop.answers"}
 
 @pytest.fixture(scope="module")
 def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServer]:
-    with EmulatorServer(tmp_path_factory.mktemp("google")) as server:
+    with EmulatorServer(tmp_path_factory.mktemp("google"), job_seconds=0) as server:
         yield server
 
 
@@ -71,6 +71,35 @@ def test_a_query_is_read_sent_and_merged_and_nothing_is_sent_twice(workspace: Wo
     assert workspace.actions() == {"run": 1, "rerun": 1, "keep": 4}
     workspace.apply()
     assert len(workspace.billed()) == 7
+    assert run(client, "SELECT COUNT(*), COUNT(DISTINCT id) FROM shop.answers") == [(6, 6)]
+    workspace.ok("ledger", "verify", "--deep")
+
+
+@pytest.mark.parametrize("via", ["storage", "bigquery"])
+def test_from_a_query_over_vertex_ai_into_a_table(
+    workspace: Workspace, client: Any, google: EmulatorServer, monkeypatch: pytest.MonkeyPatch, via: str
+) -> None:
+    """Rows, requests, results and answers: all of it lies at Google, and everything is one of Google's own clients."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.url)
+    google.provide("us-central1", bucket="acme-batch", dataset="acme-support.batches")
+    places = {"staging": "gs://acme-batch/staging"} if via == "storage" else {"dataset": "batches"}
+    backend = {"type": "vertex", "base_url": google.url, "project": "acme-support", "location": "us-central1"}
+    workspace.project(
+        backends={"vertex": {**backend, "poll": "10ms", "via": via, **places}}, defaults={"backend": "vertex"}
+    )
+    _spec(workspace)
+    paid = len(google.bill())
+    assert workspace.actions() == {"run": 5}
+    workspace.apply()
+    rows = run(client, "SELECT id, text, _batchform.job FROM shop.answers ORDER BY id")
+    assert [row[0] for row in rows] == [f"T-{n}" for n in range(1, 6)] and all(row[1] for row in rows)
+    assert all("/locations/us-central1/batchPredictionJobs/" in row[2] for row in rows)
+    assert len(google.bill()) == paid + 5 and workspace.actions() == {"keep": 5}
+
+    run(client, "UPDATE shop.tickets SET body = 'other' WHERE id = 'T-2'")
+    run(client, "INSERT INTO shop.tickets VALUES ('T-6', 'new', 'text', 'open', 6)")
+    workspace.apply()
+    assert len(google.bill()) == paid + 7 and workspace.actions() == {"keep": 6}
     assert run(client, "SELECT COUNT(*), COUNT(DISTINCT id) FROM shop.answers") == [(6, 6)]
     workspace.ok("ledger", "verify", "--deep")
 

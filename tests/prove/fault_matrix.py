@@ -31,6 +31,8 @@ from fault_schedules import (
     BASES,
     CERTAIN,
     HOUR,
+    ONE,
+    ONE_ON_VERTEX,
     SYNC,
     Base,
     Schedule,
@@ -116,11 +118,11 @@ class Matrix:
             self._begin(schedule.base, schedule.backend)
             world.server.set_faults(schedule.every_fault)
             said = self._follow(schedule.base)
-            if group == LIMIT:
+            if group.startswith(LIMIT):
                 said += self._later()
             state = self._fired(schedule)
             world.server.set_faults([f for f in schedule.faults if f.get("times") == "all"])
-            (judge_limit if group == LIMIT else judge)(world, schedule, said, expected)
+            (judge_limit if group.startswith(LIMIT) else judge)(world, schedule, said, expected)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding about this schedule)
             failure = _told(error, said)
         ended = " ".join(str(ran.code) for ran in said)
@@ -202,10 +204,13 @@ def schedules(matrix: Matrix, *, full: bool = False, group: str = "") -> Iterato
         if "files.download" in counts:
             for schedule in results_gone(base):
                 yield "results gone", schedule
-    yield from (("pairs of a submission", s) for s in pairs())
-    yield from (("pairs of a recovery", s) for s in pairs_of_recovery())
-    yield from (("list lag", s) for s in lagging())
-    yield from ((LIMIT, s) for s in beyond_the_window(catalogue("batches.cancel")))
+    for one in (ONE, ONE_ON_VERTEX):
+        there = " on Vertex" if one is ONE_ON_VERTEX else ""
+        yield from ((f"pairs of a submission{there}", s) for s in pairs(one))
+        yield from ((f"pairs of a recovery{there}", s) for s in pairs_of_recovery(one))
+        yield from ((f"list lag{there}", s) for s in lagging(one))
+        cancels = catalogue("vertex.batches.cancel" if there else "batches.cancel")
+        yield from ((LIMIT + there, s) for s in beyond_the_window(cancels, on=one))
 
 
 @dataclass

@@ -235,6 +235,7 @@ def results_gone(base: Base) -> Iterator[Schedule]:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 ONE: Final = Base("one submission", (), shards=1)
+ONE_ON_VERTEX: Final = Base("one submission on Vertex", (), shards=1, cloud="vertex")
 _NOT_ANSWERED: Final = ("{type: drop, when: after}", "{type: drop}")
 
 _PAIRED: Final[dict[str, tuple[str, ...]]] = {
@@ -257,6 +258,14 @@ _PAIRED: Final[dict[str, tuple[str, ...]]] = {
         "{type: state, state: HIBERNATING}", "{type: object_details}",
     ),
 }  # fmt: skip
+_PAIRED_ON_VERTEX: Final[dict[str, tuple[str, ...]]] = {
+    "storage.objects.insert": (
+        "{type: error, status: 503}", "{type: error, status: 504, when: after}", "{type: drop}",
+        "{type: drop, when: after}",
+    ),
+    "batches.create": _PAIRED["batches.create"],
+    "batches.get": _PAIRED["batches.get"],
+}  # fmt: skip
 _UNKNOWN: Final = _PAIRED["batches.create"][2:9]
 """Faults of a create after which nobody knows whether there is a job."""
 
@@ -271,45 +280,53 @@ LAGS: Final = (60.0, 300.0, 629.0)
 """Seconds for which a new job is not listed, all within the settle window: its last 70 % are for the list."""
 
 
-def pairs() -> Iterator[Schedule]:
+def pairs(on: Base = ONE) -> Iterator[Schedule]:
     """Two faults in one submission: of two calls, or of the first two of the same call."""
-    for one, other in combinations_with_replacement(_PAIRED, 2):
-        for a, b in product(_PAIRED[one], _PAIRED[other]):
-            yield Schedule(ONE, (_at(one, a), _at(other, b, nth=2 if one == other else 1)))
+    paired = _PAIRED_ON_VERTEX if on.cloud == "vertex" else _PAIRED
+    for one, other in combinations_with_replacement(paired, 2):
+        for a, b in product(paired[one], paired[other]):
+            yield _together(on, _at(one, a), _at(other, b, nth=2 if one == other else 1))
 
 
-def pairs_of_recovery() -> Iterator[Schedule]:
+def pairs_of_recovery(on: Base = ONE) -> Iterator[Schedule]:
     """A create of unknown outcome and a fault of the list that is to settle it; a job whose create was not answered and
     two such faults."""
     for create, listed in product(_UNKNOWN, _LISTED):
-        yield Schedule(ONE, (_at("batches.create", create), _at("batches.list", listed)))
+        yield _together(on, _at("batches.create", create), _at("batches.list", listed))
     for a, b in product(_LISTED, repeat=2):
         first = _at("batches.create", _NOT_ANSWERED[0])
-        yield Schedule(ONE, (first, _at("batches.list", a), _at("batches.list", b, nth=2)))
+        yield _together(on, first, _at("batches.list", a), _at("batches.list", b, nth=2))
 
 
-def lagging() -> Iterator[Schedule]:
+def lagging(on: Base = ONE) -> Iterator[Schedule]:
     """The answer of a create is lost, and its job is listed late, but within the settle window; and more faults."""
     for seconds, create in product(LAGS, _UNKNOWN):
         lag = _at("batches.create", f"{{type: list_lag, seconds: {seconds}}}")
-        yield Schedule(ONE, (lag, _at("batches.create", create)))
+        yield _together(on, lag, _at("batches.create", create))
         for listed in _LISTED if create == _NOT_ANSWERED[0] else ():
-            yield Schedule(ONE, (lag, _at("batches.create", create), _at("batches.list", listed)))
+            yield _together(on, lag, _at("batches.create", create), _at("batches.list", listed))
 
 
-def beyond_the_window(cancels: Sequence[Sample] = ()) -> Iterator[Schedule]:
+def beyond_the_window(cancels: Sequence[Sample] = (), *, on: Base = ONE) -> Iterator[Schedule]:
     """The same, but the job is listed only after the window: what cannot be promised. It has ended by then, or it is
-    still at work, so that it can be cancelled, which may go wrong in turn."""
+    still at work, so that it can be cancelled, which may go wrong in turn. cancels: faults of that call."""
     lost = (
         _at("batches.create", f"{{type: list_lag, seconds: {3 * HOUR}}}"),
         _at("batches.create", "{type: drop, when: after}"),
     )
     at_work = _at("batches.create", f"{{type: ends, state: SUCCEEDED, share: 1, seconds: {20 * HOUR}}}")
-    yield Schedule(ONE, lost)
-    yield Schedule(ONE, (*lost, at_work))
+    yield _together(on, *lost)
+    yield _together(on, *lost, at_work)
     for sample in cancels:
-        yield Schedule(ONE, (*lost, at_work, sample.fault()))
+        yield _together(on, *lost, at_work, sample.fault())
 
 
 def _at(call: str, do: str, nth: int = 1) -> Fault:
     return {"call": call, "nth": nth, "do": yaml.safe_load(do)}
+
+
+def _together(on: Base, *faults: Fault) -> Schedule:
+    """These faults in a run of this base: calls for jobs are those of its API."""
+    there = "vertex." if on.cloud == "vertex" else ""
+    named = (f | {"call": there + f["call"]} if f["call"].startswith("batches.") else f for f in faults)
+    return Schedule(on, tuple(named))

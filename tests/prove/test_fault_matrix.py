@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 from fault_matrix import LIMIT, Matrix
-from fault_schedules import BASES, CERTAIN, FATES, ONE, SPOILS, Schedule, lagging, pairs, pairs_of_recovery, singles
+from fault_schedules import (
+    BASES,
+    CERTAIN,
+    FATES,
+    ONE,
+    ONE_ON_VERTEX,
+    SPOILS,
+    Schedule,
+    lagging,
+    pairs,
+    pairs_of_recovery,
+    singles,
+)
 
 from batchform.emulator.faults import KINDS, catalogue, type_of
 
@@ -92,6 +104,8 @@ def test_every_kind_and_example_of_the_catalogue_has_its_schedule() -> None:
     assert len(staging) >= 10
     every = {type_of(kind) for kind in KINDS}
     assert every >= CERTAIN | FATES | SPOILS and len(made) > 500
+    on_vertex = [s for kind in (pairs, pairs_of_recovery, lagging) for s in kind(ONE_ON_VERTEX)]
+    assert len(on_vertex) > 400 and not any(f["call"].startswith("batches.") for s in on_vertex for f in s.faults)
     assert len(list(pairs())) > 300 and len(list(pairs_of_recovery())) > 200 and len(list(lagging())) > 50
 
 
