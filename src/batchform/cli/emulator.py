@@ -17,7 +17,9 @@ def emulator_command() -> None:
 @click.option("--port", default=8085, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--state", default=".batchform/emulator", show_default=True, metavar="DIR", help="Files, jobs and bill.")
 @click.option("--job-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="How long a job takes.")
-@click.option("--faults", metavar="FILE", help="What goes wrong, when: a schedule (docs/emulator.md). Else as before.")
+@click.option(
+    "--faults", metavar="FILE", help="What goes wrong, when (docs/emulator.md). Default: what the state already has."
+)
 @click.option("--create-buckets", is_flag=True, help="Writing to a bucket of Cloud Storage makes it.")
 @click.option("--object-pace", default=0.0, type=click.FloatRange(0), help="Seconds between two writes of one object.")
 def serve(

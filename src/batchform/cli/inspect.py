@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="HOURS",
     type=click.FloatRange(0),
-    help="What --check calls so.",
+    help="Hours before they expire from which --check warns.",
 )
 @common
 def status_command(common: Common, select: Sequence[str], everything: bool, check: bool, within: float) -> int:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def jobs_command() -> None:
     """Remote jobs by their tag. Nothing here is ever done by a timer: only by these commands.
 
-    `adopt`, `not-submitted` and `abandon` settle by hand what batchform cannot know. They are recorded with who did it.
+    `adopt`, `not-submitted`, `abandon` and `disown` settle by hand what batchform cannot know. They are recorded with
+    who did it.
     """
 
 
@@ -49,7 +50,7 @@ def list_jobs(common: Common, only_open: bool) -> None:
         print_jobs(lines)
 
 
-@jobs_command.command("show")
+@jobs_command.command("show", short_help="Show one job: as recorded, and as the service says.")
 @click.argument("tag")
 @common
 def show_job(common: Common, tag: str) -> None:
@@ -110,7 +111,7 @@ def delete_job(common: Common, tag: str) -> None:
             click.echo(f"{tag}: deleted at the service.")
 
 
-@jobs_command.command("adopt")
+@jobs_command.command("adopt", short_help="Say which job came of a submission of unknown outcome.")
 @click.argument("tag")
 @click.argument("job")
 @click.option("--unseen", is_flag=True, help="Take your word for a job that this credential does not see.")
@@ -129,7 +130,7 @@ def adopt_job(common: Common, tag: str, job: str, unseen: bool) -> None:
             click.echo(f"{tag}: its job is {job}. `batchform sync` follows it.")
 
 
-@jobs_command.command("not-submitted")
+@jobs_command.command("not-submitted", short_help="Say that no job came of a submission.")
 @click.argument("tag")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common
@@ -150,7 +151,7 @@ def not_submitted_job(common: Common, tag: str, yes: bool) -> None:
             click.echo(f"{tag}: taken for not submitted. {rows} may be sent again: batchform plan")
 
 
-@jobs_command.command("abandon")
+@jobs_command.command("abandon", short_help="Give up a job that can no longer be seen.")
 @click.argument("tag")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common
@@ -178,7 +179,7 @@ def abandon_job(common: Common, tag: str, yes: bool) -> None:
         click.echo(f"{tag}: its results were archived already: they were collected and nothing was given up: {came}.")
 
 
-@jobs_command.command("disown")
+@jobs_command.command("disown", short_help="Leave a job to itself that an older ledger sent.")
 @click.argument("job")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common

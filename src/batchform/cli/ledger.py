@@ -36,14 +36,12 @@ def list_segments(common: Common) -> None:
         if head is None:
             click.echo(f"{session.project.config.ledger}: nothing is recorded yet")
             return
-        click.echo(f"{session.project.config.ledger}: lineage {head.lineage}, serial {head.serial}, {head.written_at}")
-        for segment in head.segments:
-            about = f"{segment.spec}, {segment.rows:,} rows" if segment.kind == "rows" else "events"
-            base = ", base" if segment.base else ""
-            click.echo(f"  {segment.name}  {segment.bytes:,} bytes  serial {segment.serial}  {about}{base}")
+        from batchform.view.segments import print_segments
+
+        print_segments(session.project.config.ledger, head)
 
 
-@ledger_command.command("verify")
+@ledger_command.command("verify", short_help="Check that all parts agree with each other.")
 @click.option("--deep", is_flag=True, help="Also ask the services for jobs that the ledger should know.")
 @common
 def verify_command(common: Common, *, deep: bool) -> int:
@@ -114,7 +112,7 @@ def _text(finding: Finding) -> str:
     return "\n  ".join(lines)
 
 
-@ledger_command.command("repair")
+@ledger_command.command("repair", short_help="Mend what can be mended without a guess.")
 @click.option("--from", "backup", metavar="DIR", help="A copy of the ledger's folder to take lost files from.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @common

@@ -40,7 +40,7 @@ def list_models(common: Common) -> None:
             print_models(registry, now)
 
 
-@models_command.command("show")
+@models_command.command("show", short_help="Show all that is known of a model, with its sources.")
 @click.argument("model")
 @common
 def show_model(common: Common, model: str) -> None:

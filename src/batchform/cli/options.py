@@ -45,7 +45,13 @@ def common(function: F) -> F:
     """Adds -C, --env, --json and --quiet, handed over as one `common: Common` argument."""
 
     @click.option("-C", "--directory", default=".", metavar="DIR", help="The project's folder, or one inside it.")
-    @click.option("--env", "environment", envvar="BATCHFORM_ENV", metavar="NAME", help="Environment of batchform.yaml.")
+    @click.option(
+        "--env",
+        "environment",
+        envvar="BATCHFORM_ENV",
+        metavar="NAME",
+        help="Environment of batchform.yaml; default BATCHFORM_ENV.",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
     @click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
     @wraps(function)
@@ -80,5 +86,5 @@ def allowances(function: F) -> F:
         "--allow",
         multiple=True,
         metavar="LIMIT",
-        help="Release one limit for this plan, such as max_usd. Recorded.",
+        help="Release one limit this once, such as max_usd. Recorded.",
     )(function)

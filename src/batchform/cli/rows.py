@@ -154,6 +154,7 @@ def try_command(
     from batchform.cli.wiring import open_session
     from batchform.run.budget import TrialBudget
     from batchform.run.trial import try_rows
+    from batchform.spec.realm import realm_of
 
     with open_session(common) as session:
         resolved = session.spec(spec)
@@ -177,6 +178,9 @@ def try_command(
                     click.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
                 else:
                     click.echo(outcome.describe())
+            if requests and not common.as_json and not common.quiet:
+                free = "; the emulator charges nothing" if realm_of(resolved.backend) == "emulator" else ""
+                click.echo(f"Costs are at the synchronous price{free}.")
         finally:
             budget.record()
     return 6 if failed else 0

@@ -56,10 +56,9 @@ class Trial(Struct, frozen=True):
             answer = f"{answer[:_VECTOR_SHOWN]}… ({answer.count(',') + 1:,} numbers)"
         shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in answer)
         used = f"{reading.prompt_tokens or 0:,} tokens in, {reading.output_tokens or 0:,} out"
-        cost = "" if self.usd is None else f", {money(self.usd)} at the synchronous price"
-        free = " (emulator: nothing is charged)" if self.realm == "emulator" else ""
+        cost = "" if self.usd is None else f", {money(self.usd)}"
         why = f": {reading.message}" if reading.message else ""
-        return f"{self.key}  {reading.cls}{why}  ({used}{cost}{free})\n  {shown}"
+        return f"{self.key}  {reading.cls}{why} ({used}{cost})\n  {shown}"
 
 
 def try_rows(

@@ -80,14 +80,25 @@ def print_model(registry: Registry, info: ModelInfo, now: dt.datetime, console: 
     console = console or make_console()
     console.print(line((safe(info.id), "bold")))
     facts = list(_facts(registry, info))
+    sources = list(dict.fromkeys(source for _, _, source in facts if source))
     if facts:
+        numbers = {source: f"[{i}]" for i, source in enumerate(sources, 1)}
         console.print(
-            Grid([(Text(name), Text(safe(value)), Text(source, style="dim")) for name, value, source in facts])
-        )
+            Grid([(Text(name), Text(numbers.get(source, ""), style="dim"), Text(safe(value)))
+                  for name, value, source in facts])
+        )  # fmt: skip
     if info.note:
         console.print(line(safe(info.note), indent=2))
-    price = registry.price(info.id, now)
     console.print()
+    _print_prices(registry, info, now, console)
+    if sources:
+        console.print()
+    for number, source in enumerate(sources, 1):
+        console.print(Text(f"  [{number}] {safe(source)}", style="dim"), soft_wrap=True)
+
+
+def _print_prices(registry: Registry, info: ModelInfo, now: dt.datetime, console: Console) -> None:
+    price = registry.price(info.id, now)
     if price is None:
         console.print(line("no price is known: plans with this model have no cost"))
         return
