@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 from tests_e2e_kit import Workspace
 
 from batchform.adapters.sources import paths
+from batchform.plan import unchanged
+from batchform.plan.diff import Diff
 from batchform.plan.unchanged import sealed
+from batchform.ports import Relation
+from batchform.rows.keyed import KeyedRows
 
 
 @pytest.fixture
@@ -168,6 +173,26 @@ def test_a_note_that_is_broken_or_cannot_be_written_is_none(settled: Workspace) 
     notes.rmdir()
     notes.write_text("in the way", encoding="utf-8")
     assert settled.actions() == {"keep": 6}
+
+
+def test_a_note_of_which_a_part_came_to_the_disk_is_none(tmp_path: Path) -> None:
+    """A kill leaves a note whole or not at all, since it is renamed into its place; a power failure may leave a part or
+    zeros. What was left half written beside it is removed by a later plan."""
+    kept = unchanged.Kept(tmp_path / "triage.json", lambda: "stamp")
+    rows = KeyedRows(Relation(sql="", columns={}, described="data/tickets.csv"), 6, {}, (("id", "id"),), {}, ("note",))
+    half, another = tmp_path / "triage.json.1", tmp_path / "triage.json.2"
+    for path in (half, another):
+        path.write_text("{", encoding="utf-8")
+    os.utime(half, (0, 0))
+    unchanged.keep(kept, "state", rows, Diff({"keep": 6}, {}, 6))
+    assert sorted(tmp_path.iterdir()) == [kept.path, another]
+    found = unchanged.recall(kept, "state")
+    assert found is not None and found[0].rows == 6 and unchanged.recall(kept, "another") is None
+    whole = kept.path.read_bytes()
+    for size in range(len(whole)):
+        for rest in (b"", b"\0" * (len(whole) - size), b"\xff" * (len(whole) - size)):
+            kept.path.write_bytes(whole[:size] + rest)
+            assert unchanged.recall(kept, "state") is None, (size, rest)
 
 
 @pytest.mark.parametrize(

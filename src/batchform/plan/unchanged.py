@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,9 @@ from batchform.ports import Relation
 from batchform.rows.keyed import KeyedRows
 from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedSpec
+
+_HALF_WRITTEN_FOR: Final = 3600.0
+"""Seconds after which nobody is at it any more."""
 
 
 class Kept(Struct, frozen=True):
@@ -90,6 +94,15 @@ def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
         new = kept.path.with_name(f"{kept.path.name}.{os.getpid()}")
         try:
             new.write_bytes(sealed(text))
+            _clear(kept.path, beside=new)
             new.replace(kept.path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def _clear(path: Path, *, beside: Path) -> None:
+    """Remove what plans that were killed left half written."""
+    limit = beside.stat().st_mtime - _HALF_WRITTEN_FOR
+    for other in path.parent.glob(f"{path.name}.*"):
+        if other.stat().st_mtime < limit:
+            other.unlink()
