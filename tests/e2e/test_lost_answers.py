@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ def test_who_only_reads_names_the_file_and_the_way_out(workspace: Workspace, dam
     if damage != "missing":
         assert (planned.code, f"answers/{path.name} is damaged." in planned.err) == (1, True)
     assert "internal error" not in planned.err + read.err
+
+
+def test_what_is_lost_for_good_is_not_said_to_come_back(workspace: Workspace) -> None:
+    workspace.apply()
+    for folder in ("answers", "archive"):
+        shutil.rmtree(workspace.root / ".batchform" / folder)
+    (workspace.root / "results/triage.jsonl").unlink()
+    told = workspace.run("apply", "--yes")
+    assert (told.code, "is missing." in told.err, "makes it again" in told.err) == (1, True, False)
+    assert "`batchform rerun` asks for these rows anew" in told.err
+    for key in range(1, 7):
+        workspace.ok("rerun", "triage", "--key", f"T-{key}")
+    workspace.apply()
+    assert len(workspace.delivered()) == 6 and workspace.actions() == {"keep": 6}
 
 
 def damage_inside(path: Path) -> None:

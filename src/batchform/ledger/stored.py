@@ -24,6 +24,10 @@ _SMALLEST: Final = 12  # bytes of a Parquet file: magic, length of the footer, m
 _PIECE: Final = 1 << 20
 
 AGAIN: Final = "`batchform sync` makes it again from the archived results, for nothing."
+_LOST: Final = (
+    "The results that it was made from are archived no longer. `batchform ledger repair --from BACKUP` takes it from a "
+    "copy of the ledger's folder; without one, `batchform rerun` asks for these rows anew, and they are paid for again."
+)
 _ASIDE: Final = f"`batchform ledger repair` sets it aside, then {AGAIN}"
 
 
@@ -64,10 +68,13 @@ def is_whole(ledger: Ledger, name: str) -> bool:
 
 def require_whole(ledger: Ledger, names: Sequence[str]) -> None:
     """Raise LedgerCorrupt that names the first blob with answers that is missing or visibly damaged."""
+    from batchform.ledger.raw import results_missing
+
     for name in names:
         if not is_whole(ledger, name):
             what = "damaged" if ledger.has_blob(name) else "missing"
-            raise LedgerCorrupt(f"{ledger.place}/{name} is {what}.", hint=AGAIN)
+            hint = _LOST if results_missing(ledger, tag_of_answers(name)) else AGAIN
+            raise LedgerCorrupt(f"{ledger.place}/{name} is {what}.", hint=hint)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Tracker:
             self._due[record.tag] = self._next(record)
             backend = ctx.backend_of(record.intent)
         except BatchformError as error:
-            self.unseen[record.tag] = f"{described(record.intent)} cannot be looked at: {error.message}"
+            self.unseen[record.tag] = f"{described(record.intent)} cannot be looked at: {error.message.rstrip('.')}"
             return None
         assert record.job is not None
         try:
