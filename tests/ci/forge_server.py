@@ -67,6 +67,8 @@ class ForgeServer:
             return 401, {"message": "401 Unauthorized"}, ""
         if path == "/user":
             return 200, {"username": "project_42_bot"}, ""
+        if path.startswith("/projects/42/repository/commits/"):
+            return 200, self.pulls, ""
         notes = "/projects/42/merge_requests/7/notes"
         if path == notes:
             if method == "POST":

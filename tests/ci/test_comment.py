@@ -191,3 +191,46 @@ def test_outside_of_ci_it_says_what_to_do(
     monkeypatch.delenv("GITHUB_TOKEN")
     assert run(["ci", "comment", "plan", "--pull-request", "7"]) == 64
     assert "github.token" in capsys.readouterr().err
+
+
+def test_only_what_was_approved_may_be_applied(
+    forge: ForgeServer, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_github(forge, project.parent, monkeypatch)
+    monkeypatch.setenv("GITHUB_SHA", "abc123")
+
+    def approved(*options: str) -> tuple[int, str]:
+        code = run(["ci", "approved", "plan", *options])
+        return code, "".join(capsys.readouterr())
+
+    code, told = approved()
+    assert code == 64 and "no saved plan at plan" in told
+    assert run(["plan", "--out", "plan", "--quiet"]) == 0
+    digest = json.loads((project / "plan/plan.json").read_text())["digest"].rpartition(":")[2]
+    code, told = approved()
+    assert code == 4 and "commit abc123 was not merged from a pull request" in told
+    forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}, {"number": 8, "merged_at": None}]
+    code, told = approved()
+    assert code == 4 and "GitHub #7 has no comment with a plan of acme" in told
+    forge.write(f"<!-- batchform:plan:acme -->\n<!-- batchform:digest:sha256:{digest} -->\n", "mallory")
+    assert approved()[0] == 4
+    assert run(["ci", "comment", "plan", "--quiet"]) == 0
+    assert approved() == (0, f"approved in GitHub #7: 10 rows, digest {digest[:12]}\n")
+    forge.comments[-1]["body"] = forge.comments[-1]["body"].replace(digest, "0" * 64)
+    code, told = approved()
+    assert code == 4 and f"this plan ({digest[:12]}) is not what GitHub #7 showed (000000000000)" in told
+    assert approved("--digest", digest[:12])[0] == 0
+    assert approved("--digest", f"sha256:{digest}")[0] == 0
+    assert approved("--digest", "1" * 12)[0] == 4
+    assert approved("--digest", digest[:11])[0] == 64
+    assert approved("--digest", "$(id)")[0] == 64
+    monkeypatch.setenv("GITLAB_CI", "true")
+    for name, value in {"API_V4_URL": f"{forge.url}/gitlab", "PROJECT_ID": "42", "COMMIT_SHA": "abc123"}.items():
+        monkeypatch.setenv(f"CI_{name}", value)
+    monkeypatch.setenv("GITLAB_TOKEN", GITLAB_TOKEN)
+    forge.pulls = [{"iid": 7, "state": "merged"}, {"iid": 9, "state": "opened"}]
+    assert approved()[0] == 4
+    monkeypatch.setenv("CI_MERGE_REQUEST_IID", "7")
+    assert run(["ci", "comment", "plan", "--quiet"]) == 0
+    monkeypatch.delenv("CI_MERGE_REQUEST_IID")
+    assert approved() == (0, f"approved in GitLab !7: 10 rows, digest {digest[:12]}\n")

@@ -58,6 +58,17 @@ class Forge(Protocol):
 
     def delete(self, comment: int) -> None: ...
 
+    def merged(self, commit: str) -> list[int]:
+        """Numbers of the pull requests that a commit merged."""
+        ...
+
+
+def own_comments(forge: Forge, marker: str) -> list[Comment]:
+    """Comments of the token's own author whose first line is `marker`, oldest first."""
+    me = forge.me()
+    mine = (c for c in forge.comments() if c.author == me and c.body.partition("\n")[0].rstrip("\r") == marker)
+    return sorted(mine, key=lambda c: c.id)
+
 
 def keep_one(forge: Forge, body: str) -> str:
     """Make `body` the one comment that starts with its first line. Returns "created", "updated" or "unchanged".
@@ -65,22 +76,18 @@ def keep_one(forge: Forge, body: str) -> str:
     A create whose answer is lost is looked for before it is tried again. Doubles that two runs have made at the same
     time are deleted, all but the oldest. Raises ForgeError.
     """
-    marker, me = body.partition("\n")[0], forge.me()
-
-    def mine() -> list[Comment]:
-        return [c for c in forge.comments() if c.author == me and c.body.partition("\n")[0].rstrip("\r") == marker]
-
-    found = mine()
+    marker = body.partition("\n")[0]
+    found = own_comments(forge, marker)
     if not found:
         try:
             forge.create(body)
         except ForgeError as error:
             if error.status and error.status < 500:
                 raise
-            if not mine():
+            if not own_comments(forge, marker):
                 forge.create(body)
         return "created"
-    first, *doubles = sorted(found, key=lambda c: c.id)
+    first, *doubles = found
     for double in doubles:
         forge.delete(double.id)
     if first.body.replace("\r\n", "\n").rstrip() == body.rstrip():
@@ -104,6 +111,7 @@ class GitHub:
             "X-GitHub-Api-Version": "2022-11-28",
         }
         self._calls = _Calls(api, headers, "GitHub", "the workflow's `permissions: pull-requests: write`", sleep)
+        self._repository = f"/repos/{repository}"
         self._issues = f"/repos/{repository}/issues"
         self._number = number
         self._author = author
@@ -131,6 +139,10 @@ class GitHub:
     def delete(self, comment: int) -> None:
         self._calls.json("DELETE", f"{self._issues}/comments/{comment}")
 
+    def merged(self, commit: str) -> list[int]:
+        found = self._calls.pages(f"{self._repository}/commits/{quote(commit, safe='')}/pulls?per_page=100")
+        return [int(p["number"]) for p in found if p.get("merged_at")]
+
 
 class GitLab:
     """Notes of a merge request. project: its number, or its path. The token of a job may not write notes: it takes a
@@ -138,7 +150,8 @@ class GitLab:
 
     def __init__(self, api: str, project: str, number: int, token: str, *, sleep: Callable[[float], None]) -> None:
         self._calls = _Calls(api, {"PRIVATE-TOKEN": token}, "GitLab", "a project access token with scope `api`", sleep)
-        self._notes = f"/projects/{quote(project, safe='')}/merge_requests/{number}/notes"
+        self._project = f"/projects/{quote(project, safe='')}"
+        self._notes = f"{self._project}/merge_requests/{number}/notes"
 
     def me(self) -> str:
         return str(self._calls.json("GET", "/user")["username"])
@@ -156,6 +169,10 @@ class GitLab:
 
     def delete(self, comment: int) -> None:
         self._calls.json("DELETE", f"{self._notes}/{comment}")
+
+    def merged(self, commit: str) -> list[int]:
+        path = f"{self._project}/repository/commits/{quote(commit, safe='')}/merge_requests?per_page=100"
+        return [int(m["iid"]) for m in self._calls.pages(path) if m.get("state") == "merged"]
 
 
 class _Calls:

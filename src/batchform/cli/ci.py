@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from msgspec.structs import replace
@@ -13,6 +14,9 @@ from batchform.cli.options import Common, common
 
 if TYPE_CHECKING:
     from batchform.cli.pull_request import Run
+    from batchform.view.workflows import Needs
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group("ci", short_help="Workflows for GitHub and GitLab, and the comment on a pull request.")
@@ -48,6 +52,27 @@ def comment(common: Common, plan: str, pull_request: int | None, author: str, dr
         click.echo(f"comment of {run.service} {'!' if run.service == 'GitLab' else '#'}{run.number}: {done}")
 
 
+@ci_command.command("approved", short_help="Whether a saved plan is what the merged pull request showed.")
+@click.argument("plan", metavar="PLAN")
+@click.option("--digest", default="", metavar="DIGEST", help="What was approved, in place of asking the comment.")
+@click.option(
+    "--author", default="", metavar="LOGIN", help="Login that the comment was written as; default: asked for."
+)
+@common
+def approved(common: Common, plan: str, digest: str, author: str) -> int:
+    """Compare the saved plan PLAN with what was approved: the comment of the pull request that this commit merged.
+
+    Exit code 0: the same, or nothing in it costs money; 4: another. Then look at the plan, and run the workflow by hand
+    with its digest.
+    """
+    from batchform.cli.ci_approved import check_approved
+
+    told = check_approved(Path(plan), digest, os.environ, author=author)
+    if not common.quiet:
+        click.echo(told)
+    return 0
+
+
 def _body(common: Common, plan: str, run: Run) -> str:
     from batchform.cli.planning import kept_plan
     from batchform.view.comment import no_plan_comment, plan_comment
@@ -67,3 +92,91 @@ def _project(common: Common) -> str:
     text = find_project(Path(common.directory)).read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^project:[ \t]*['\"]?([^\s'\"#]+)", text, re.MULTILINE)
     return found[1] if found else "project"
+
+
+# --- workflows -------------------------------------------------------------------------------------------------------
+
+
+def _writing(function: F) -> F:
+    """Options of commands that write a workflow."""
+    for option in (
+        click.option("--out", metavar="FILE", help="Where to write it; `-` prints it."),
+        click.option("--branch", default="main", show_default=True, metavar="NAME", help="What is applied."),
+        click.option("--runs-on", default="", metavar="LABELS", help="Runners of your own, by comma."),
+        click.option("--install", default="", metavar="REQUIREMENT", help="What pip installs; default: this version."),
+        click.option("--force", is_flag=True, help="Replace a file that is another."),
+    ):
+        function = option(function)
+    return function
+
+
+@ci_command.command("github", short_help="Write a workflow for GitHub Actions.")
+@_writing
+@common
+def github(common: Common, out: str | None, branch: str, runs_on: str, install: str, force: bool) -> int:
+    """Write .github/workflows/batchform.yml: validate and plan on pull requests, apply on merge, sync and drift.
+
+    With --env it is of that environment, and the file's name has it.
+    """
+    name = f"batchform-{common.environment}.yml" if common.environment else "batchform.yml"
+    return _write(common, "github", out or f".github/workflows/{name}", branch, runs_on, install, force=force)
+
+
+@ci_command.command("gitlab", short_help="Write a pipeline for GitLab CI.")
+@_writing
+@common
+def gitlab(common: Common, out: str | None, branch: str, runs_on: str, install: str, force: bool) -> int:
+    """Write .gitlab-ci.yml: validate and plan on merge requests, apply on merge, sync and drift on schedules.
+
+    Where there is one already, write another file with --out, and name it under `include:`.
+    """
+    return _write(common, "gitlab", out or ".gitlab-ci.yml", branch, runs_on, install, force=force)
+
+
+def _write(common: Common, service: str, out: str, branch: str, runs_on: str, install: str, *, force: bool) -> int:
+    """Write a workflow; where another file stands, show the difference and leave it, unless forced."""
+    from difflib import unified_diff
+
+    from batchform.cli.ci_needs import needs_of, repository_of
+    from batchform.errors import UsageError
+    from batchform.spec.load import find_project
+    from batchform.view.workflows import github_workflow, gitlab_pipeline
+
+    labels = [label.strip() for label in runs_on.split(",") if label.strip()]
+    needs = needs_of(common, branch=branch, runs_on=labels, requirement=install)
+    text = (github_workflow if service == "github" else gitlab_pipeline)(needs)
+    if out == "-":
+        click.echo(text, nl=False)
+        return 0
+    top = repository_of(find_project(Path(common.directory)).parent)
+    path = Path(out) if Path(out).is_absolute() else top / out
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    if before == text:
+        click.echo(f"{path} is up to date")
+        return 0
+    if before is not None:
+        lines = unified_diff(before.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "new")
+        click.echo("".join(lines), nl=False)
+        if not force:
+            raise UsageError(f"{path} is another file; it was left as it is", hint="Replace it with --force.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {path}")
+    for line in _set_up(needs, service):
+        click.echo(line)
+    return 0
+
+
+def _set_up(needs: Needs, service: str) -> Iterator[str]:
+    """What a person has to set up once."""
+    apply = needs.environment or "batchform"
+    if service == "github":
+        yield f"  environments of the repository: {apply} (with required reviewers), {apply}-sync (without)"
+    else:
+        yield f"  the protected environment {apply}; schedules with BATCHFORM=sync and BATCHFORM=drift"
+        yield "  secret GITLAB_TOKEN: a project access token with the scope `api`"
+    for variable in needs.variables:
+        yield f"  {'secret' if variable.secret else 'variable'} {variable.name}"
+    if needs.google:
+        names = "GOOGLE_WORKLOAD_IDENTITY_PROVIDER, GOOGLE_PLANNER, GOOGLE_SUBMITTER"
+        yield f"  variables {names if service == 'github' else 'GOOGLE_AUDIENCE'}: docs/ci.md"

@@ -42,7 +42,7 @@ def run_of(env: Mapping[str, str]) -> Run:
     )
 
 
-def forge_of(run: Run, env: Mapping[str, str], *, author: str) -> Forge:
+def forge_of(run: Run, env: Mapping[str, str], *, author: str = "") -> Forge:
     """The comments of the job's pull request. author: login that comments are written as, "" to ask. Raises
     UsageError if a variable is missing."""
     from batchform.adapters.forge import GitHub, GitLab

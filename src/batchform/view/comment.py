@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from batchform.plan.model import Plan
 from batchform.view.markdown import MAX_CHARS, code, marker, plain, plan_markdown
 
@@ -11,7 +13,7 @@ COMMIT = 10
 
 def plan_comment(plan: Plan, *, commit: str, url: str) -> str:
     """The plan as Markdown, and which commit and run made it. At most MAX_CHARS characters."""
-    footer = _footer("Planned", commit, url)
+    footer = f"{_footer('Planned', commit, url)}<!-- batchform:digest:{plan.digest} -->\n"
     return plan_markdown(plan, max_chars=MAX_CHARS - len(footer)) + footer
 
 
@@ -27,3 +29,9 @@ def _footer(verb: str, commit: str, url: str) -> str:
     words = [f"{verb} at {code(commit[:COMMIT])}"] if commit else []
     words += [f"[log]({url})"] if url else []
     return f"\n<sub>{' · '.join(words)}</sub>\n" if words else ""
+
+
+def digest_in(body: str) -> str:
+    """Digest of the plan that a comment shows; "" if it shows none. The last one: what stands above may be a row's."""
+    found = re.findall(r"^<!-- batchform:digest:([a-z0-9:]+) -->\r?$", body, re.MULTILINE)
+    return str(found[-1]) if found else ""

@@ -1,0 +1,83 @@
+"""Whether a plan is the one that people approved: the digest in the comment of the pull request that was merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from batchform.canon import short
+from batchform.errors import StalePlan, UsageError
+
+if TYPE_CHECKING:
+    from batchform.cli.pull_request import Run
+    from batchform.plan.model import Plan
+
+_SHORTEST: Final = 12
+"""Hex digits of a digest that a person must give at least: as many as are shown."""
+
+
+def check_approved(path: Path, digest: str, env: Mapping[str, str], *, author: str) -> str:
+    """What is said of a saved plan that may be applied. Raises StalePlan if it is not what was approved."""
+    from batchform.cli.planning import kept_plan
+    from batchform.cli.pull_request import run_of
+    from batchform.spec.wording import counted
+
+    if not path.exists():
+        raise UsageError(f"there is no saved plan at {path}", hint="Make one with: batchform plan --out DIR")
+    plan = kept_plan(path)
+    if plan.rows_to_send == 0 and plan.rows_after == 0:
+        return "approved: nothing in this plan costs money"
+    rows = counted(plan.rows_to_send, "row")
+    if digest:
+        _check(plan, digest, "what was approved by hand")
+        return f"approved by digest: {rows}, digest {short(plan.digest)}"
+    run = run_of(env)
+    number = _merged(run, env)
+    where = f"{run.service} {'!' if run.service == 'GitLab' else '#'}{number}"
+    _check(plan, _shown(plan, replace(run, number=number), env, where, author), f"what {where} showed")
+    return f"approved in {where}: {rows}, digest {short(plan.digest)}"
+
+
+def _check(plan: Plan, digest: str, what: str) -> None:
+    wanted = digest.strip().rpartition(":")[2]
+    if len(wanted) < _SHORTEST or not re.fullmatch(r"[0-9a-f]+", wanted):
+        raise UsageError(f"{digest!r} is no digest of a plan", hint=f"It has {_SHORTEST} hex digits or more.")
+    if not plan.digest.rpartition(":")[2].startswith(wanted):
+        raise StalePlan(
+            f"this plan ({short(plan.digest)}) is not {what} ({wanted[:_SHORTEST]}): rows, ledger or files moved since",
+            hint=f"Look at it, and if it is right run the workflow by hand with the digest {short(plan.digest)}.",
+        )
+
+
+def _merged(run: Run, env: Mapping[str, str]) -> int:
+    """Number of the pull request that this commit merged."""
+    from batchform.cli.pull_request import forge_of
+
+    commit = env.get("CI_COMMIT_SHA" if run.service == "GitLab" else "GITHUB_SHA", "")
+    found = forge_of(replace(run, number=0), env).merged(commit)
+    if not found:
+        raise StalePlan(
+            f"commit {commit[:10] or '?'} was not merged from a pull request, so nobody approved what it would send",
+            hint="Look at the plan above, and if it is right run the workflow by hand with its digest.",
+        )
+    return max(found)
+
+
+def _shown(plan: Plan, run: Run, env: Mapping[str, str], where: str, author: str) -> str:
+    """The digest in the comment of a pull request."""
+    from batchform.adapters.forge import own_comments
+    from batchform.cli.pull_request import forge_of
+    from batchform.view.comment import digest_in
+    from batchform.view.markdown import marker
+
+    for comment in own_comments(forge_of(run, env, author=author), marker(plan.project, plan.environment)):
+        if found := digest_in(comment.body):
+            return found
+    raise StalePlan(
+        f"{where} has no comment with a plan of {plan.project}, so nobody approved what this would send",
+        hint="Look at the plan above, and if it is right run the workflow by hand with its digest.",
+    )
