@@ -174,6 +174,21 @@ def test_an_intent_given_up_is_looked_for_without_another_reason(w: World) -> No
     assert outcome.adopted == [tag_of(plan)] and outcome.answered == 1 and w.charged() == 1
 
 
+def test_an_input_stays_while_its_job_may_turn_up(w: World) -> None:
+    """A job that was taken for lost may be queued for hours, and reads its input when it begins."""
+    w.fault("POST", CREATE, after=lambda *_: refusal(504))
+    plan, bundle = w.plan({"a": "x"})
+    with w.hidden_list():
+        assert apply_plan(w.run(), plan, bundle).unknown
+        w.clock.sleep(2000)
+        ctx = w.run()
+        assert sync(ctx, ctx.project.specs).returned == [tag_of(plan)]
+        assert w.proxy.count("DELETE", "/files/") == 0
+    ctx = w.run()
+    assert sync(ctx, ctx.project.specs, wait="done").answered == 1
+    assert w.proxy.count("DELETE", "/files/") == 1 and w.charged() == 1
+
+
 def test_a_refused_intent_is_not_looked_for(w: World) -> None:
     w.fault("POST", CREATE, before=lambda: refusal(400))
     plan, bundle = w.plan({"a": "x"})

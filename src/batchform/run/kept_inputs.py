@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from batchform.errors import BatchformError
-from batchform.ledger.records import InputDeleted
+from batchform.ledger.records import InputDeleted, JobRecord
 from batchform.run.context import RunContext, parse_stamp
+from batchform.run.row_states import waiting_rows
+from batchform.run.settle import surely_none
 from batchform.spec.realm import cloud_of
 from batchform.spec.service_limits import laid_over
 
@@ -20,6 +22,8 @@ def clean_up(ctx: RunContext) -> None:
         name, backend = record.intent.input_name, record.intent.backend
         if name is None or name in in_use or record.input_deleted or record.open or record.intent.resumes:
             continue  # the input of a job that was resumed is what an earlier one wrote: nothing of ours to delete
+        if _may_be_read(ctx, record):
+            continue
         try:
             there = ctx.backend_of(record.intent)
             if not ctx.settings(backend).cleanup or there.fingerprint != record.intent.fingerprint:
@@ -31,6 +35,12 @@ def clean_up(ctx: RunContext) -> None:
         gone.append(InputDeleted(at=ctx.now(), by=ctx.who, tag=record.tag, input_name=name))
     if gone:
         ctx.ledger.commit(gone)
+
+
+def _may_be_read(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether a job may turn up that reads an input: it was taken for lost, and its rows are with no other job yet."""
+    lost = record.status == "not_submitted" and not surely_none(record)
+    return lost and waiting_rows(ctx, record.intent.spec, record.tag) > 0
 
 
 def keeps_more(ctx: RunContext, backend: str, size: int) -> bool:
