@@ -88,6 +88,21 @@ def test_columns_are_added_and_types_never_changed(shop: Shop) -> None:
     ]
 
 
+def test_names_that_the_database_would_cut_are_refused_by_name(shop: Shop) -> None:
+    """PostgreSQL keeps 63 bytes of a name, and says nothing: the second delivery would find no such column."""
+    shop.deliver(f"SELECT 'a' AS key, 1 AS \"{'n' * 63}\"")
+    shop.deliver(f"SELECT 'a' AS key, 2 AS \"{'n' * 63}\"")
+    for name in ("n" * 64, "ß" * 32):
+        with pytest.raises(DestinationError, match=r"has 64 bytes, and the database keeps 63") as caught:
+            shop.deliver(f"SELECT 'a' AS key, 1 AS \"{name}\"")
+        assert "destination.columns" in caught.value.hint
+    with pytest.raises(DestinationError, match=r"has 64 bytes, and the database keeps 63"):
+        shop.destination(table="t" * 64).check()
+    with pytest.raises(DestinationError, match=r"has 64 bytes, and the database keeps 63"):
+        shop.destination().check(["key", "n" * 64])
+    assert shop.run(f"SELECT {'n' * 63} FROM answers") == [(2,)]
+
+
 def test_text_that_postgres_cannot_hold_does_not_stop_the_rest(shop: Shop) -> None:
     rows = "SELECT 'a' AS key, 'x' || chr(0) || 'y' AS t, '{\"a\":\"\\u0000 \\\\u0000\"}'::JSON AS j"
     shop.deliver(f"{rows} UNION ALL SELECT 'b', 'fine', '1'::JSON")

@@ -38,6 +38,7 @@ class TableStaging:
         self._project, self._env = project, env
         self._dataset = dataset if "." in dataset or ":" in dataset else f"{project}.{dataset}"
         self._fits = False
+        self._where = "" if location in ("global", "us", "eu") else location  # of the dataset, as far as is known
 
     @cached_property
     def _bigquery(self) -> BigQuery:
@@ -102,13 +103,15 @@ class TableStaging:
             source_format="NEWLINE_DELIMITED_JSON",
             write_disposition="WRITE_EMPTY",
         )
-        begun = True
+        begun, where = True, self._where or None  # a job of a region is not found without it
         try:
             with rows.open("rb") as lines:
-                load: Any = self._client.load_table_from_file(lines, table, job_id=job, job_config=config)
+                load: Any = self._client.load_table_from_file(
+                    lines, table, job_id=job, job_config=config, location=where
+                )
         except Conflict:
             begun = False
-            load = self._client.get_job(job, retry=self._bigquery.retry)
+            load = self._client.get_job(job, location=where, retry=self._bigquery.retry)
         try:
             load.result(timeout=600, retry=self._bigquery.retry)
         except GoogleCloudError as error:
@@ -139,6 +142,7 @@ class TableStaging:
                 "BigQuery's tables must be in the job's own region.",
                 hint=f"Set `dataset` to one in {self._location}, or `location` to where it is, or `via: storage`.",
             )
+        self._where = where or self._where
         self._fits = True
 
     def _make_dataset(self) -> None:

@@ -166,3 +166,15 @@ def test_a_job_of_a_process_that_died_is_run_again_and_a_script_fails(
         assert rows_of(client, "SELECT n FROM d.t") == [(7,)]
         with pytest.raises(exceptions.GoogleAPICallError, match="in the middle of this script"):
             client.get_job("two").result()
+
+
+def test_a_job_of_a_region_is_found_there_only(client: bigquery.Client) -> None:
+    made = bigquery.Dataset("acme.far")
+    made.location = "europe-west4"
+    client.create_dataset(made)
+    job = client.query("CREATE TABLE far.t AS SELECT 1 AS x", location="europe-west4")
+    job.result()
+    assert client.get_job(job.job_id, location="europe-west4").state == "DONE"
+    with pytest.raises(exceptions.NotFound, match="Not found: Job"):
+        client.get_job(job.job_id)
+    client.delete_dataset("far", delete_contents=True)

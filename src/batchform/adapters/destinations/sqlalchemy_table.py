@@ -87,7 +87,7 @@ class SqlTable:
         except DestinationError:
             return True
 
-    def check(self, columns: Sequence[str] | None = None) -> None:  # noqa: ARG002  (the database says what is ours)
+    def check(self, columns: Sequence[str] | None = None) -> None:
         folded = self._name.casefold()
         if not folded.strip() or "\0" in folded or folded == OWNED or folded.startswith("sqlite_"):
             raise DestinationError(f"{self._shown}: a table cannot have this name.")
@@ -100,6 +100,7 @@ class SqlTable:
                 raise DestinationError(f"{self._shown} cannot be written: {path} is not writable.")
         if self._is_there():
             with self._database.refusing(f"{self._shown} cannot be written"), self._database.reading() as db:
+                self._refuse_names(db, columns or ())
                 self._refuse_foreign(db)
                 self._refuse_without_rights(db)
 
@@ -130,6 +131,7 @@ class SqlTable:
         self._refuse_foreign(db)
         key = delivery.key_columns
         types = column_types(con, delivery.relation)
+        self._refuse_names(db, [name for name, *_ in types])
         digest = digest_of("table", [delivery.full, *map(list, types), list(key), file_digest(file)])
         columns = table_columns(types, key=key, dialect=db.dialect)
         table = self._table(columns, key, nullable=_has_null(con, file, key))
@@ -257,6 +259,18 @@ class SqlTable:
                 f"{self._shown} belongs to the spec {owner.spec}: two specs cannot share a table.",
                 hint=f"Choose another table, or drop this one if {owner.spec} no longer delivers to it.",
             )
+
+    def _refuse_names(self, db: Connection, columns: Sequence[str]) -> None:
+        """PostgreSQL cuts names without a word, and a column would not be found again by its own."""
+        if db.dialect.name != "postgresql":
+            return
+        for what, name in (("table", self._name), *(("column", name) for name in columns)):
+            size = len(name.encode())
+            if size > 63:
+                raise DestinationError(
+                    f"{self._shown}: the name of {what} {name!r} has {size} bytes, and the database keeps 63.",
+                    hint="Give it a shorter one, in destination.columns." if what == "column" else _ELSEWHERE,
+                )
 
     def _refuse_without_rights(self, db: Connection) -> None:
         """Known before anything is paid, where the database tells: PostgreSQL."""

@@ -28,6 +28,7 @@ from batchform.emulator.warehouse.workspace import Step
 
 _THREADS: Final = 8
 _STILL_MINE: Final = "WHERE number = ? AND owner = ? AND state != 'DONE'"
+_MULTI_REGIONS: Final = ("US", "EU")
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -107,10 +108,10 @@ class Jobs:
         return self._load(number)
 
     def get(self, project: str, job_id: str, location: str = "") -> Job:
-        """Raises Declined 404."""
+        """Without a location, a job of US or EU, as the service has it. Raises Declined 404."""
         with self._warehouse.catalog.reading() as db:
             row = db.execute("SELECT * FROM jobs WHERE project = ? AND id = ?", (project, job_id)).fetchone()
-        if row is None or (location and row["location"].upper() != location.upper()):
+        if row is None or row["location"].upper() not in ([location.upper()] if location else _MULTI_REGIONS):
             where = f"{project}:{location}.{job_id}" if location else f"{project}:{job_id}"
             raise Declined(404, f"Not found: Job {where}")
         return self._adopted(_job(row))
