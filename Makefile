@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FOREIGN ?= .venv-foreign
+SUDO ?= $(shell test "$$(id -u)" = 0 || echo sudo)
 SPEC ?=
 ENV ?=
 PLAN ?=
@@ -78,6 +79,12 @@ lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --config pyproject.toml
 
+browser:  ## a browser for the tests of the report, unless there is one (Debian and Ubuntu)
+	@for b in chromium-headless-shell chromium chromium-browser google-chrome chrome-headless-shell; do command -v $$b >/dev/null && exit 0; done; false || \
+	  { echo "installing chromium-headless-shell"; $(SUDO) apt-get update -qq && \
+	    $(SUDO) apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 chromium-headless-shell >/dev/null || \
+	    $(SUDO) apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 chromium >/dev/null; }
+
 check: lint test  ## all that a pull request must pass
 
 bench: $(VENV)/.installed-dev  ## start-up, first plan and no-op plan of a million rows, beside their baselines
@@ -116,4 +123,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint browser check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status

@@ -151,6 +151,14 @@ class Project:
         with read():  # says now what is wrong
             return Results(spec, read)
 
+    def report(self, out: str | PathLike[str], *, select: Selection = (), samples: int = 3) -> Path:
+        """Write the report page into a folder. samples: rows shown of each spec that says `preview: public`. Returns
+        the file."""
+        from batchform.cli.reporting import write_report
+
+        with self._session() as session:
+            return write_report(session, str(out), select=_several(select), samples=samples)
+
     @contextmanager
     def _session(self, *, memory: str = "", saved: str | None = None) -> Iterator[Session]:
         from batchform.cli.options import Common

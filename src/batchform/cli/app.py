@@ -18,6 +18,7 @@ _COMMANDS = {
     "sync": "running",
     "status": "inspect",
     "results": "inspect",
+    "report": "report",
     "explain": "inspect",
     "render": "inspect",
     "jobs": "jobs",

@@ -55,8 +55,7 @@ def spend_of(
     first = day.replace(day=1)
     today = month = total = in_flight = 0.0
     jobs = [j for j in control.jobs.values() if j.intent.realm == realm and spec in (None, j.intent.spec)]
-    for when, usd in (*_settled(jobs, basis), *_without_job(control, realm, spec)):
-        on = dt.datetime.fromisoformat(when).astimezone(dt.UTC).date()
+    for on, usd in _days(jobs, control, realm, basis, spec):
         total += usd
         # Not "on that very day": what a machine with a fast clock recorded belongs to no later budget than this one.
         month += usd if on >= first else 0.0
@@ -64,6 +63,26 @@ def spend_of(
     for job in jobs:
         in_flight += _reserved(job.intent, basis) if job.open else 0.0
     return Spend(today, month, total, in_flight)
+
+
+def settled_by_day(control: ControlView, *, realm: str) -> dict[tuple[dt.date, str], float]:
+    """US dollars that were settled in this realm, as budgets count them, by UTC day and spec."""
+    specs: dict[str, list[JobRecord]] = {spent.spec: [] for _, spent in control.spent}
+    for job in control.jobs.values():
+        if job.intent.realm == realm:
+            specs.setdefault(job.intent.spec, []).append(job)
+    found: dict[tuple[dt.date, str], float] = {}
+    for spec, jobs in specs.items():
+        for on, usd in _days(jobs, control, realm, "expected", spec):
+            found[on, spec] = found.get((on, spec), 0.0) + usd
+    return found
+
+
+def _days(
+    jobs: list[JobRecord], control: ControlView, realm: str, basis: Basis, spec: str | None
+) -> Iterator[tuple[dt.date, float]]:
+    for when, usd in (*_settled(jobs, basis), *_without_job(control, realm, spec)):
+        yield dt.datetime.fromisoformat(when).astimezone(dt.UTC).date(), usd
 
 
 def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]:
