@@ -17,6 +17,8 @@ BQ: Final = "bq://"
 _PLACE: Final = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)")
 _COUNTS: Final = {"successfulCount": "succeeded", "failedCount": "failed", "incompleteCount": "pending"}
 _MULTI: Final = {"us": "us-", "eu": "europe-"}
+_AROUND: Final = {**_MULTI, "asia": "asia-"}
+"""Multi-regions of Cloud Storage; jobs run in the first two of them as well."""
 _DUAL: Final = {
     "nam4": ("us-central1", "us-east1"),
     "eur4": ("europe-north1", "europe-west4"),
@@ -59,9 +61,9 @@ def suits(where: str, location: str) -> bool:
     if location in ("global", where):
         return True
     if where in _DUAL:
-        return location in _DUAL[where]
-    if where in _MULTI:
-        return location.startswith(_MULTI[where])
+        return location in _DUAL[where] or all(region.startswith(_MULTI.get(location, "-")) for region in _DUAL[where])
+    if where in _AROUND:
+        return location.startswith(_AROUND[where])
     return location in _MULTI and where.startswith(_MULTI[location])
 
 

@@ -75,12 +75,12 @@ def suits(place: str, location: str) -> bool:
     place, location = place.upper(), location.lower()
     if location == "global" or place.lower() == location:
         return True
+    around = next((prefix for name, prefix in _MULTI.values() if name == location), None)
     if place in _DUAL:
-        return location in _DUAL[place]
+        return location in _DUAL[place] or (around is not None and all(r.startswith(around) for r in _DUAL[place]))
     multi = _MULTI.get(place)
     if multi is not None:
         return location == multi[0] or location.startswith(multi[1])
-    around = next((prefix for name, prefix in _MULTI.values() if name == location), None)
     return around is not None and place.lower().startswith(around)
 
 
