@@ -76,7 +76,7 @@ def leftovers(world: World, scenario: Scenario, *, kills: int) -> None:
     left = [p.name for p in (world.folder / "tmp").iterdir()]
     _holds(not left, "left in the temporary folder", left)
     results = world.project / "results"
-    known = {"results/triage.jsonl", scenario.destination.rstrip("/")}
+    known = {"results/triage.jsonl", "/".join(scenario.destination.split("/")[:2]).rstrip("/")}
     odd = {p.relative_to(world.project).as_posix() for p in results.glob("*")} - known
     _holds(not odd, "left beside the destination", odd)
     _beside_cloud_destination(world, scenario, kills)

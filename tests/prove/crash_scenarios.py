@@ -107,6 +107,28 @@ def _with_files(world: World) -> None:
         world.write(f"media/{name}.txt", f"file of {name}")
 
 
+def _vectors(world: World) -> None:
+    """Embeddings, in jobs of their own kind."""
+    _of_task(world, "embed", "gemini-embedding-001", {"answer": "embedding"}, embed={"dimensions": 128})
+
+
+def _pictures(world: World) -> None:
+    """Images, which are files beside the destination."""
+    _of_task(world, "image", "gemini-3.1-flash-image", {"answer": "image_path", "hash": "image_sha256"})
+
+
+def _of_task(world: World, task: str, model: str, columns: dict[str, str], **changes: Any) -> None:
+    project(world)
+    rows(world, some(5))
+    to = {"type": "jsonl", "path": f"results/{task}/triage.jsonl", "columns": {"id": "id", **columns}}
+    written = {
+        "name": "triage", "task": task, "source": {"type": "csv", "path": "data/tickets.csv"},
+        "prompt": {"user": {"text": "Title: {{ title }}"}}, "model": model, "destination": to,
+        "idempotency": {"key": ["id"]},
+    }  # fmt: skip
+    world.write("specs/triage.yaml", {**written, **changes})
+
+
 def _saved(world: World) -> None:
     _first(world)
     world.ok(("plan", "--out", "saved"))
@@ -288,6 +310,8 @@ _GEMINI: Final = (
     Scenario("first apply, input as a file", _first),
     Scenario("first apply, rows inline", lambda world: _first(world, submit="inline")),
     Scenario("first apply, with files", _with_files),
+    Scenario("first apply, of vectors", _vectors, destination="results/embed"),
+    Scenario("first apply, of images", _pictures, destination="results/image/triage.jsonl"),
     Scenario("plan --out", _first, command=_SAVE, rest=(_SEND_SAVED,), again=(_SAVE,)),
     Scenario("apply of a saved plan", _saved, command=_SEND_SAVED, again=(_SEND_SAVED, SYNC, APPLY)),
     Scenario("apply --detach", _first, command=(*APPLY, "--detach"), rest=(SYNC,)),
@@ -339,6 +363,7 @@ _SENDING: Final = (
     "try, killed, and again",
 )  # fmt: skip
 """Those that ask the service for something. The others of the Gemini API deliver to files, or are the ledger's own."""
+_TASKS: Final = ("first apply, of vectors", "first apply, of images")
 _OWN: Final = ("rerun", "ledger compact")
 _TOGETHER: Final = ("first apply, input as a file", "sync --wait after it", "second round, with failures")
 """Those in which several jobs are begun, or collected, in one commit."""
@@ -350,6 +375,7 @@ _VERTEX: Final = (
     *(_there(cloud, s) for cloud in (STORAGE, TABLES, ALL_IN_A_BUCKET) for s in _GEMINI if s.name in _SENDING),
     *(_there(ALL_IN_A_BUCKET, s) for s in _GEMINI if s.name in _OWN),
     *(_there(STAYING, s) for s in _GEMINI if s.name in _RECORDED),
+    *(_there(STORAGE, s) for s in _GEMINI if s.name in _TASKS),
     Scenario(f"{ALL_IN_A_BUCKET.name}: automatic compaction", _crowded, cloud=ALL_IN_A_BUCKET),
     *(
         _there(cloud, scenario)

@@ -84,7 +84,7 @@ def _turns(overlay: Mapping[str, Any]) -> Iterator[Problem]:
     if system is not None:
         yield from _turn("systemInstruction", system)
     contents = overlay.get("contents")
-    if contents is not None and not isinstance(contents, list):
+    if contents is not None and (not isinstance(contents, list) or not contents):
         yield "contents", "a list of turns", "Write [{role: user, parts: [{text: …}]}], or use `prompt:`."
     for i, turn in enumerate(_list(contents)):
         yield from _turn(f"contents[{i}]", turn)

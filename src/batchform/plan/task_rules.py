@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from batchform.errors import Diagnostic
 from batchform.plan.registry import ModelInfo
+from batchform.spec.generation import camel, snake
 from batchform.spec.realm import cloud_of
 from batchform.spec.resolved import ResolvedSpec
+
+_GEMINI_FIELDS: Final = ("content", "taskType", "title", "outputDimensionality")
+_VERTEX_FIELDS: Final = ("content", "embedContentConfig")
 
 
 def check_task(spec: ResolvedSpec, info: ModelInfo | None) -> list[Diagnostic]:
@@ -21,6 +26,12 @@ def _embed(spec: ResolvedSpec, info: ModelInfo | None) -> Iterator[Diagnostic]:
         message = "embeddings of Vertex AI are read from Cloud Storage, and not from BigQuery"
         hint = "Use a backend with `via: storage`."
         yield Diagnostic("vertex-refuses", message, spec.at("backend"), hint=hint)
+    known = _VERTEX_FIELDS if vertex else _GEMINI_FIELDS
+    for name in spec.request_overlay:
+        if camel(name) not in known:
+            message = f"`{snake(name)}` is no field of a request for a vector that is known"
+            hint = f"A whole job is refused for one unknown field. Fields: {', '.join(map(snake, known))}."
+            yield Diagnostic("unknown-request-field", message, spec.at("request"), hint=hint, severity="warning")
     if info is None or embed is None:
         return
     if info.dimensions and embed.dimensions is not None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from batchform.canon import digest_of
 from batchform.errors import Diagnostic, InvalidProject
-from batchform.spec.model import Prompt, Spec
+from batchform.spec.model import Prompt
 from batchform.spec.model_attachments import Attachment
 from batchform.spec.resolved import Template
 from batchform.spec.templates import TemplateSet, simple_parts
@@ -111,11 +111,8 @@ def _template(
         return None
 
 
-def check_conflicts(spec: Spec, document: Document, overlay: Mapping[str, Any], problems: list[Diagnostic]) -> None:
-    """There must be a turn that attachments go with: embeddings have none, and `request:` must not replace it."""
-    if spec.task == "embed":
-        message = "`attachments` go with questions, and `task: embed` asks none"
-        problems.append(document.diagnostic("conflicting-fields", message, ("prompt", "attachments"), on_key=True))
+def check_conflicts(document: Document, overlay: Mapping[str, Any], problems: list[Diagnostic]) -> None:
+    """`request:` must not replace the turn that attachments go with."""
     if "contents" in overlay:
         message = "`request.contents` replaces the turns that the attachments go with"
         problems.append(document.diagnostic("conflicting-fields", message, ("request",), on_key=True))

@@ -20,6 +20,8 @@ from batchform.spec.backends import (
     STAGING,
 )
 from batchform.spec.fields import NAME_PATTERN
+from batchform.spec.model_attachments import MIME_TYPE
+from batchform.spec.model_tasks import ASPECT_RATIO
 from batchform.spec.wording import dotted, one_of, shown, suggestion
 from batchform.spec.yaml_source import Document, NodePath
 
@@ -59,6 +61,8 @@ _FORMS = {
     LOCATION: "must be a region such as us-central1, or `global`, `us` or `eu`",
     STAGING: "must be a folder of a bucket, such as gs://acme-batch/staging, without `*`, `?`, `#` or spaces",
     DATASET: "must be a dataset of letters, digits and `_`, or one of another project: acme-data.batch",
+    ASPECT_RATIO: "must be width:height, such as 16:9",
+    MIME_TYPE: "must be a MIME type, such as image/png",
     LABEL_NAME: "must be a label's name: at most 63 lower-case letters, digits, `-` and `_`, a letter first",
     LABEL_VALUE: "must be a label's value: at most 63 lower-case letters, digits, `-` and `_`",
     SERVICE_ACCOUNT: "must be a service account's address, such as batch@acme-data.iam.gserviceaccount.com",
@@ -202,8 +206,12 @@ def _complaint(
         return document.diagnostic("wrong-value", message, path, hint=f"It {_wanted(kind, ctx, hidden=True)}.")
     if kind == "literal_error":
         options = [str(o).strip("'") for o in re.findall(r"'[^']*'|\d+", ctx["expected"])]
-        value = shown(document.get(*path))
+        given = document.get(*path)
+        value = shown(given)
         message = f"`{label}` cannot be `{value}`"
+        if not isinstance(given, str) and str(given) in options:
+            hint = f"YAML reads this as {'true or false' if isinstance(given, bool) else 'a number'}: quote it."
+            return document.diagnostic("wrong-value", message, path, hint=hint)
         return document.diagnostic("wrong-value", message, path, hint=suggestion(value, options, noun="Values"))
     message = f"`{label}` {_wanted(kind, ctx, msg=error['msg'])}"
     return document.diagnostic("wrong-value", message, path, hint=_quote_hint(kind, document, path))

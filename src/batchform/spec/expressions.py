@@ -146,6 +146,8 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return Field(root)
     if root == VECTOR_FIELD and not steps and spec.output_format == VECTOR:
         return Field(VECTOR_FIELD)
+    if steps and (root, spec.output_format) in (*((name, IMAGES) for name in IMAGE_FIELDS), (VECTOR_FIELD, VECTOR)):
+        raise ExpressionError(f"`{root}` is delivered whole: leave out what stands behind it")
     if steps and DETAILS.get(root) == "JSON":
         return InField(root, steps)
     if root not in FIELDS and root not in DETAILS:

@@ -104,6 +104,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "frequencyPenalty": (-2, 2),
     "thinkingBudget": (-1, 2**31 - 1),
 }
+_MOST_ITEMS: Final[Mapping[str, int]] = {"stopSequences": 5}
 
 
 def camel(name: str) -> str:
@@ -240,7 +241,10 @@ def _value(document: Document, path: NodePath, key: str, value: Any, kind: Kind,
         return _object(document, path, value, kind, problems) if isinstance(value, dict) else bad("a mapping of fields")
     if isinstance(kind, list):
         if not isinstance(value, list):
-            return bad("a list")
+            by_row = isinstance(value, dict) and set(value) == {"expr"}
+            return bad("a list", "Rows cannot give this field: it is the same for all of them." if by_row else "")
+        if len(value) > (most := _MOST_ITEMS.get(key, len(value))):
+            return bad(f"a list of at most {most}")
         return [_value(document, (*path, i), key, v, kind[0], problems) for i, v in enumerate(value)]
     if isinstance(kind, tuple):
         word = str(value).upper()
@@ -275,4 +279,4 @@ def _number(value: Any, key: str, kind: str, bad: Any) -> Any:
     low, high = _RANGES.get(key, (float("-inf"), float("inf")))
     if key == "candidateCount" and number != 1:
         return bad("1", "More than one candidate per request is not supported; use several rows or specs.")
-    return number if low <= number <= high else bad(f"between {low:g} and {high:g}")
+    return number if low <= number <= high else bad(f"between {normalise(low):,} and {normalise(high):,}")

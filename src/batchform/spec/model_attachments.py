@@ -8,6 +8,8 @@ from pydantic import Field
 
 from batchform.spec.fields import Count, Strict, Wire
 
+MIME_TYPE = r"^[a-z0-9.+-]+/[a-zA-Z0-9.+-]+$"
+
 
 class Attachment(Strict):
     """Files of each row, beside the text: images, PDF, audio, video. Exactly one of `path`, `pattern` and `column`."""
@@ -21,7 +23,7 @@ class Attachment(Strict):
     column: str | None = Wire(None, description="A column that holds a path or URI, or a list of them.")
     mime_type: str | None = Wire(
         None,
-        pattern=r"^[a-z0-9.+-]+/[a-zA-Z0-9.+-]+$",
+        pattern=MIME_TYPE,
         description="MIME type of the files; default by the ending of their names.",
     )
     optional: bool = Field(

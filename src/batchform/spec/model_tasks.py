@@ -11,6 +11,7 @@ from batchform.spec.fields import Strict, TemplateRef, Wire
 Task = Literal["generate", "embed", "image"]
 """What is made of each row."""
 
+ASPECT_RATIO = r"^[1-9]\d?:[1-9]\d?$"
 TITLED = "RETRIEVAL_DOCUMENT"
 """The one task type that takes a title."""
 
@@ -38,7 +39,7 @@ class Image(Strict):
     """What the images of `task: image` are like, and where their files go."""
 
     aspect_ratio: str | None = Wire(
-        None, pattern=r"^\d{1,2}:\d{1,2}$", description="Width to height, such as 16:9; default the model's own."
+        None, pattern=ASPECT_RATIO, description="Width to height, such as 16:9; default the model's own."
     )
     size: Literal["512", "1K", "2K", "4K"] | None = Wire(None, description="Size of each image; default 1K.")
     folder: str | None = Field(

@@ -167,7 +167,7 @@ def _attachments(
         return ()
     from batchform.spec.attachments import check_conflicts, compile_attachments
 
-    check_conflicts(spec, document, overlay, problems)
+    check_conflicts(document, overlay, problems)
     return compile_attachments(spec.prompt, document, templates, problems)
 
 

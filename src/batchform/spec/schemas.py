@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from batchform.errors import Diagnostic, Place
+from batchform.spec.schema_sense import senseless
 from batchform.spec.wording import one_of, shown, source_line, suggestion
 from batchform.spec.yaml_source import Document, NodePath, parse_yaml, read_text
 
@@ -168,6 +169,7 @@ def check_schema(source: SchemaSource, *, sent: Sending | bool) -> list[Diagnost
         elif sent:
             named = [*_unsupported(source.schema, ()), *_cycles(source.schema)]
             problems = named + [p for p in problems if p[0] not in {n[0] for n in named}]
+        problems = problems or list(_senseless(source.schema, ()))
     except RecursionError:
         problems = [((), "the schema is nested too deeply", "")]
     return [source.diagnostic(p) for p in problems]
@@ -219,6 +221,14 @@ def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[NodePath, Any]]:
             yield from (((key, i), sub) for i, sub in enumerate(value))
         elif key in ONE_SCHEMA and not isinstance(value, list):
             yield (key,), value
+
+
+def _senseless(schema: Any, at: NodePath) -> Iterator[Problem]:
+    if not isinstance(schema, dict):
+        return
+    yield from senseless(schema, at)
+    for path, sub in _subschemas(schema):
+        yield from _senseless(sub, (*at, *path))
 
 
 def _refs(schema: Mapping[str, Any], at: NodePath = ()) -> Iterator[Problem]:
