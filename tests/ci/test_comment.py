@@ -11,6 +11,7 @@ from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer, forge_ser
 
 from batchform.adapters.forge import ForgeError, GitHub, GitLab, keep_one
 from batchform.cli import run
+from batchform.view.comment import approved_in
 
 MARKER = "<!-- batchform:plan:acme -->"
 
@@ -200,13 +201,15 @@ def test_only_what_was_approved_may_be_applied(
     monkeypatch.setenv("GITHUB_SHA", "abc123")
 
     def approved(*options: str) -> tuple[int, str]:
-        code = run(["ci", "approved", "plan", *options])
+        capsys.readouterr()
+        code = run(["ci", "approved", "plan", "--out", "approved.json", *options])
         return code, "".join(capsys.readouterr())
 
     code, told = approved()
     assert code == 64 and "no saved plan at plan" in told
     assert run(["plan", "--out", "plan", "--quiet"]) == 0
-    digest = json.loads((project / "plan/plan.json").read_text())["digest"].rpartition(":")[2]
+    plan = json.loads((project / "plan/plan.json").read_text())
+    digest, envelope = plan["digest"].removeprefix("sha256:"), plan["envelope"]["digest"].removeprefix("sha256:")
     code, told = approved()
     assert code == 4 and "commit abc123 was not merged from a pull request" in told
     forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}, {"number": 8, "merged_at": None}]
@@ -214,16 +217,28 @@ def test_only_what_was_approved_may_be_applied(
     assert code == 4 and "GitHub #7 has no comment with a plan of acme" in told
     forge.write(f"<!-- batchform:plan:acme -->\n<!-- batchform:digest:sha256:{digest} -->\n", "mallory")
     assert approved()[0] == 4
+    assert not (project / "approved.json").exists()
+
     assert run(["ci", "comment", "plan", "--quiet"]) == 0
-    assert approved() == (0, f"approved in GitHub #7: 10 rows, digest {digest[:12]}\n")
-    forge.comments[-1]["body"] = forge.comments[-1]["body"].replace(digest, "0" * 64)
+    rows = (project / "data/tickets.csv").read_text().splitlines(keepends=True)
+    (project / "data/tickets.csv").write_text("".join([*rows, rows[-1].replace(rows[-1].split(",")[0], "T-999", 1)]))
+    assert run(["plan", "--out", "plan", "--quiet"]) == 0  # a row came between review and merge
+    moved = json.loads((project / "plan/plan.json").read_text())["digest"].removeprefix("sha256:")
     code, told = approved()
-    assert code == 4 and f"this plan ({digest[:12]}) is not what GitHub #7 showed (000000000000)" in told
-    assert approved("--digest", digest[:12])[0] == 0
-    assert approved("--digest", f"sha256:{digest}")[0] == 0
+    assert code == 0 and told.startswith("approved in GitHub #7: 11 rows for $") and envelope[:12] in told
+    assert json.loads((project / "approved.json").read_text())["envelope"] == plan["envelope"]
+
+    # A comment that had no room for the envelope approves that very plan.
+    short = "\n".join(line for line in forge.comments[-1]["body"].splitlines() if "envelope:" not in line)
+    forge.comments[-1]["body"] = short
+    code, told = approved()
+    assert code == 4 and f"this plan ({moved[:12]}) is not what GitHub #7 showed ({digest[:12]})" in told
+    assert approved("--digest", moved[:12])[0] == 0
+    assert approved("--digest", f"sha256:{moved}")[0] == 0
     assert approved("--digest", "1" * 12)[0] == 4
-    assert approved("--digest", digest[:11])[0] == 64
+    assert approved("--digest", moved[:11])[0] == 64
     assert approved("--digest", "$(id)")[0] == 64
+
     monkeypatch.setenv("GITLAB_CI", "true")
     for name, value in {"API_V4_URL": f"{forge.url}/gitlab", "PROJECT_ID": "42", "COMMIT_SHA": "abc123"}.items():
         monkeypatch.setenv(f"CI_{name}", value)
@@ -233,4 +248,15 @@ def test_only_what_was_approved_may_be_applied(
     monkeypatch.setenv("CI_MERGE_REQUEST_IID", "7")
     assert run(["ci", "comment", "plan", "--quiet"]) == 0
     monkeypatch.delenv("CI_MERGE_REQUEST_IID")
-    assert approved() == (0, f"approved in GitLab !7: 10 rows, digest {digest[:12]}\n")
+    code, told = approved()
+    assert code == 0 and told.startswith("approved in GitLab !7: 13 rows for $")
+
+
+@pytest.mark.parametrize("hidden", ["envelope:!!", "envelope:AAAA", "envelope:eJyrVkrPLMnMTwEADZUC/A==", "digest:x"])
+def test_a_comment_that_somebody_spoilt_approves_nothing(hidden: str) -> None:
+    assert approved_in(f"text\n<!-- batchform:{hidden} -->\n")[1] is None
+
+
+def test_what_is_approved_is_read_from_the_end_of_the_comment() -> None:
+    body = "```\n<!-- batchform:digest:sha256:f00 -->\n```\n<!-- batchform:digest:sha256:abc -->\r\n"
+    assert approved_in(body) == ("sha256:abc", None)

@@ -105,6 +105,11 @@ def write(repository: Path, service: str, *options: str) -> Any:
     return read_yaml(repository / name)
 
 
+def add_row(repository: Path) -> None:
+    rows = repository / "llm/data/tickets.csv"
+    rows.write_text(rows.read_text() + "T-999,Late,It is late\n")
+
+
 def edit_prompt(repository: Path, text: str) -> None:
     template = next((repository / "llm/templates").glob("*.j2"))
     template.write_text(template.read_text() + text)
@@ -127,14 +132,15 @@ def test_a_pull_request_on_github_from_review_to_delivery(
     assert machine.github(workflow, "plan", given, PULL) == [0, 0, 0], machine.log
     assert len(forge.bodies()) == 1 and forge.bodies() != [comment]
 
-    # Merged: what the comment shows is sent; a plan that nobody saw is not.
+    # Merged: what the comment shows is sent, also when a row came meanwhile; a plan that nobody saw is not.
     forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}, {"number": 9, "merged_at": None}]
     shown, forge.comments[0]["body"] = forge.comments[0]["body"], comment
-    assert machine.github(workflow, "apply", given, {}) == [0, 0, 4], machine.log
-    assert "is not what GitHub #7 showed" in machine.log
+    assert machine.github(workflow, "apply", given, {}) == [0, 0, 0, 4], machine.log
+    assert "outside what was approved: " in machine.log
     forge.comments[0]["body"] = shown
+    add_row(repository)
     assert machine.github(workflow, "apply", given, {}) == [0, 0, 0, 0], machine.log
-    assert "approved in GitHub #7: 10 rows" in machine.log
+    assert "approved in GitHub #7: 11 rows" in machine.log
     assert "a-secret-key" not in machine.log
 
     assert machine.github(workflow, "sync", given, {}) == [0, 0], machine.log
@@ -175,9 +181,9 @@ def test_a_merge_request_on_gitlab_from_review_to_delivery(
     assert digest
     assert machine.gitlab(pipeline, "batchform-apply", env | {"BATCHFORM_DIGEST": digest[1]}) == 0, machine.log
     assert machine.gitlab(pipeline, "batchform-sync", env) == 0, machine.log
-    edit_prompt(repository, "\nBe brief.\n")
+    add_row(repository)
     assert machine.gitlab(pipeline, "batchform-drift", env) == 2, machine.log
-    assert "10 to send" in machine.log
+    assert "Plan: 1 to send" in machine.log
 
 
 def test_google_cloud_is_signed_in_to(repository: Path, machine: Runner, tmp_path: Path) -> None:

@@ -52,25 +52,26 @@ def comment(common: Common, plan: str, pull_request: int | None, author: str, dr
         click.echo(f"comment of {run.service} {'!' if run.service == 'GitLab' else '#'}{run.number}: {done}")
 
 
-@ci_command.command("approved", short_help="Whether a saved plan is what the merged pull request showed.")
+@ci_command.command("approved", short_help="Fetch what the merged pull request approved.")
 @click.argument("plan", metavar="PLAN")
-@click.option("--digest", default="", metavar="DIGEST", help="What was approved, in place of asking the comment.")
+@click.option("--out", metavar="FILE", required=True, help="Where to write it, for `apply --approved FILE`.")
+@click.option("--digest", default="", metavar="DIGEST", help="Of PLAN, approved by hand; default: ask the comment.")
 @click.option(
     "--author", default="", metavar="LOGIN", help="Login that the comment was written as; default: asked for."
 )
 @common
-def approved(common: Common, plan: str, digest: str, author: str) -> int:
-    """Compare the saved plan PLAN with what was approved: the comment of the pull request that this commit merged.
+def approved(common: Common, plan: str, out: str, digest: str, author: str) -> None:
+    """Write what may be applied: the envelope in the comment of the pull request that this commit merged.
 
-    Exit code 0: the same, or nothing in it costs money; 4: another. Then look at the plan, and run the workflow by hand
-    with its digest.
+    PLAN is the plan as it is now. It is its own approval if nothing in it costs money, and if --digest names it. Exit
+    code 4: nobody approved anything.
     """
-    from batchform.cli.ci_approved import check_approved
+    from batchform.cli.ci_approved import approved_envelope, summary_with
 
-    told = check_approved(Path(plan), digest, os.environ, author=author)
+    envelope, words = approved_envelope(Path(plan), digest, os.environ, author=author)
+    Path(out).write_text(summary_with(Path(plan), envelope), encoding="utf-8")
     if not common.quiet:
-        click.echo(told)
-    return 0
+        click.echo(f"approved {words}" if words.startswith(("in ", "by ")) else words)
 
 
 def _body(common: Common, plan: str, run: Run) -> str:

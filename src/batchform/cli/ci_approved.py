@@ -1,4 +1,4 @@
-"""Whether a plan is the one that people approved: the digest in the comment of the pull request that was merged."""
+"""What people approved: the envelope in the comment of the pull request that was merged, or a digest given by hand."""
 
 from __future__ import annotations
 
@@ -14,32 +14,53 @@ from batchform.errors import StalePlan, UsageError
 
 if TYPE_CHECKING:
     from batchform.cli.pull_request import Run
+    from batchform.plan.bounds import Envelope
     from batchform.plan.model import Plan
 
 _SHORTEST: Final = 12
 """Hex digits of a digest that a person must give at least: as many as are shown."""
 
 
-def check_approved(path: Path, digest: str, env: Mapping[str, str], *, author: str) -> str:
-    """What is said of a saved plan that may be applied. Raises StalePlan if it is not what was approved."""
+def approved_envelope(path: Path, digest: str, env: Mapping[str, str], *, author: str) -> tuple[Envelope, str]:
+    """What may be applied, and in words who approved it. path: of the plan as it is now. Raises StalePlan if nobody
+    approved anything, or if the digest is another's."""
     from batchform.cli.planning import kept_plan
     from batchform.cli.pull_request import run_of
-    from batchform.spec.wording import counted
 
     if not path.exists():
         raise UsageError(f"there is no saved plan at {path}", hint="Make one with: batchform plan --out DIR")
     plan = kept_plan(path)
+    if plan.envelope is None:
+        raise UsageError(f"{path} holds nothing that could be approved", hint="Plan with `batchform plan --out DIR`.")
     if plan.rows_to_send == 0 and plan.rows_after == 0:
-        return "approved: nothing in this plan costs money"
-    rows = counted(plan.rows_to_send, "row")
+        return plan.envelope, "nothing in this plan costs money"
     if digest:
         _check(plan, digest, "what was approved by hand")
-        return f"approved by digest: {rows}, digest {short(plan.digest)}"
+        return plan.envelope, f"by its digest: {_words(plan.envelope)}"
     run = run_of(env)
     number = _merged(run, env)
     where = f"{run.service} {'!' if run.service == 'GitLab' else '#'}{number}"
-    _check(plan, _shown(plan, replace(run, number=number), env, where, author), f"what {where} showed")
-    return f"approved in {where}: {rows}, digest {short(plan.digest)}"
+    shown, envelope = _shown(plan, replace(run, number=number), env, where, author)
+    if envelope is None:
+        _check(plan, shown, f"what {where} showed")
+        envelope = plan.envelope
+    return envelope, f"in {where}: {_words(envelope)}"
+
+
+def summary_with(path: Path, envelope: Envelope) -> str:
+    """The plan's summary as JSON with another envelope: what `apply --approved` takes."""
+    import json
+
+    from batchform.cli.planning import kept_plan
+    from batchform.view.json import plan_json
+
+    return json.dumps(plan_json(replace(kept_plan(path), envelope=envelope)), ensure_ascii=False, indent=2) + "\n"
+
+
+def _words(envelope: Envelope) -> str:
+    from batchform.spec.wording import counted, money
+
+    return f"{counted(envelope.rows, 'row')} for {money(envelope.usd)} at most, {short(envelope.digest)}"
 
 
 def _check(plan: Plan, digest: str, what: str) -> None:
@@ -67,16 +88,17 @@ def _merged(run: Run, env: Mapping[str, str]) -> int:
     return max(found)
 
 
-def _shown(plan: Plan, run: Run, env: Mapping[str, str], where: str, author: str) -> str:
-    """The digest in the comment of a pull request."""
+def _shown(plan: Plan, run: Run, env: Mapping[str, str], where: str, author: str) -> tuple[str, Envelope | None]:
+    """Digest and envelope in the comment of a pull request."""
     from batchform.adapters.forge import own_comments
     from batchform.cli.pull_request import forge_of
-    from batchform.view.comment import digest_in
+    from batchform.view.comment import approved_in
     from batchform.view.markdown import marker
 
     for comment in own_comments(forge_of(run, env, author=author), marker(plan.project, plan.environment)):
-        if found := digest_in(comment.body):
-            return found
+        digest, envelope = approved_in(comment.body)
+        if digest:
+            return digest, envelope
     raise StalePlan(
         f"{where} has no comment with a plan of {plan.project}, so nobody approved what this would send",
         hint="Look at the plan above, and if it is right run the workflow by hand with its digest.",

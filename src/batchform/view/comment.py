@@ -1,19 +1,25 @@
-"""What is posted on a pull request: a plan with where it comes from, or that none could be made."""
+"""What is posted on a pull request: a plan with where it comes from, or that none could be made.
+
+It ends with what is approved by merging, hidden, for the job that applies it: the digest of the plan, and its envelope.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
+from batchform.plan.bounds import Envelope
 from batchform.plan.model import Plan
 from batchform.view.markdown import MAX_CHARS, code, marker, plain, plan_markdown
 
-COMMIT = 10
+_LARGEST: Final = 1 << 20
+COMMIT: Final = 10
 """Characters of a commit's name that are shown."""
 
 
 def plan_comment(plan: Plan, *, commit: str, url: str) -> str:
     """The plan as Markdown, and which commit and run made it. At most MAX_CHARS characters."""
-    footer = f"{_footer('Planned', commit, url)}<!-- batchform:digest:{plan.digest} -->\n"
+    footer = f"{_footer('Planned', commit, url)}{_hidden(plan)}"
     return plan_markdown(plan, max_chars=MAX_CHARS - len(footer)) + footer
 
 
@@ -31,7 +37,33 @@ def _footer(verb: str, commit: str, url: str) -> str:
     return f"\n<sub>{' · '.join(words)}</sub>\n" if words else ""
 
 
-def digest_in(body: str) -> str:
-    """Digest of the plan that a comment shows; "" if it shows none. The last one: what stands above may be a row's."""
-    found = re.findall(r"^<!-- batchform:digest:([a-z0-9:]+) -->\r?$", body, re.MULTILINE)
-    return str(found[-1]) if found else ""
+def approved_in(body: str) -> tuple[str, Envelope | None]:
+    """Digest and envelope of the plan that a comment shows; "" and None if it shows none. The last ones: what stands
+    above them may be a row's text."""
+    import binascii
+    import zlib
+    from base64 import b64decode
+
+    import msgspec
+
+    found = dict(re.findall(r"^<!-- batchform:(digest|envelope):([A-Za-z0-9:+/=]+) -->\r?$", body, re.MULTILINE))
+    try:
+        raw = zlib.decompressobj().decompress(b64decode(found.get("envelope", ""), validate=True), _LARGEST)
+        return found.get("digest", ""), msgspec.json.decode(raw, type=Envelope) if raw else None
+    except (binascii.Error, zlib.error, msgspec.DecodeError):
+        return found.get("digest", ""), None
+
+
+def _hidden(plan: Plan) -> str:
+    """What is approved, in comments that nobody sees. An envelope that has no room is left out: then only the very
+    plan is approved."""
+    import zlib
+    from base64 import b64encode
+
+    import msgspec
+
+    lines = f"<!-- batchform:digest:{plan.digest} -->\n"
+    if plan.envelope is not None:
+        told = b64encode(zlib.compress(msgspec.json.encode(plan.envelope), 9)).decode()
+        lines += f"<!-- batchform:envelope:{told} -->\n" if len(told) < MAX_CHARS // 2 else ""
+    return lines
