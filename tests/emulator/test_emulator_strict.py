@@ -19,6 +19,10 @@ GOOD = request_of("hello")
 JSON = {"responseMimeType": "application/json"}
 
 REFUSED = {
+    "number beyond a double": (
+        request_of("x", **JSON, responseJsonSchema={"type": "integer", "maximum": 10**400}),
+        "too large for a double",
+    ),
     "flattened config": ({**GOOD, "temperature": 1}, "no such field: 'temperature'"),
     "thinkingConfig outside": ({**GOOD, "thinking_config": {}}, "no such field: 'thinking_config'"),
     "unknown in content": ({"contents": [{"parts": [{"text": "x"}], "name": "n"}]}, "no such field: 'name'"),
@@ -86,6 +90,7 @@ REFUSED = {
 }
 
 ACCEPTED = {
+    "many digits": request_of("7" * 400, **JSON, responseJsonSchema={"type": "integer", "maximum": 10**307}),
     "snake case": {
         "contents": [{"parts": [{"inline_data": {"mime_type": "image/png", "data": "__sAPj4-Pz8_"}}]}],
         "system_instruction": {"parts": [{"text": "brief"}]},

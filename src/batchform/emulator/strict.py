@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -67,11 +67,26 @@ def read(message: str, raw: bytes) -> dict[str, Any]:
 
 def _parse(raw: bytes) -> Any:
     try:
-        return _plain.decode(raw)
+        value = _plain.decode(raw)
+        if _LONG.search(raw) and _too_large(value):
+            raise Misfit("Invalid JSON payload received. A number is too large for a double.")
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Misfit(f"Invalid JSON payload received. {e}") from e
     except RecursionError as e:
         raise Misfit("Invalid JSON payload received. It is nested too deeply.") from e
+    return value
+
+
+_LONG: Final = re.compile(rb"[0-9]{308}")
+
+
+def _too_large(value: Any) -> bool:
+    """Whether a whole number anywhere in it has no double: the service knows no others."""
+    if isinstance(value, dict):
+        return any(map(_too_large, value.values()))
+    if isinstance(value, list):
+        return any(map(_too_large, value))
+    return isinstance(value, int) and abs(value) >= 2**1024
 
 
 def normalise(message: str, value: Any, path: str = "", field: str = "") -> dict[str, Any]:
