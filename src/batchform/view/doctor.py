@@ -65,4 +65,7 @@ def command_lines(command: str, *, width: int) -> Iterator[str]:
 
 
 def _said(finding: Finding) -> str:
-    return f"{finding.message} {finding.hint}" if finding.hint else finding.message
+    if not finding.hint:
+        return finding.message
+    end = "" if finding.message.endswith((".", "!", "?", ":", "…")) else "."  # what others say may come without
+    return f"{finding.message}{end} {finding.hint}"
