@@ -74,6 +74,8 @@ def test_all_charts_are_drawn_beside_their_figures_and_nothing_is_loaded(
         assert tab.value(beside) > 0, chart
     assert tab.value("document.querySelectorAll('[role=region]:not([tabindex])').length") == 0
     assert tab.value("[...document.querySelectorAll('thead th, tbody th')].every(t => t.scope)")
+    said = "document.querySelector('figure[data-chart=spend]').innerText"
+    assert "The dashed line is the budget of a day, $50.00." in tab.value(said)
     assert tab.value("document.documentElement.lang + document.querySelectorAll('h1').length") == "en1"
     tab.picture(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000

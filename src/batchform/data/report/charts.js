@@ -35,12 +35,12 @@
         x: { type: "utc", domain: [d3.utcDay.offset(days[0], -3), d3.utcDay.offset(step.offset(days[1], 1), 3)], label: null, ticks: Math.max(3, Math.floor(width / 110)) },
         y: { label: null, grid: true, ticks: 5, tickFormat: dollars, domain: [0, near ? Math.max(top, data.limit) * 1.05 : top * 1.05] },
         color: colours(last(sums(rows, "spec", "usd")), ofSpec),
-      }), near || data.limit === null ? null : `The budget of a day, ${dollars(data.limit)}, is far above what the chart shows.`];
+      }), data.limit === null ? null : near ? `The dashed line is the budget of a day, ${dollars(data.limit)}.` : `The budget of a day, ${dollars(data.limit)}, is far above what the chart shows.`];
     },
     rows(width) {
       const specs = distinct(data.rows, "spec");
       return [Plot.plot({
-        ...size(width), marginLeft: names(width), height: 44 + 26 * specs.length, ariaLabel: "Share of rows by state",
+        ...size(width), marginLeft: names(width), height: 52 + 26 * specs.length, ariaLabel: "Share of rows by state",
         x: { label: null, percent: true, tickFormat: (v) => `${v} %`, ticks: 5 },
         y: { label: null, domain: specs, tickFormat: label(width), tickSize: 0 }, color: colours(Object.keys(states).filter((s) => data.rows.some((r) => r.state === s)), states),
         marks: [Plot.barX(data.rows, Plot.stackX({ offset: "normalize", order: Object.keys(states), x: "rows", y: "spec", fill: "state", z: "state", insetTop: 3, insetBottom: 3, title: (r) => `${r.spec}: ${r.rows.toLocaleString("en")} ${r.state}` }))],
@@ -50,7 +50,7 @@
       const kinds = sums(data.failures, "kind", "rows");
       const rows = data.failures.map((r) => ({ ...r, spec: known.indexOf(r.spec) < 7 ? r.spec : "others" }));
       return [Plot.plot({
-        ...size(width), marginLeft: names(width), height: 44 + 28 * kinds.length, ariaLabel: "Failed rows by class",
+        ...size(width), marginLeft: names(width), height: 52 + 28 * kinds.length, ariaLabel: "Failed rows by class",
         x: { label: null, grid: true, ticks: Math.max(2, Math.floor(width / 140)), tickFormat: (v) => (Number.isInteger(v) ? v.toLocaleString("en") : "") },
         y: { label: null, domain: kinds, tickFormat: label(width), tickSize: 0 }, color: colours(last(sums(rows, "spec", "rows")), ofSpec),
         marks: [Plot.barX(rows, Plot.groupY({ x: "sum" }, { x: "rows", y: "kind", fill: "spec", insetTop: 4, insetBottom: 4 })), Plot.ruleX([0])],
@@ -62,7 +62,7 @@
       const least = Math.max((to - from) / 200, 1); // a short job is still to be seen
       const spec = new Map(rows.map((r) => [r.tag, r.spec]));
       return [Plot.plot({
-        ...size(width), marginLeft: names(width), marginRight: 24, height: 44 + 18 * rows.length, ariaLabel: "Jobs from creation to end",
+        ...size(width), marginLeft: names(width), marginRight: 24, height: 56 + 20 * rows.length, ariaLabel: "Jobs from creation to end",
         x: { type: "utc", label: null, grid: true, domain: [from, Math.max(to, +from + 1000)], ticks: Math.max(2, Math.floor(width / 140)), tickFormat: to - from > 1000 * 600 ? clock : d3.utcFormat("%H:%M:%S") },
         y: { label: null, domain: rows.map((r) => r.tag), tickFormat: (tag) => label(width)(spec.get(tag)), tickSize: 0 },
         color: colours(Object.keys(jobStates).filter((s) => rows.some((r) => r.state === s)), jobStates),
@@ -77,7 +77,7 @@
       const [least, most] = d3.extent(rows, (r) => r.minutes);
       const low = d3.max(times.filter((t) => t <= least)) ?? least, high = d3.min(times.filter((t) => t > most)) ?? most * 1.1;
       return [Plot.plot({
-        ...size(width), marginLeft: names(width), marginRight: 24, height: 44 + 26 * specs.length, ariaLabel: "Minutes from a job's creation to its end",
+        ...size(width), marginLeft: names(width), marginRight: 24, height: 52 + 26 * specs.length, ariaLabel: "Minutes from a job's creation to its end",
         x: { type: "log", label: null, grid: true, domain: [low, high], ticks: times.filter((t) => t >= low && t <= high), tickFormat: (t) => words.get(t) ?? "" },
         y: { label: null, domain: specs, tickFormat: label(width), tickSize: 0 },
         marks: [Plot.dot(rows, { x: "minutes", y: "spec", r: 5, fill: "var(--at-work)", fillOpacity: 0.45, stroke: "var(--at-work)" })],
