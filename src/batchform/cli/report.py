@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import click
@@ -23,6 +22,8 @@ def report_command(common: Common, select: Sequence[str], out: str, samples: int
 
     Row text is on it only where a spec says `preview: public`.
     """
+    import json
+
     from batchform.cli.reporting import write_report
     from batchform.cli.wiring import open_session
 
