@@ -7,10 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 from forge_server import GITHUB_TOKEN, GITLAB_TOKEN
+
+from batchform.cli import run
 
 _PROGRAMS = {
     # What is installed is on this machine already: that the requirement is one, and ours, is looked at.
@@ -124,3 +128,22 @@ def _evaluated(values: dict[str, Any], contexts: dict[str, str]) -> dict[str, st
     """An `env:` with its expressions replaced; one that is not set is empty, as on a runner."""
     known = {"github.token": GITHUB_TOKEN, **contexts}
     return {k: re.sub(r"\$\{\{ (.+?) \}\}", lambda m: known.get(m[1], ""), str(v)) for k, v in values.items()}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    text = (files("check_jsonschema") / "builtin_schemas" / "vendor" / f"{name}.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def check_schema(name: str, document: Any) -> None:
+    problems = [e.message for e in jsonschema_rs.validator_for(schema_of(name)).iter_errors(document)]
+    assert problems == []
+
+
+def make_repository(root: Path) -> Path:
+    """A git repository with a project in `llm`, below its top."""
+    assert run(["init", str(root / "llm")]) == 0
+    command = "git init -qb main && git add . && git -c user.name=a -c user.email=a@b commit -qm one"
+    subprocess.run(command, shell=True, cwd=root, check=True)
+    return root

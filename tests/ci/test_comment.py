@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer, forge_server
+from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer
 
 from batchform.adapters.forge import ForgeError, GitHub, GitLab, keep_one
 from batchform.cli import run
 from batchform.view.comment import approved_in
 
 MARKER = "<!-- batchform:plan:acme -->"
-
-
-@pytest.fixture
-def forge() -> Iterator[ForgeServer]:
-    with forge_server() as server:
-        yield server
 
 
 def slept(waits: list[float]) -> Callable[[float], None]:

@@ -11,17 +11,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import pytest
 import yaml
-from command_server import Commands
-from forge_server import ForgeServer, forge_server
+from forge_server import ForgeServer
 from packaging.requirements import Requirement
-from runner_kit import Runner
+from runner_kit import Runner, check_schema, make_repository
 
 from batchform import __version__
 from batchform.cli import run
@@ -29,17 +26,6 @@ from batchform.emulator import EmulatorServer
 
 PULL = {"number": 7, "pull_request": {"number": 7, "head": {"sha": "0123456789abcdef"}}}
 GITLAB_PULL = {"CI_MERGE_REQUEST_IID": "7", "CI_PIPELINE_SOURCE": "merge_request_event"}
-
-
-def schema_of(name: str) -> dict[str, Any]:
-    text = (files("check_jsonschema") / "builtin_schemas" / "vendor" / f"{name}.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def check_schema(name: str, document: Any) -> None:
-    problems = [e.message for e in jsonschema_rs.validator_for(schema_of(name)).iter_errors(document)]
-    assert problems == []
 
 
 def read_yaml(path: Path) -> Any:
@@ -54,33 +40,18 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServe
 
 
 @pytest.fixture
-def forge() -> Iterator[ForgeServer]:
-    with forge_server() as server:
-        yield server
-
-
-@pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A git repository with a project below its top."""
-    root = tmp_path / "repository"
-    assert run(["init", str(root / "llm")]) == 0
+    root = make_repository(tmp_path / "repository")
     file = root / "llm/batchform.yaml"
     text = file.read_text().replace("ledger: .batchform ", "ledger: ${ENV:BATCHFORM_LEDGER} ")
     file.write_text(
         text.replace("backend: local", "backend: gemini").replace("{type: gemini}", "{type: gemini, poll: 0.1}")
     )
-    subprocess.run("git init -qb main && git add . && git -c user.name=a -c user.email=a@b commit -qm one", shell=True,
-                   cwd=root, check=True)  # fmt: skip
+    subprocess.run("git -c user.name=a -c user.email=a@b commit -qam two", shell=True, cwd=root, check=True)
     monkeypatch.chdir(root / "llm")
     monkeypatch.delenv("BATCHFORM_ENV", raising=False)
     capsys.readouterr()
     return root
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with Commands(tmp_path_factory.mktemp("commands")) as commands:
-        yield commands.program
 
 
 @pytest.fixture
