@@ -207,7 +207,8 @@ def shots(sends: int, text: str = SHOT, path: str = "data/shots.jsonl", **change
 
 LIMITS = {
     "max_usd": 0, "max_usd_per_plan": 0, "max_usd_per_month": 0, "max_usd_total": 0, "max_usd_basis": "high",
-    "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0,
+    "max_rows": 1, "max_changed_percent": 0, "changed_floor": 0, "max_shrink_percent": 0,
+    "allowed_models": ["gemini-*"], "required_labels": ["team"], "min_model_days": 1,
 }  # fmt: skip
 CHANGES = {
     "model": "gemini-3.5-flash", "max_output_tokens": 99, "temperature": 1, "seed": 1, "thinking_level": "low",

@@ -194,7 +194,7 @@ def test_a_released_limit_is_not_recorded_when_the_key_is_refused(project: Works
     project.spec(limits={"max_rows": 1})
     project.rows([project.row(i, body="edited") for i in range(1, 6)])
     before = project.snapshot()
-    refused(project.run("apply", "--yes", "--allow", "max_rows"), "no API key", code=1)
+    refused(project.run("apply", "--yes", "--allow", "max_rows", "--reason", "known"), "no API key", code=1)
     assert project.snapshot() == before
 
 

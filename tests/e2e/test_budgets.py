@@ -64,7 +64,7 @@ def test_what_was_spent_counts_against_the_next_plan_until_it_is_allowed(workspa
     refused = workspace.run("apply", "--yes")
     assert (refused.code, len(workspace.billed())) == (3, 6)
     assert f"--allow {name} releases it" in refused.err and "spent" in refused.err
-    workspace.apply("--allow", name)
+    workspace.apply("--allow", name, "--reason", "known")
     assert len(workspace.billed()) == 12
     assert workspace.run("plan").code == 0, "a plan that sends nothing passes a budget that is overspent"
 
@@ -123,8 +123,8 @@ def test_try_is_refused_when_a_budget_is_passed_and_counts_against_it(workspace:
     refused = workspace.run("try", "triage")
     assert (refused.code, workspace.billed()) == (3, [])
     assert "not sent: project:" in refused.err and "--allow max_usd" in refused.err
-    workspace.ok("try", "triage", "--rows", "1", "--allow", "max_usd")
-    assert workspace.run("try", "triage", "--allow", "max_usq").code == 64
+    workspace.ok("try", "triage", "--rows", "1", "--allow", "max_usd", "--reason", "known")
+    assert workspace.run("try", "triage", "--allow", "max_usq", "--reason", "known").code == 64
     status = workspace.ok("status", "--json").json["budgets"][0]
     assert status["settled"] > 0
     workspace.project(limits={"max_usd": status["settled"] + 0.5 * cost(workspace)})

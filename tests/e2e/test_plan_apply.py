@@ -443,8 +443,8 @@ def test_a_limit_holds_rows_until_it_is_allowed(workspace: Workspace) -> None:
     refused = workspace.run("apply", "--yes")
     assert (refused.code, workspace.billed()) == (3, [])
     assert "--allow" in refused.err
-    assert workspace.run("apply", "--yes", "--allow", "max_usd").code == 3
-    workspace.apply("--allow", "max_rows")
+    assert workspace.run("apply", "--yes", "--allow", "max_usd", "--reason", "known").code == 3
+    workspace.apply("--allow", "max_rows", "--reason", "known")
     assert len(workspace.billed()) == 6
     segments = workspace.root / ".batchform/segments"
     assert any('"Allowed"' in p.read_text() for p in segments.glob("events-*.jsonl"))

@@ -61,18 +61,23 @@ class Project:
         return Validation(judged.specs, judged.warnings, unchecked)
 
     def plan(
-        self, select: Selection = (), *, allow: Sequence[str] = (), out: str | PathLike[str] | None = None
+        self,
+        select: Selection = (),
+        *,
+        allow: Sequence[str] = (),
+        reason: str = "",
+        out: str | PathLike[str] | None = None,
     ) -> Plan:
         """What would be sent, why, and for how much. Reads only. A plan that a limit holds is returned, not raised.
 
-        allow: limits to release, such as `max_usd`; out: a folder or gs:// that takes the exact bytes to send, so that
-        `apply` sends those.
+        allow: limits to release, such as `max_usd`; reason: why, recorded when it is applied; out: a folder or gs://
+        that takes the exact bytes to send, so that `apply` sends those.
         """
         from batchform.cli.plans import asked_of, make_plan, plan_into
 
         with self._session() as session:
             specs = session.select(_several(select))
-            asked = asked_of(specs, _several(allow))
+            asked = asked_of(specs, _several(allow), reason=reason)
             if out is None:
                 return plan_value(make_plan(session, specs, asked=asked))
             place = str(out)
@@ -85,6 +90,7 @@ class Project:
         *,
         select: Selection = (),
         allow: Sequence[str] = (),
+        reason: str = "",
         detach: bool = False,
         check: bool = True,
         progress: Said | None = None,
@@ -101,7 +107,13 @@ class Project:
         saved = _saved(plan)
         with self._session(memory=RUNNING_MEMORY, saved=saved) as session:
             done = apply_project(
-                session, _Quiet(progress), saved=saved, select=_several(select), allow=_several(allow), detach=detach
+                session,
+                _Quiet(progress),
+                saved=saved,
+                select=_several(select),
+                allow=_several(allow),
+                reason=reason,
+                detach=detach,
             )
             error = error_of(session, done.outcome, detached=detach)
             outcome = outcome_value(done.outcome, error, held=done.held, plan=done.plan)

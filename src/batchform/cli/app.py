@@ -17,6 +17,7 @@ _COMMANDS = {
     "apply": "running",
     "sync": "running",
     "status": "inspect",
+    "spend": "spend",
     "results": "inspect",
     "report": "report",
     "explain": "inspect",

@@ -56,6 +56,7 @@ def apply_project(
     reviewed: Reviewed | None = None,
     select: Sequence[str] = (),
     allow: Sequence[str] = (),
+    reason: str = "",
     on_change: Sequence[str] = (),
     detach: bool = False,
 ) -> Applied:
@@ -86,7 +87,7 @@ def apply_project(
             chosen = _saved(session, ctx, saved, bundle)
         else:
             specs = session.select(select)
-            chosen = _planned(session, ctx, specs, asked_of(specs, allow, on_change), bundle)
+            chosen = _planned(session, ctx, specs, asked_of(specs, allow, on_change, reason=reason), bundle)
     audience.planned(chosen, moved=_tables_moved(session, chosen) if saved else "")
     if any(not v.ok for v in chosen.all_verdicts):
         raise _held(chosen)

@@ -90,7 +90,9 @@ def asked_by(envelope: Envelope) -> Asked:
     from batchform.plan.changes import parse_changes
 
     said = [f"{s.name}={s.said}" for s in envelope.specs if s.said]
-    return Asked(allow=envelope.allowed, on_change=parse_changes(said, [s.name for s in envelope.specs]))
+    return Asked(
+        allow=envelope.allowed, reason=envelope.reason, on_change=parse_changes(said, [s.name for s in envelope.specs])
+    )
 
 
 def held_inside(session: Session, envelope: Envelope, plan: Plan, specs: Sequence[ResolvedSpec], approver: str) -> Plan:

@@ -12,6 +12,7 @@ from batchform.cli.rungs import after
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
+    from batchform.plan.explain_groups import SpecExplanation
     from batchform.spec.resolved import ResolvedSpec
     from batchform.view.values import Explanation
 
@@ -83,12 +84,14 @@ def results_command(common: Common, spec: str, rows: int, keys: Sequence[str]) -
         print_results(ResultsTable(spec, columns, tuple(found), total, location=delivery.location if delivery else ""))
 
 
-@click.command("explain", short_help="Why a row has its action; its request before and after.")
+@click.command("explain", short_help="Why rows have their actions; requests before and after.")
 @click.argument("spec")
-@click.argument("key")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--sample", metavar="N", type=click.IntRange(1), help="Explain N rows of those that an edit concerns.")
 @common
-def explain_command(common: Common, spec: str, key: str) -> None:
-    """Explain what the next plan would do with the row KEY of SPEC, and why."""
+def explain_command(common: Common, spec: str, keys: Sequence[str], sample: int | None) -> None:
+    """Explain what the next plan would do with rows of SPEC, and why: with each KEY, or, without one, with all rows,
+    group by group."""
     import json
 
     import msgspec
@@ -96,13 +99,50 @@ def explain_command(common: Common, spec: str, key: str) -> None:
     from batchform.cli.wiring import open_session
 
     with open_session(common) as session:
-        explanation = _explain(session, session.spec(spec), key)
-        if common.as_json:
-            click.echo(json.dumps(msgspec.to_builtins(explanation), ensure_ascii=False))
-            return
-        from batchform.view.tables import print_explanation
+        resolved = session.spec(spec)
+        if not keys:
+            groups = _groups(session, resolved, sample or 3)
+            if sample is None:
+                _echo_groups(common, resolved.name, groups)
+                return
+            keys = _chosen(groups, sample)
+        for number, key in enumerate(keys):
+            explanation = _explain(session, resolved, key)
+            if common.as_json:
+                click.echo(json.dumps(msgspec.to_builtins(explanation), ensure_ascii=False))
+                continue
+            from batchform.view.tables import print_explanation
 
-        print_explanation(explanation)
+            if number:
+                click.echo()
+            print_explanation(explanation)
+
+
+def _groups(session: Session, spec: ResolvedSpec, examples: int) -> SpecExplanation:
+    from batchform.plan.explain_groups import explain_spec
+
+    return explain_spec(session.work([spec])[0], session.ledger, session.settings([spec]), examples=examples)
+
+
+def _chosen(groups: SpecExplanation, rows: int) -> list[str]:
+    """So many keys, one of each group in turn, the largest group first."""
+    from itertools import chain, zip_longest
+
+    turns = chain.from_iterable(zip_longest(*(group.keys for group in groups.groups)))
+    return [key for key in turns if key is not None][:rows]
+
+
+def _echo_groups(common: Common, name: str, found: SpecExplanation) -> None:
+    import json
+
+    import msgspec
+
+    if common.as_json:
+        click.echo(json.dumps({"spec": name, **msgspec.to_builtins(found)}, ensure_ascii=False))
+        return
+    from batchform.view.explained import print_groups
+
+    print_groups(name, found)
 
 
 def _explain(session: Session, spec: ResolvedSpec, key: str) -> Explanation:

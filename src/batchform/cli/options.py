@@ -25,10 +25,11 @@ class Common(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What the command line says of one plan. allow: limits that it releases; on_change: what becomes of answered rows
-    that an edit would send again, by spec."""
+    """What the command line says of one plan. allow: limits that it releases, reason: why; on_change: what becomes of
+    answered rows that an edit would send again, by spec."""
 
     allow: tuple[str, ...] = ()
+    reason: str = ""
     on_change: Mapping[str, Decision] = field(default_factory=dict)
 
 
@@ -81,10 +82,18 @@ def changes(function: F) -> F:
 
 
 def allowances(function: F) -> F:
-    """Adds --allow, repeatable: releases one named limit for this plan."""
-    return click.option(
-        "--allow",
-        multiple=True,
-        metavar="LIMIT",
-        help="Release one limit this once, such as max_usd. Recorded.",
-    )(function)
+    """Adds --allow, repeatable, which releases one named limit for this plan, and --reason, which must say why."""
+
+    @click.option("--allow", multiple=True, metavar="LIMIT", help="Release one limit this once, such as max_usd.")
+    @click.option("--reason", default="", metavar="TEXT", help="Why limits are released. Recorded with them.")
+    @wraps(function)
+    def wrapper(*args: Any, allow: tuple[str, ...], reason: str, **kwargs: Any) -> Any:
+        if allow and not reason.strip():
+            from batchform.errors import UsageError
+
+            names = " ".join(f"--allow {name}" for name in allow)
+            hint = f'It is recorded in the ledger, for whoever asks later: {names} --reason "…"'
+            raise UsageError("--allow releases a limit, and needs a reason", hint=hint)
+        return function(*args, allow=allow, reason=reason.strip(), **kwargs)
+
+    return wrapper  # type: ignore[return-value]

@@ -27,6 +27,7 @@ def settings_of(
         batchform_version=__version__,
         allow=frozenset(asked.allow),
         on_change=asked.on_change,
+        reason=asked.reason,
         spare=Spare(own.valid, own.percent, own.rows),
         purpose=purpose,
         selected=tuple(s.name for s in specs),

@@ -31,6 +31,7 @@ def plan_command(
     common: Common,
     select: Sequence[str],
     allow: Sequence[str],
+    reason: str,
     on_change: Sequence[str],
     out: str | None,
     output: str,
@@ -47,7 +48,7 @@ def plan_command(
     with open_session(common) as session:
         note_warnings(session, common)
         specs = session.select(select)
-        asked = asked_of(specs, allow, on_change)
+        asked = asked_of(specs, allow, on_change, reason=reason)
         if out:
             plan = plan_into(session, specs, out, asked)
         else:

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from batchform.spec.resolved import ResolvedSpec
 
 
-def asked_of(specs: Sequence[ResolvedSpec], allow: Sequence[str] = (), on_change: Sequence[str] = ()) -> Asked:
+def asked_of(
+    specs: Sequence[ResolvedSpec], allow: Sequence[str] = (), on_change: Sequence[str] = (), *, reason: str = ""
+) -> Asked:
     """What the command line says of a plan of these specs. Raises UsageError."""
     if not on_change:
-        return Asked(allow=tuple(allow))
+        return Asked(allow=tuple(allow), reason=reason)
     from batchform.plan.changes import parse_changes
 
-    return Asked(allow=tuple(allow), on_change=parse_changes(on_change, [s.name for s in specs]))
+    said = parse_changes(on_change, [s.name for s in specs])
+    return Asked(allow=tuple(allow), reason=reason, on_change=said)
 
 
 def plan_into(session: Session, specs: Sequence[ResolvedSpec], out: str, asked: Asked) -> Plan:

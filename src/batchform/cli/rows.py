@@ -141,7 +141,13 @@ def _opened(
 @allowances
 @common
 def try_command(
-    common: Common, spec: str, rows: int, keys: Sequence[str], allow: Sequence[str], failures: Sequence[str]
+    common: Common,
+    spec: str,
+    rows: int,
+    keys: Sequence[str],
+    allow: Sequence[str],
+    reason: str,
+    failures: Sequence[str],
 ) -> int:
     """Send the exact requests of a few rows of SPEC at the synchronous price.
 
@@ -160,7 +166,7 @@ def try_command(
         resolved = session.spec(spec)
         rendered_rows = with_files(session, resolved, keys=keys, limit=rows)
         resolved, rendered_rows = climbed_rows(session, resolved, rendered_rows, failures)
-        budget = TrialBudget(session.project, resolved, session.ledger, session.clock, allow=allow)
+        budget = TrialBudget(session.project, resolved, session.ledger, session.clock, allow=allow, reason=reason)
         backend = session.backends(resolved.backend_name)
         requests = _sendable(session, backend, resolved, rendered_rows)
         now, failed = session.clock.now(), 0

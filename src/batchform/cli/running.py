@@ -33,6 +33,7 @@ def apply_command(
     plan: str | None,
     select: Sequence[str],
     allow: Sequence[str],
+    reason: str,
     on_change: Sequence[str],
     approved: str | None,
     envelope: str | None,
@@ -58,8 +59,8 @@ def apply_command(
         note_warnings(session, common)
         audience = _Person(common, saved=bool(plan), yes=yes)
         done = apply_project(
-            session, audience, saved=plan, reviewed=reviewed, select=select, allow=allow, on_change=on_change,
-            detach=detach,
+            session, audience, saved=plan, reviewed=reviewed, select=select, allow=allow, reason=reason,
+            on_change=on_change, detach=detach,
         )  # fmt: skip
         return _finish(session, done.outcome, common, detached=detach, held=done.held)
 

@@ -236,11 +236,12 @@ class RerunRequested(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Allowed(Event, frozen=True, kw_only=True, tag=True):
-    """A limit was released by `--allow NAME` for one plan."""
+    """A limit was released by `--allow NAME --reason …` for one plan."""
 
     limit: str
     plan_digest: str
     message: str = ""
+    reason: str = ""
 
 
 class Approved(Event, frozen=True, kw_only=True, tag=True):

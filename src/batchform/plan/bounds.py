@@ -31,7 +31,8 @@ class SpecBound(Struct, frozen=True):
 
 class Envelope(Struct, frozen=True):
     """digest: of all the rest, what is approved by; plan_digest: of the plan that it was made from; rows, usd: of all
-    specs together; allowed: limits that are released, `SCOPE.NAME`; created_at, expires_at: RFC 3339, UTC."""
+    specs together; allowed: limits that are released, `SCOPE.NAME`, and the reason; created_at, expires_at: RFC 3339,
+    UTC."""
 
     digest: str
     plan_digest: str
@@ -45,6 +46,7 @@ class Envelope(Struct, frozen=True):
     usd: float
     partial: bool
     allowed: tuple[str, ...] = ()
+    reason: str = ""
 
 
 class Spare(Struct, frozen=True):

@@ -25,9 +25,10 @@ from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.digest import plan_digest
 from batchform.plan.draft import Draft, Outcome, draft_spec
+from batchform.plan.guards import judge_guards
 from batchform.plan.ladder import check_rungs, climber_of
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
-from batchform.plan.policy import by_realm, check_allow, holds, judge, judge_project
+from batchform.plan.policy import PROJECT, by_realm, check_allow, holds, judge, judge_project, release
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, reading
 from batchform.plan.registry import Registry
@@ -76,13 +77,19 @@ def build_plan(
     drafts = _drafts(project, work, ledger, settings, said, folder=folder, save=save)
     if errors := [c for draft in drafts for c in draft.complaints if c.severity == "error"]:
         raise InvalidProject(errors)
+    named = {w.spec.name: w.spec for w in work}
     books = Books(ledger.control(), settings.now)
     limits, figures = project.config.limits, by_realm((d.plan.realm, d.figures) for d in drafts)
     whole = judge_project(limits, figures, spend=lambda realm: books.spend(limits, realm), allow=allow)
+    asking = {d.plan.name: (named[d.plan.name], d.plan) for d in drafts}
+    guards = partial(judge_guards, registry=settings.registry, now=settings.now)
+    whole += release(guards(PROJECT, limits, asking.values()), allow)
     specs = []
     for draft in drafts:
-        spent = books.spend(draft.limits, draft.plan.realm, draft.plan.name)
-        own = judge(draft.plan.name, draft.limits, draft.figures, spend=spent, allow=allow)
+        name = draft.plan.name
+        spent = books.spend(draft.limits, draft.plan.realm, name)
+        own = judge(name, draft.limits, draft.figures, spend=spent, allow=allow)
+        own += release(guards(name, draft.limits, [asking[name]]), allow)
         specs.append(_hold(replace(draft.plan, verdicts=own), [*own, *whole], folder))
     plan = Plan(
         digest="",
@@ -100,6 +107,7 @@ def build_plan(
         verdicts=whole,
         purpose=settings.purpose,
         wave_of=settings.wave_of,
+        reason=settings.reason,
     )
     return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
 

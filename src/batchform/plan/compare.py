@@ -5,6 +5,7 @@ Where nothing was to do before, and all is as it was then, no row is read.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -31,7 +32,7 @@ def compare(
     past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
     rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
     past = replace(past, change=with_canary(con, past.change, past.relation))
-    _refuse_empty(spec, rows)
+    _refuse_empty(spec, rows, settings.allow)
     found = diff_recorded(con, ledger, spec, rows, past)
     if work.kept and stamp and spec.name not in settings.on_change and stamp == work.kept.stamp():
         keep(work.kept, _state(work, ledger, settings, stamp, past.delivered_through), rows, found)
@@ -52,11 +53,15 @@ def _state(work: Work, ledger: Ledger, settings: Settings, stamp: str, through: 
     return state_of(work.spec, ledger, stamp=stamp, delivered_through=through, made=made)
 
 
-def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows) -> None:
+def _refuse_empty(spec: ResolvedSpec, rows: KeyedRows, allow: Collection[str]) -> None:
+    """An empty source is an accident more often than not, whatever limits are set."""
     source = spec.spec.source
+    if "source_shrunk" in allow or f"{spec.name}.source_shrunk" in allow:
+        return
     if rows.rows == 0 and not source.where and not source.query and spec.upstream is None:
         raise SourceError(
             f"the source of {spec.name} has no rows: {rows.relation.described}",
             place=spec.at("source.path"),
-            hint="Nothing was planned or forgotten. Check the path, or leave the spec out with --select.",
+            hint="Nothing was planned or forgotten. Check the path, or leave the spec out with --select. If it is so: "
+            "--allow source_shrunk --reason WHY",
         )

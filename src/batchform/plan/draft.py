@@ -156,15 +156,17 @@ def draft_spec(
         change=change,
     )
     removed = actions[Action.REMOVE]
+    left = removed + actions[Action.FORGET]
     figures = Figures(
         to_send=to_send,
         cost=_at_least(whole.cost, priced),
         priced=whole.priced,
         answered=found.answered_before,
         changed=rendered.resent,
-        known=found.answered_before + removed,
+        known=found.answered_before + (left if spec.limits.max_shrink_percent is not None else removed),
         removed=removed,
-        emptied=removed > 0 and rows.rows == 0,
+        emptied=left > 0 and rows.rows == 0,
+        left=left,
     )
     return Draft(plan, figures, spec.limits, rendered.complaints)
 

@@ -60,6 +60,7 @@ def envelope_of(plan: Plan, digests: Mapping[str, Mapping[str, str]], *, spare: 
         usd=round(sum(s.usd for s in specs), 6),
         partial=plan.partial,
         allowed=tuple(sorted(f"{v.scope}.{v.name}" for v in plan.all_verdicts if v.allowed)),
+        reason=plan.reason,
     )
     return replace(made, digest=envelope_digest(made))
 

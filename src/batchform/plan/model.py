@@ -279,6 +279,7 @@ class Plan(Struct, frozen=True):
     purpose: str = "apply"  # "apply"; "retry": only rows that failed before are sent; "settle": nothing is; "wave"
     wave_of: str = ""  # of a wave, rows whose upstream has answered: digest of the reviewed plan that said how many
     envelope: Envelope | None = None  # what somebody may approve in place of these exact bytes
+    reason: str = ""  # why limits were released
     under: str = ""  # digest of the envelope that it is applied under
     approver: str = ""  # who has approved that, where it was said
     models_dated: str = ""  # of the table of models and limits

@@ -8,9 +8,11 @@ max_usd_total        as max_usd, with all that was ever spent.
 max_rows             fails when more rows would be sent.
 max_changed_percent  fails when a larger share of the answered rows would be sent again, and more than
                      changed_floor rows.
-source_shrunk        is judged when max_changed_percent is set and rows would be removed (`prune: true`);
-                     fails when a larger share of the known rows would be removed, and more than changed_floor
-                     rows; or when the source is empty.
+source_shrunk        is judged when max_shrink_percent is set and keys have left the source, or max_changed_percent
+                     is and rows would be removed (`prune: true`); fails when a larger share of the known rows left, or
+                     would be removed, and more than changed_floor rows; or when the source is empty.
+
+and those of guards.py, on what is asked.
 
 A failed verdict of a spec holds that spec's paid rows, one of the project those of every spec; a failed
 source_shrunk also holds the removals. A spec's limits are judged on its own figures, the project's on the sum
@@ -34,7 +36,8 @@ from batchform.spec.wording import counted, money
 
 PROJECT: Final = "project"
 BUDGETS: Final = ("max_usd", "max_usd_per_plan", "max_usd_per_month", "max_usd_total")
-NAMES: Final = (*BUDGETS, "max_rows", "max_changed_percent", "source_shrunk")
+GUARDS: Final = ("allowed_models", "required_labels", "min_model_days")
+NAMES: Final = (*BUDGETS, "max_rows", "max_changed_percent", "source_shrunk", *GUARDS)
 _CENT_FRACTION: Final = 1e-9
 """US dollars by which sums of floats may miss each other."""
 
@@ -51,7 +54,8 @@ class Figures(Struct, frozen=True):
 
     priced: whether the price of all that is sent is known; answered: source rows with an answer; changed: how
     many of them would be sent again; known: rows of the ledger that were in the source; removed: how many of
-    them would be removed from the destination (0 without prune); emptied: the source has no rows.
+    them would be removed from the destination (0 without prune); left: how many left the source, removed or not;
+    emptied: the source has no rows.
     """
 
     to_send: int = 0
@@ -62,6 +66,7 @@ class Figures(Struct, frozen=True):
     known: int = 0
     removed: int = 0
     emptied: bool = False
+    left: int = 0
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(
@@ -73,6 +78,7 @@ class Figures(Struct, frozen=True):
             known=self.known + other.known,
             removed=self.removed + other.removed,
             emptied=self.emptied or other.emptied,
+            left=self.left + other.left,
         )
 
 
@@ -86,8 +92,17 @@ def judge(
         verdicts.append(_max_rows(scope, limits.max_rows, figures))
     if limits.max_changed_percent is not None:
         verdicts.append(_max_changed(scope, limits.max_changed_percent, limits.changed_floor, figures))
-        if figures.removed:
-            verdicts.append(_source_shrunk(scope, limits.max_changed_percent, limits.changed_floor, figures))
+    if limits.max_shrink_percent is not None and figures.left:
+        gone = (figures.left, "left the source")
+        verdicts.append(_source_shrunk(scope, limits.max_shrink_percent, limits.changed_floor, figures, gone))
+    elif limits.max_changed_percent is not None and figures.removed:
+        gone = (figures.removed, "would be removed")
+        verdicts.append(_source_shrunk(scope, limits.max_changed_percent, limits.changed_floor, figures, gone))
+    return release(verdicts, allow)
+
+
+def release(verdicts: Iterable[Verdict], allow: Collection[str]) -> tuple[Verdict, ...]:
+    """Verdicts, the failed ones released if `--allow` names them."""
     return tuple(_released(v, allow) for v in verdicts)
 
 
@@ -195,14 +210,16 @@ def _max_changed(scope: str, limit: float, floor: int, figures: Figures) -> Verd
     return _verdict("max_changed_percent", scope, limit, percent, words, ok=ok)
 
 
-def _source_shrunk(scope: str, limit: float, floor: int, figures: Figures) -> Verdict:
-    percent = _percent(figures.removed, figures.known)
-    ok = not figures.emptied and (percent <= limit or figures.removed <= floor)
-    words = f"{figures.removed:,} of {figures.known:,} known rows ({percent:.1f} %) would be removed"
+def _source_shrunk(scope: str, limit: float, floor: int, figures: Figures, gone: tuple[int, str]) -> Verdict:
+    """gone: rows, and what became of them."""
+    rows, became = gone
+    percent = _percent(rows, figures.known)
+    ok = not figures.emptied and (percent <= limit or rows <= floor)
+    words = f"{rows:,} of {figures.known:,} known rows ({percent:.1f} %) {became}"
     if figures.emptied:
         words += ", since the source is empty"
     else:
-        words += _against(limit, floor, figures.removed, over_share=percent > limit)
+        words += _against(limit, floor, rows, over_share=percent > limit)
     return _verdict("source_shrunk", scope, limit, percent, words, ok=ok)
 
 

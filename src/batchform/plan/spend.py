@@ -89,10 +89,11 @@ def _settled(jobs: list[JobRecord], basis: Basis) -> Iterator[tuple[str, float]]
     """(when, US dollars) of the jobs that have ended."""
     for job in jobs:
         if job.collected is not None:
-            yield job.collected.at, _cost(job, job.collected, basis)
+            yield job.collected.at, settled_cost(job, job.collected, basis)
 
 
-def _cost(job: JobRecord, collected: Collected, basis: Basis) -> float:
+def settled_cost(job: JobRecord, collected: Collected, basis: Basis = "expected") -> float:
+    """US dollars that a job which has ended counts as. basis: what it had reserved."""
     reserved = _reserved(job.intent, basis)
     if collected.archive is None:
         return 0.0 if job.state in _COST_NOTHING and not job.counts.get("succeeded") else reserved

@@ -37,7 +37,8 @@ class Settings(Struct, frozen=True):
     purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
     "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
     on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
-    spare: how far what is approved lies around the plan.
+    spare: how far what is approved lies around the plan; reason: why limits
+    are released.
     """
 
     registry: Registry
@@ -51,6 +52,7 @@ class Settings(Struct, frozen=True):
     wave_of: str = ""
     on_change: Mapping[str, Decision] = field(default_factory=dict)
     spare: Spare | None = None
+    reason: str = ""
 
 
 class Saving(Struct, frozen=True):

@@ -148,11 +148,19 @@ class TrialBudget:
     before it is sent, and what all of them cost is recorded at the end. One that is killed counts as reserved."""
 
     def __init__(
-        self, project: ResolvedProject, spec: ResolvedSpec, ledger: Ledger, clock: Clock, *, allow: Iterable[str] = ()
+        self,
+        project: ResolvedProject,
+        spec: ResolvedSpec,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        allow: Iterable[str] = (),
+        reason: str = "",
     ) -> None:
         self._limits = {spec.name: spec.limits, PROJECT: project.config.limits}
         self._spec, self._realm, self._model = spec.name, realm_of(spec.backend), spec.model
         self._ledger, self._clock = ledger, clock
+        self._reason = reason
         self._allow = check_allow(allow, [s.name for s in project.specs])
         self._trial = secrets.token_hex(6)
         self._spent = self._reserved = 0.0
@@ -208,7 +216,7 @@ class TrialBudget:
             return
         at = timestamp(self._clock.now())
         released = [
-            Allowed(at=at, limit=name, plan_digest="", message=verdict.message)
+            Allowed(at=at, limit=name, plan_digest="", message=verdict.message, reason=self._reason)
             for name, verdict in self._allowed.items()
         ]
         spent = self._event(usd=usd, requests=self._requests + (self._reserved > 0), reserved=False)

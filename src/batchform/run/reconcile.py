@@ -231,7 +231,14 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
 def _record_allowed(ctx: RunContext, plan: Plan) -> None:
     """Which limits somebody released for this plan: of a run that can begin, not of one that is refused."""
     released = [
-        Allowed(at=ctx.now(), by=ctx.who, limit=f"{v.scope}.{v.name}", plan_digest=plan.digest, message=v.message)
+        Allowed(
+            at=ctx.now(),
+            by=ctx.who,
+            limit=f"{v.scope}.{v.name}",
+            plan_digest=plan.digest,
+            message=v.message,
+            reason=plan.reason,
+        )
         for v in plan.all_verdicts
         if v.allowed
     ]

@@ -79,7 +79,7 @@ def spec_digest(
             **_of_task(spec),
             "backend": [backend_name, backend.model_dump(mode="json", exclude=_PACE)],
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on), **_ladder(retry)},
-            "limits": limits.model_dump(mode="json"),
+            "limits": limits.told(),
             **carried,
             **digests,
         },

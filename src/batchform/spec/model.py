@@ -28,6 +28,7 @@ from batchform.spec.model_approval import Approval
 from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
+from batchform.spec.model_limits import Limits
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
@@ -48,6 +49,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "GeminiBackend",
     "Image",
     "InlineText",
+    "Limits",
     "Name",
     "Retry",
     "SpecSource",
@@ -62,32 +64,6 @@ __all__ = [  # from other modules, for whoever wants all models in one place
 ]
 
 # --- pieces ------------------------------------------------------------------------------------------------------
-
-
-class Limits(Strict):
-    """What a plan must not pass. No limit holds unless a file sets it. Budgets are judged in US dollars, and again
-    when each job is about to be created."""
-
-    max_usd: float | None = Field(
-        None, ge=0, description="US dollars per day (UTC): what was spent today, what is in flight and what is planned."
-    )
-    max_usd_per_plan: float | None = Field(None, ge=0, description="US dollars that one plan may cost.")
-    max_usd_per_month: float | None = Field(
-        None, ge=0, description="As `max_usd`, with what was spent in this calendar month (UTC)."
-    )
-    max_usd_total: float | None = Field(None, ge=0, description="As `max_usd`, with all that was ever spent.")
-    max_usd_basis: Literal["expected", "high"] = Field(
-        "expected",
-        description="What budgets count of jobs that are planned or in flight: their expected cost, which the bill can "
-        "pass by as much as the estimate was wrong, or their upper estimate.",
-    )
-    max_rows: Count | None = Field(None, description="Rows sent by one plan.")
-    max_changed_percent: float | None = Field(
-        None, ge=0, le=100, description="Share of already answered rows that one plan sends again."
-    )
-    changed_floor: int = Field(
-        20, ge=0, description="max_changed_percent holds only when more answered rows than this are sent again."
-    )
 
 
 class Defaults(Strict):

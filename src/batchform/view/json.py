@@ -48,6 +48,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "rows_known_after_apply": plan.rows_after,
         "specs": [_spec(spec) for spec in plan.specs],
         "verdicts": [_verdict(v) for v in plan.verdicts],
+        "reason": plan.reason,
         "envelope": _envelope(plan.envelope) if plan.envelope else None,
     }
 

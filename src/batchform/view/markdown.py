@@ -181,6 +181,8 @@ def _failed(plan: Plan) -> Iterator[str]:
     failed = [v for v in plan.all_verdicts if not v.ok]
     if failed:
         yield ""
+    if plan.reason:
+        yield from ("", f"Limits are released: {plain(plan.reason)}")
     yield from (f"- ✗ {code(f'{v.scope}.{v.name}')}: {plain(v.message)}" for v in failed)
 
 

@@ -66,6 +66,7 @@ def _plan(told: dict[str, Any]) -> Plan:
         verdicts=tuple(_verdict(v) for v in told["verdicts"]),
         purpose=told["purpose"],
         envelope=_envelope(told),
+        reason=told.get("reason", ""),
     )
 
 

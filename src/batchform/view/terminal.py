@@ -77,6 +77,8 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
         yield line(("project limits", "bold"))
         yield _verdicts(plan.verdicts)
         yield Text()
+    if plan.reason:
+        yield line(("limits are released: ", "yellow"), safe(plan.reason))
     if part:
         yield line((safe(part), "bold yellow"))
     yield line((sum_line(plan), "bold"), (f" · digest {short(plan.digest)}", "dim"))
