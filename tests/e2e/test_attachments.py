@@ -232,7 +232,10 @@ def test_the_plan_counts_files_and_their_tokens(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"task": "embed", "model": "gemini-embedding-001", "generation_config": {}}, "`task: embed` asks none"),
+        (
+            {"task": "embed", "model": "gemini-embedding-001", "generation_config": {}},
+            "`prompt.attachments` means nothing with `task: embed`",
+        ),
         ({"request": {"contents": []}}, "`request.contents` replaces the turns that the attachments go with"),
         ({"attachments": [{"optional": True}]}, "an attachment has one of `path`, `pattern` and `column`"),
         ({"attachments": [{"pattern": "gs://acme/*.png"}]}, "is no pattern of files in the project"),
@@ -301,3 +304,19 @@ def test_a_kind_of_file_that_the_model_does_not_read_is_refused_by_name(workspac
     ) in " ".join(refused.err.split())
     project(workspace, "{{ image }}", rows=named)
     assert workspace.plan()["rows_to_send"] == 2
+
+
+def test_files_count_towards_what_a_model_reads(workspace: Workspace) -> None:
+    """An image of 9,216 × 9,216 pixels has 144 tiles of 258 tokens."""
+    workspace.write("prices.yaml", "models: {gemini-3.5-flash-lite: {max_input_tokens: 30000}}")
+    workspace.project(prices="prices.yaml")
+    workspace.write("media/large.png", png(9216, 9216))
+    named = [{"id": "a", "image": "media/a.png"}, {"id": "b", "image": "media/large.png"}]
+    project(workspace, "{{ image }}", rows=named)
+    said = " ".join(workspace.ok("plan").out.split())
+    assert "1 row (`b`) may send more than the 30,000 tokens that gemini-3.5-flash-lite takes; the first has" in said
+    assert "and files of about 37,152 tokens" in said
+    workspace.write("prices.yaml", "models: {gemini-3.5-flash-lite: {max_input_tokens: 3000}}")
+    refused = workspace.run("plan")
+    assert refused.code == 1
+    assert "1 row (`b`) would send more than the 3,000 tokens" in " ".join(refused.err.split())

@@ -80,6 +80,9 @@ class CandidateRenderer:
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
         self.edited = self.out.edited = Edited(recorded.change)
         self._look = rules.look
+        if self.carried is not None:
+            carried = self.carried
+            rules.file_tokens = lambda request: sum(f.tokens for f in carried.of(request))
         self.climber: Climber | None = None  # where retries change what is sent
         if renderer.one_form:
             rules.of_one_form()

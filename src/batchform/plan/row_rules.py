@@ -3,6 +3,7 @@ batches: one expression over all of them finds those that deserve a closer look.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -60,6 +61,7 @@ class RowRules:
     ) -> None:
         self._spec = spec
         self._model = model
+        self.file_tokens: Callable[[bytes], int] | None = None  # of a request's files, where rows have any
         self._left = most
         self._largest = largest
         self._columns = columns
@@ -84,6 +86,8 @@ class RowRules:
         if self._model is not None:
             for path, sentence in self._model.look(request):
                 self._note("model-refuses", key, (path,), sentence)
+        if self.file_tokens is not None and (tokens := self.file_tokens(request)):
+            self._judge_files(key, len(request), tokens)
         self._keys.append(key)
         self._requests.append(request)
         self._bytes += len(request)
@@ -133,6 +137,14 @@ class RowRules:
         if size > self._long:
             surely = size > self._long // _EXPECTED_BYTES * _MOST_BYTES
             self._note("prompt-too-long" if surely else "prompt-long", key, (), f"{size:,} bytes")
+
+    def _judge_files(self, key: str, size: int, tokens: int) -> None:
+        """Text and files together. Tokens of files are estimates: only twice as many are surely too many."""
+        most = self._most_tokens or 1 << 60
+        if size / _EXPECTED_BYTES + tokens > most:
+            surely = size / _MOST_BYTES + tokens / 2 > most
+            words = f"{size:,} bytes, and files of about {tokens:,} tokens"
+            self._note("prompt-too-long" if surely else "prompt-long", key, (), words)
 
     def _template(self, at: NodePath) -> str:
         """The template that a text of a request comes from, in words; "" if it comes from `request:`."""
