@@ -20,7 +20,6 @@ from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import (
     ORDER,
-    action_totals,
     after_line,
     cost_range,
     jobs_words,
@@ -139,6 +138,7 @@ def _head(plan: Plan) -> Iterator[str]:
         yield quiet
     else:
         yield f"**{plain(sum_line(plan))}**"
+        yield ""
         if plan.rows_after:
             yield f"You approve what is known after apply within its bound: {plain(_bound(plan))}."
         if plan.rows_to_send:
@@ -156,19 +156,15 @@ def _bound(plan: Plan) -> str:
 def _table(plan: Plan) -> Iterator[str]:
     if quiet_line(plan):
         return
-    yield "| spec | model | send | held | free | untouched | cost | limits |"
-    yield "|---|---|--:|--:|--:|--:|--:|---|"
+    yield "| | spec | send | cost | held |"  # what a phone is wide enough for
+    yield "|---|---|--:|--:|--:|"
     for s in plan.specs:
-        totals = action_totals([s])
-        free = sum(totals[a] for a in (Action.REUSE, Action.REPARSE, Action.REDELIVER, Action.FORGET, Action.REMOVE))
-        untouched = sum(totals[a] for a in (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN))
-        cells = [
-            code(s.name), code(s.model).replace("|", "\\|"), _send(s), count(totals[Action.HELD]),
-            count(free), count(untouched), money(s.cost.expected) if s.rows_to_send else "", _limits(s.verdicts),
-        ]  # fmt: skip
-        yield f"| {' | '.join(cells)} |"
+        cost = money(s.cost.expected) if s.rows_to_send else ""
+        held = count(s.actions.get(Action.HELD, 0))
+        yield f"| {_limits(s.verdicts)} | {code(s.name)} | {_send(s)} | {cost} | {held} |"
     yield ""
-    digest = f"Digest {code(short(plan.digest))}, ledger #{plan.serial}, planned {plain(plan.created_at)}."
+    ledger = code(f"#{plan.serial}")  # as text it would be a link to an issue
+    digest = f"Digest {code(short(plan.digest))}, ledger {ledger}, planned {plain(plan.created_at)}."
     yield f"{digest} **{plain(partial_line(plan))}**" if plan.partial else digest
 
 
@@ -188,11 +184,13 @@ def _failed(plan: Plan) -> Iterator[str]:
 
 def _details(spec: SpecPlan, plan: Plan) -> str:
     words, other = whys(spec)
-    lines = [f"{code(spec.source)} → {code(spec.destination)}", "", "| | rows | why |", "|---|--:|---|"]
+    asked = f"{code(spec.model)} on {code(spec.backend)}"
+    lines = [f"{code(spec.source)} → {asked} → {code(spec.destination)}", "", "| | rows | why |", "|---|--:|---|"]
     for action in ORDER:
         if spec.actions.get(action):
             why = plain(words.get(action, ""))
-            lines.append(f"| {code(action.symbol)} {label(action)} | {count(spec.actions[action])} | {why} |")
+            named = f"{code(action.symbol)} {label(action)}".replace(" ", "\u00a0")
+            lines.append(f"| {named} | {count(spec.actions[action])} | {why} |")
     lines += _change(spec)
     points = [f"because: {plain(other)}"] if other else []
     points += [plain(after_line(spec))] if spec.after else []
@@ -242,10 +240,7 @@ def _closed(title: str, body: str) -> str:
 
 
 def _limits(verdicts: tuple[Verdict, ...]) -> str:
-    failed = [v.name for v in verdicts if not v.ok]
-    if failed:
-        return "✗ " + ", ".join(code(n) for n in failed)
-    return "✓" if verdicts else ""
+    return ("✓" if all(v.ok for v in verdicts) else "✗") if verdicts else ""
 
 
 def _judged(verdict: Verdict) -> str:
