@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import tomllib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,3 +262,30 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(server: EmulatorServer) 
     with httpx2.Client() as http:
         fastest = min(seconds(http) for _ in range(20))
     assert fastest < 0.03, "40 ms are what Nagle's algorithm costs together with delayed acknowledgements"
+
+
+def test_connections_of_the_last_moment_are_closed(tmp_path: Path) -> None:
+    """asyncio forgets a socket that it has accepted when its server is closed before it has a transport."""
+    made: list[socket.socket] = []
+
+    def knock(at: tuple[str, int]) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                made.append(socket.create_connection(at, timeout=1))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        for number in range(3):
+            server = EmulatorServer(tmp_path / str(number))
+            server.start()
+            host, _, port = server.url.removeprefix("http://").rpartition(":")
+            knocking = threading.Thread(target=knock, args=((host, int(port)),))
+            knocking.start()
+            while len(made) < 30 * (number + 1):
+                time.sleep(0)
+            server.stop()
+            knocking.join()
+        for client in made:
+            client.close()
+        gc.collect()
+    assert not told, [str(w.message) for w in told[:3]]

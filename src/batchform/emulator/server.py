@@ -35,6 +35,7 @@ JOB_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 10
 _TICK_SECONDS: Final = 0.1
 _CLOSING_SECONDS: Final = 0.005
+_LET_IN: Final = 4  # rounds of the loop: the socket is accepted, its transport made, its protocol told
 
 
 class EmulatorServer:
@@ -234,12 +235,16 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._store.closing.set()
+        loop = asyncio.get_running_loop()
+        for listener in (sock for server in self.servers for sock in server.sockets):
+            loop.remove_reader(listener.fileno())
+        for _ in range(_LET_IN):  # asyncio drops whom it has just let in, unclosed, when its server is closed before
+            await asyncio.sleep(0)
         for closing in (*self.servers, *(sockets or ())):
             closing.close()
         told: set[object] = set()
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await asyncio.sleep(0)  # who was let in just now is a connection after this
                 while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
                     for connection in self.server_state.connections - told:
                         connection.shutdown()
@@ -248,6 +253,9 @@ class _Server(uvicorn.Server):
         except TimeoutError:
             for task in self.server_state.tasks:
                 task.cancel()
+        for connection in self.server_state.connections.copy():
+            connection.transport.abort()
+        await asyncio.sleep(0)  # they are closed by then
 
 
 class _Protocol(H11Protocol):
