@@ -139,7 +139,7 @@ def _write(common: Common, service: str, out: str, branch: str, runs_on: str, in
     from difflib import unified_diff
 
     from batchform.cli.ci_needs import needs_of, repository_of
-    from batchform.errors import UsageError
+    from batchform.errors import UsageError, relative_to
     from batchform.spec.load import find_project
     from batchform.view.workflows import github_workflow, gitlab_pipeline
 
@@ -151,18 +151,19 @@ def _write(common: Common, service: str, out: str, branch: str, runs_on: str, in
         return 0
     top = repository_of(find_project(Path(common.directory)).parent)
     path = Path(out) if Path(out).is_absolute() else top / out
+    shown = relative_to(path, Path.cwd())
     before = path.read_text(encoding="utf-8") if path.exists() else None
     if before == text:
-        click.echo(f"{path} is up to date")
+        click.echo(f"{shown} is up to date")
         return 0
     if before is not None:
-        lines = unified_diff(before.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "new")
+        lines = unified_diff(before.splitlines(keepends=True), text.splitlines(keepends=True), shown, "new")
         click.echo("".join(lines), nl=False)
         if not force:
-            raise UsageError(f"{path} is another file; it was left as it is", hint="Replace it with --force.")
+            raise UsageError(f"{shown} is another file; it was left as it is", hint="Replace it with --force.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    click.echo(f"wrote {path}")
+    click.echo(f"wrote {shown}")
     for line in _set_up(needs, service):
         click.echo(line)
     return 0
