@@ -155,6 +155,18 @@ def test_so_is_a_file_under_another_name(workspace: Workspace, monkeypatch: pyte
     assert workspace.actions() == {"run": 1, "forget": 1}
 
 
+def test_what_it_would_cost_to_ask_again_is_the_same_in_every_plan(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "_SETTLE_NS", 0)
+    workspace.spec(idempotency={"key": ["id"], "on_prompt_change": "keep"})
+    workspace.apply()
+    workspace.write("templates/triage.j2", "Headline: {{ title }}\nBody: {{ body }}\n")
+    first = workspace.plan()
+    assert first["actions"]["keep"] == first["change"]["rows"] == 6
+    assert workspace.plan() == first
+
+
 def test_young_files_are_read_again(settled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(settled)
     monkeypatch.setattr(paths, "_SETTLE_NS", 1 << 62)

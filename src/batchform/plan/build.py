@@ -20,7 +20,6 @@ from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
 from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
-from batchform.plan.changes import Edited, decide
 from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.digest import plan_digest
@@ -200,8 +199,7 @@ def _plan_spec(
     described = partial(draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said)
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
-        past = Recorded(relation=None, change=decide(spec, control, settings.on_change))
-        quiet = Outcome(*known, past, Rendered(edited=Edited(past.change)), (), None, None, None)
+        quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
         return _with_destination_note(described(quiet, before=None), control, work)
     shards_kept = save.shards or chains.reads(spec)
     own = folder / "specs" / spec.name

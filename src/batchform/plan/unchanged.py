@@ -46,7 +46,6 @@ class _Found(Struct, frozen=True):
     notes: tuple[str, ...]
     counts: dict[str, int]
     answered: int
-    edited: tuple[int, int] = (0, 0)
 
 
 def state_of(spec: ResolvedSpec, ledger: Ledger, *, stamp: str, delivered_through: int | None, made: str) -> str:
@@ -71,7 +70,7 @@ def recall(kept: Kept, state: str) -> tuple[KeyedRows, Diff] | None:
         return None
     relation = Relation(sql="", columns={}, described=found.described)
     rows = KeyedRows(relation, found.rows, {}, found.key_columns, {}, found.notes)
-    return rows, Diff(found.counts, {}, found.answered, edited=found.edited)
+    return rows, Diff(found.counts, {}, found.answered)
 
 
 def sealed(text: bytes) -> bytes:
@@ -80,13 +79,14 @@ def sealed(text: bytes) -> bytes:
 
 
 def keep(kept: Kept, state: str, rows: KeyedRows, found: Diff) -> None:
-    """Keep what was found if there is nothing to do, and nothing that would be done if results came back."""
-    if not found.counts.keys() <= {KEEP, QUIET_ABSENT} or found.unreadable:
+    """Keep what was found if there is nothing to do, nothing that would be done if results came back, and no row that
+    keeps its answer to another prompt, of which a plan says what it would cost to ask again."""
+    if not found.counts.keys() <= {KEEP, QUIET_ABSENT} or found.unreadable or found.edited[0]:
         return
     text = msgspec.json.encode(
         _Found(
             state=state, described=rows.relation.described, rows=rows.rows, key_columns=rows.key_columns,
-            notes=rows.notes, counts=dict(found.counts), answered=found.answered_before, edited=found.edited,
+            notes=rows.notes, counts=dict(found.counts), answered=found.answered_before,
         )
     )  # fmt: skip
     with suppress(OSError):  # a project that cannot be written to is planned all the same
