@@ -76,6 +76,12 @@ SPECS: dict[str, dict[str, Any]] = {
         "prompt": {"user": {"text": "{{ body }}"}},
         "destination": {"type": "sql", "database": "out", "table": "answers"},
     },
+    "shared": {
+        **COMMON,
+        "source": {"type": "csv", "path": "data/tickets.csv", "where": "status = 'open'"},
+        "prompt": {"system": {"text": "Sort tickets. " * 1500}, "user": "triage.j2", "attachments": ["pages/a.txt"]},
+        "destination": {"type": "jsonl", "path": "results/shared.jsonl"},
+    },
     "scans": {
         **COMMON,
         "source": {"type": "csv", "path": "data/scans.csv"},
@@ -364,6 +370,10 @@ SPEC_CASES: dict[str, list[Case]] = {
         Case(4, {"generation_config": {"response_schema": "schemas/label.json"}, "schema_dialect": "openapi"}),
     ],
     "task": [Case(4, {"task": "generate", "embed": None, "model": "gemini-3.5-flash-lite"}, "vectors")],
+    "cache": [Case(0, {"cache": {}}, "shared")],
+    "cache.system": [Case(0, {"cache": {"system": True}}, "shared")],
+    "cache.attachments": [Case(0, {"cache": {"attachments": ["pages/a.txt"]}}, "shared")],
+    "cache.ttl": [Case(0, {"cache": {"ttl": "7d"}}, "shared")],
     "embed.task_type": [embed(0, task_type="RETRIEVAL_DOCUMENT"), embed(4, task_type="CLUSTERING", title=None)],
     "embed.dimensions": [embed(0, dimensions=128), embed(4, dimensions=256), embed(4, dimensions=None)],
     "embed.title": [embed(0, title={"text": "{{ title }}"}), embed(4, title=None), embed(4, title="system.j2")],

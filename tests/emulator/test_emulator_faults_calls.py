@@ -52,6 +52,10 @@ class Wire:
     def job(self, tag: str = "tag") -> str:
         return str(self.create(self.uploaded(), tag).json()["name"])
 
+    def cache(self) -> httpx2.Response:
+        content = {"parts": [{"text": "rule " * 4096}]}
+        return self.http.post("/v1/cachedContents", json={"model": f"models/{MODEL}", "systemInstruction": content})
+
     def inline_job(self) -> str:
         requests = [{"request": request_of(f"say {i}"), "metadata": {"key": f"k{i}"}} for i in range(4)]
         batch = {"displayName": "tag", "inputConfig": {"requests": {"requests": requests}}}
@@ -74,6 +78,8 @@ class Wire:
             return lambda: self.create(file)
         if call.startswith("batches."):
             name = self.inline_job()
+        elif call.startswith("caches.") and call != "caches.create":
+            name = str(self.cache().json()["name"])
         elif call == "files.download":
             name = self.results()
         else:
@@ -89,6 +95,11 @@ class Wire:
             "batches.list": lambda: http.get("/v1/batches", params={"pageSize": 2}),
             "batches.cancel": lambda: http.post(f"/v1/{name}:cancel"),
             "batches.delete": lambda: http.delete(f"/v1/{name}"),
+            "caches.create": self.cache,
+            "caches.get": lambda: http.get(f"/v1/{name}"),
+            "caches.list": lambda: http.get("/v1/cachedContents"),
+            "caches.update": lambda: http.patch(f"/v1/{name}", json={"ttl": "60s"}),
+            "caches.delete": lambda: http.delete(f"/v1/{name}"),
             "models.get": lambda: http.get(model),
             "models.list": lambda: http.get("/v1/models"),
             "models.generate_content": lambda: http.post(f"{model}:generateContent", json=contents),

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("golden")
 KINDS = sorted(p.parent.name for p in (ROOT / "examples").glob("*/batchform.yaml"))
 CLOUDS = {"gemini": (), "vertex": ("--env", "vertex")}
+_CACHE = re.compile(rb'"cachedContents/[0-9a-f]+"')
 _HOST = re.compile(rb"http://127\.0\.0\.1:\d+/")
 
 
@@ -36,7 +37,8 @@ def cases() -> list[tuple[str, str]]:
 
 
 def sent(root: Path, cloud: str) -> bytes:
-    """The lines that jobs were given, as the emulator took them in. Jobs are made at once: they are ordered by text."""
+    """The lines that jobs were given, as the emulator took them in, and what caches hold. Jobs are made at once:
+    they are ordered by text."""
     state = root / ".batchform/emulator"
     query = {
         "gemini": "SELECT path FROM files WHERE id LIKE 'bf-%'",
@@ -45,11 +47,13 @@ def sent(root: Path, cloud: str) -> bytes:
     con = sqlite3.connect(state / "emulator.sqlite")
     try:
         names = [row[0] for row in con.execute(query)]
+        held = [f"{row[0]}\n".encode() for row in con.execute("SELECT content FROM caches ORDER BY content")]
     finally:
         con.close()
     files = [path for name in names for path in state.rglob(name)]
     assert files, "no job was given any lines"
-    lines = b"".join(sorted(f.read_bytes() for f in files))
+    lines = b"".join([*held, *sorted(f.read_bytes() for f in files)])
+    lines = _CACHE.sub(b'"cachedContents/ID"', lines)
     return _HOST.sub(b"https://generativelanguage.googleapis.com/", lines)
 
 

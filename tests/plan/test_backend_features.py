@@ -71,6 +71,10 @@ SAYING: dict[str, list[dict[str, Any]]] = {
     "code execution, URL context": [tools({"codeExecution": {}}), tools({"urlContext": {}})],
     "retrieval (RAG)": [tools({"retrieval": {"vertexRagStore": {"ragCorpora": ["x"]}}})],
     "explicit cache (`cachedContent`)": [{"request": {"cachedContent": "cachedContents/x"}}],
+    "what all rows share, cached (`cache:`)": [
+        {"prompt": {**SPEC["prompt"], "system": {"text": "Be brief."}}, "cache": {}},
+        {"prompt": {**SPEC["prompt"], "attachments": ["manual.pdf"]}, "cache": {"attachments": ["manual.pdf"]}},
+    ],
     "images as answers, 1K": [{**IMAGE, **config(response_modalities=["IMAGE"], image_config={"image_size": "1K"})}],
     "images as answers, 2K and 4K": [
         {**IMAGE, **config(response_modalities=["IMAGE"], image_config={"image_size": size})} for size in ("2K", "4K")

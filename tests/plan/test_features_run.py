@@ -21,6 +21,7 @@ ELSEWHERE = {
     "files with the prompt (`attachments`), of the project": "tests/e2e/test_attachments.py",
     "files at `gs://` or `https://`": "tests/e2e/test_attachments.py",
     "explicit cache (`cachedContent`)": "a cache has to be there first",
+    "what all rows share, cached (`cache:`)": "tests/examples/test_examples.py, tests/prove/test_kept_caches.py",
     "embeddings (`task: embed`)": "tests/e2e/test_embed.py",
     "images as files (`task: image`)": "tests/examples/test_examples.py",
     "rows that are another spec's answers (`source: {type: spec}`)": "tests/examples/test_examples.py",

@@ -129,6 +129,17 @@ def _of_task(world: World, task: str, model: str, columns: dict[str, str], **cha
     world.write("specs/triage.yaml", {**written, **changes})
 
 
+def _with_a_cache(world: World) -> None:
+    """Rows that share a beginning worth keeping at the service, and a file in it."""
+    prompt = {
+        "system": {"text": "Sort each ticket by the rules of the house. " * 500},
+        "user": {"text": "Title: {{ title }}"},
+        "attachments": [{"path": "media/all.txt", "inline_up_to": 1}],
+    }
+    _first(world, prompt=prompt, cache={"attachments": ["media/all.txt"]})
+    world.write("media/all.txt", "what all may read")
+
+
 def _saved(world: World) -> None:
     _first(world)
     world.ok(("plan", "--out", "saved"))
@@ -312,6 +323,7 @@ _GEMINI: Final = (
     Scenario("first apply, with files", _with_files),
     Scenario("first apply, of vectors", _vectors, destination="results/embed"),
     Scenario("first apply, of images", _pictures, destination="results/image/triage.jsonl"),
+    Scenario("first apply, with a cache", _with_a_cache),
     Scenario("plan --out", _first, command=_SAVE, rest=(_SEND_SAVED,), again=(_SAVE,)),
     Scenario("apply of a saved plan", _saved, command=_SEND_SAVED, again=(_SEND_SAVED, SYNC, APPLY)),
     Scenario("apply --detach", _first, command=(*APPLY, "--detach"), rest=(SYNC,)),

@@ -46,6 +46,8 @@ _WITHOUT_EXAMPLE = {
     "model-ending": "tests/plan/test_plan_registry.py",
     "model-rerouted": "tests/plan/test_model_rules.py",
     "row-fails": "tests/e2e/test_validate.py",
+    "cache-too-small": "tests/e2e/test_caching.py",
+    "cache-costs-more": "tests/e2e/test_caching.py",
     "row-too-large": "tests/plan/test_service_limits.py",
     "rows-differ": "tests/plan/test_rows_judged.py",
     "unknown-call": "tests/emulator/test_emulator_faults.py",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from google import genai
     from google.genai import types
 
+    from batchform.adapters.gemini_caches import GeminiCaches
     from batchform.adapters.gemini_files import Files
 
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
@@ -171,6 +172,16 @@ class GeminiBackend(GenaiBackend):
             reader=lambda: self._reader, client=lambda: self._client, errors=self._vendor_errors, sleep=self._sleep,
             now=self._now,
         )  # fmt: skip
+
+    @cached_property
+    def _contexts(self) -> GeminiCaches:
+        from batchform.adapters.gemini_caches import GeminiCaches
+
+        return GeminiCaches(client=lambda: self._client, errors=self._vendor_errors, version=self._version)
+
+    @property
+    def caches(self) -> GeminiCaches:
+        return self._contexts
 
     def at(self, place: str) -> GeminiBackend:  # noqa: ARG002  (its jobs have no place)
         return self

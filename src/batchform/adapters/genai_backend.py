@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchform.errors import BackendError, NotCreated, OutcomeUnknown
-from batchform.ports import RemoteJob, StoredFiles
+from batchform.ports import Caches, RemoteJob, StoredFiles
 
 if TYPE_CHECKING:
     import ssl
@@ -59,6 +59,10 @@ class GenaiBackend(ABC):
 
     @property
     def stored(self) -> StoredFiles | None:
+        return None
+
+    @property
+    def caches(self) -> Caches | None:
         return None
 
     @property

@@ -10,12 +10,13 @@ import datetime as dt
 import re
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from batchform.emulator import answers, rules
+from batchform.emulator import answers, attached, rules
 from batchform.emulator.clock import rfc3339
 from batchform.emulator.models import Model
 from batchform.emulator.refusal import Refusal, bad_field
@@ -42,11 +43,13 @@ def create(store: Store, account: str, asked: dict[str, Any], model: Model) -> s
     """A new cache. asked: a normalised CachedContent."""
     content: dict[str, Any] = {name: asked[name] for name in ("contents", *MOVED) if name in asked}
     rules.check({**content, "contents": content.get("contents") or [_PLACEHOLDER]}, model)
+    now = store.now()
+    # It holds what files hold, and not their names: it outlives them.
+    content = attached.Reader(store, account, at=now).by_content(content)
     tokens = answers.count_tokens({"contents": [], **content})
     least = next(n for start, n in _LEAST_TOKENS if model.id.startswith(start))
     if tokens < least:
         raise Refusal(400, f"Cached content is too small. total_token_count={tokens}, min_total_token_count={least}")
-    now = store.now()
     cache_id = secrets.token_hex(8)
     values = (account, cache_id, model.id, asked.get("displayName"), msgspec.json.encode(content).decode(), tokens)
     with store.writing() as db:
@@ -154,8 +157,17 @@ class CacheReader:
             self._known[name] = msgspec.json.decode(row["content"]), row["tokens"]
         held, tokens = self._known[name]
         rest = {field: value for field, value in request.items() if field != "cachedContent"}
-        contents = [*held.get("contents", ()), *rest.get("contents", ())]
+        contents = _joined(held.get("contents", ()), rest.get("contents", ()))
         return {**held, **rest, "contents": contents}, tokens
+
+
+def _joined(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turns of a cache and of a request. Files at the end of a cache belong to the question that follows them."""
+    if before and after and before[-1].get("role") == after[0].get("role"):
+        files = before[-1].get("parts", [])
+        if not any("text" in part for part in files):
+            return [*before[:-1], {**after[0], "parts": [*files, *after[0].get("parts", [])]}, *after[1:]]
+    return [*before, *after]
 
 
 _PLACEHOLDER: Final = {"parts": [{"text": "."}]}

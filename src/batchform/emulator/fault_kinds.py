@@ -16,7 +16,7 @@ from batchform.spec.fields import Duration, Strict
 
 VERTEX: Final = "vertex."
 API_CALLS: Final = ("files.*", "batches.*", "models.*")
-EVERY_CALL: Final = (*API_CALLS, "storage.*", "bigquery.*")
+EVERY_CALL: Final = (*API_CALLS, "caches.*", "storage.*", "bigquery.*")
 _BYTES: Final = ("files.upload.bytes", "storage.uploads.bytes")
 HTML: Final = b"<!DOCTYPE html>\n<html><title>Error</title><body><h1>That is an error.</h1></body></html>\n"
 

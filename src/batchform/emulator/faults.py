@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import Field
 
-from batchform.emulator import routes_batches, routes_files, routes_models
+from batchform.emulator import routes_batches, routes_caches, routes_files, routes_models
 from batchform.emulator.fault_kinds import CALL_KINDS, VERTEX, Kind
 from batchform.emulator.fault_kinds_jobs import JOB_KINDS
 from batchform.emulator.fault_kinds_rows import ROW_KINDS
@@ -27,7 +27,9 @@ from batchform.spec.fields import Strict
 from batchform.spec.wording import counted, suggestion
 from batchform.spec.yaml_source import Document, parse_yaml, read_text
 
-_ROUTES: Final = (*routes_files.ROUTES, *routes_batches.ROUTES, *routes_models.ROUTES, *vertex.ROUTES)
+_ROUTES: Final = (
+    *routes_files.ROUTES, *routes_batches.ROUTES, *routes_caches.ROUTES, *routes_models.ROUTES, *vertex.ROUTES,
+)  # fmt: skip
 CALLS: Final = (*(route.name for route in _ROUTES), *storage_routes.NAMES, *warehouse_names.NAMES)
 """Names of the calls that faults can happen to."""
 

@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from batchform.canon import digest
+from batchform.ledger.cache_use import CacheUse as CacheUse
 from batchform.ledger.head import Head as Head
 from batchform.ledger.head import Retired as Retired
 from batchform.ledger.head import Segment as Segment
@@ -140,6 +141,7 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
     )
     results: int = 0  # of a job that resumes: results that it starts with, answered or not
     wave_of: str = ""  # of a chain's rows that were known after apply: digest of the plan that approved them
+    cache: CacheUse | None = None
 
     def may_hold(self, total: int) -> bool:
         """Whether its job may show so many requests. Whether one that resumes counts what it hands on is not known."""
@@ -297,10 +299,12 @@ class ChangeDecided(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag=True):
-    """Requests that `try` sends through the synchronous API: they have no job, and count against budgets.
+    """What has no job, and counts against budgets: requests that `try` sends through the synchronous API, and context
+    caches, when they have ended.
 
-    trial: which run of `try` it is of; reserved: recorded before the request was sent, at its estimate. What a trial
-    cost replaces what it had reserved; a trial that was killed counts as it was reserved.
+    cache: name of the cache that was made and kept; trial: which run of `try` it is of; reserved: recorded before the
+    request was sent, at its estimate. What a trial cost replaces what it had reserved; a trial that was killed counts
+    as it was reserved.
     """
 
     spec: str
@@ -310,6 +314,7 @@ class Spent(Event, frozen=True, kw_only=True, tag=True):
     usd: float
     trial: str = ""
     reserved: bool = False
+    cache: str = ""
 
 
 class InputDeleted(Event, frozen=True, kw_only=True, tag=True):

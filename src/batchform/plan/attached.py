@@ -24,6 +24,7 @@ class ShardFiles:
         """Of the next shard nothing is known yet."""
         self._files: dict[tuple[str, str], AttachedFile] = {}
         self.tokens = 0  # for all rows together
+        self.leading: tuple[int, ...] = ()  # of the files of its first row, in their order
         self.extra_bytes = 0  # that its lines have more once they say where the files are
 
     @property
@@ -42,6 +43,7 @@ class ShardFiles:
 
     def take(self) -> None:
         """Add the files of the row that was looked at last."""
+        self.leading = self.leading or tuple(f.tokens for f in self._row)
         for file in self._row:
             self._files[file.identity] = file
             self.tokens += file.tokens

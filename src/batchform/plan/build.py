@@ -19,6 +19,7 @@ from batchform.errors import DestinationError, Diagnostic, InvalidProject
 from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
+from batchform.plan.caching import cache_complaints, check_cache
 from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
 from batchform.plan.compare import compare, remembered
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
@@ -150,6 +151,7 @@ def judge_models(specs: Iterable[ResolvedSpec], registry: Registry, now: dt.date
             complaints += [*check_features(spec, request), *check_inline(spec, info.kind if info else "text")]
             complaints += check_request(spec, request, info)
             complaints += check_rungs(spec, request, there, now)
+        complaints += check_cache(spec, there)
         if cloud_of(spec.backend) == "vertex":
             from batchform.plan.vertex import check_vertex
 
@@ -196,7 +198,10 @@ def _plan_spec(
     save: Saving,
 ) -> Draft:
     spec, control, waits = work.spec, ledger.control(), chains.awaited(work.source)
-    described = partial(draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said)
+    described = partial(
+        draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said,
+        purpose=settings.purpose,
+    )  # fmt: skip
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
         quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
@@ -317,7 +322,11 @@ def render_candidates(
             going_on.cut(renderer, cutter)
         if waits is not None and waits.wholly:
             hold_back(rendered, waits)
-        rendered.complaints = without_ignored(rules.complaints(), spec.spec.ignore)
+        judged = [
+            *rules.complaints(),
+            *cache_complaints(spec, rendered, cutter.shards, settings, all_rows=most is None),
+        ]
+        rendered.complaints = without_ignored(judged, spec.spec.ignore)
     finally:
         cutter.abandon()
         free.close()
@@ -382,7 +391,7 @@ def _hold(plan: SpecPlan, verdicts: Iterable[Verdict], folder: Path) -> SpecPlan
     actions[Action.HELD] += count
     return replace(
         plan, actions=actions, rows_to_send=0, requests_to_send=0, shards=(), bytes=0, cost=ZERO, bookkeeping=None,
-        reread=None,
+        reread=None, cache=None,
         tokens=Tokens(0, ZERO, plan.tokens.basis, plan.tokens.input_basis),
         held_by={**plan.held_by, f"limit {', '.join(v.name for v in failed)}": count},
     )  # fmt: skip

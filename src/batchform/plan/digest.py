@@ -40,7 +40,15 @@ def plan_digest(plan: Plan) -> str:
 def _sent(shard: Shard) -> list[str | int]:
     """What decides what one job runs."""
     resumed = [shard.resumes.tag, shard.resumes.job] if shard.resumes else []
-    return [shard.digest, shard.tag, shard.rows, shard.mode, *resumed, *([shard.model] if shard.model else [])]
+    return [
+        shard.digest,
+        shard.tag,
+        shard.rows,
+        shard.mode,
+        *resumed,
+        *([shard.model] if shard.model else []),
+        *(["cached"] if shard.cached else []),
+    ]
 
 
 def _judged(verdict: Verdict) -> list[str | bool]:

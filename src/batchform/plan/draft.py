@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.errors import Diagnostic
 from batchform.ledger.records import ControlView
@@ -67,8 +69,9 @@ def draft_spec(
     now: dt.datetime,
     before: Before | None,
     warnings: Iterable[Diagnostic],
+    purpose: str = "apply",
 ) -> Draft:
-    """Price and describe one spec's outcome. warnings: about what all its requests share."""
+    """Price and describe one spec's outcome. warnings: about what all its requests share; purpose: of the plan."""
     rows, found, rendered, shards = outcome.rows, outcome.found, outcome.rendered, outcome.shards
     realm, registry = realm_of(spec.backend), registry.on(cloud_of(spec.backend))
     actions = actions_of(found, rendered)
@@ -110,7 +113,18 @@ def draft_spec(
         spec, rendered.edited, found.edited, sent=(unclimbed, rendered.request_bytes), others=to_send - unclimbed,
         priced=cost_of,
     )  # fmt: skip
+    cache = None
+    if spec.cache is not None and shards:
+        from batchform.plan.caching import priced_cache, with_cache  # only where there is a cache
+
+        cache = priced_cache(
+            spec, rendered, shards, whole,
+            registry=registry, control=control, now=now, only_if_cheaper=purpose != "apply",
+        )  # fmt: skip
+        whole = whole if cache is None else replace(whole, cost=cache.cost)
     priced = tuple(_priced(s, spec, by_rung[s.rung] if s.rung else estimator, largest) for s in shards)
+    if cache is not None:
+        priced = tuple(with_cache(s, cache, spec) for s in priced)
     said = [f"{w.code} {w.message}" for w in warnings if to_send or w.rule.startswith("model-")]
     notes = [*rows.notes, *whole.notes, *_too_much_at_once(priced, spec, registry.service), *said, *rendered.notes]
     notes += [
@@ -154,6 +168,7 @@ def draft_spec(
         preview=spec.spec.preview,
         waiting=rendered.waiting,
         change=change,
+        cache=cache,
     )
     removed = actions[Action.REMOVE]
     left = removed + actions[Action.FORGET]
@@ -228,7 +243,7 @@ def _on_rung(rung: Rung, shards: Iterable[DraftShard], estimator: Estimator, lar
     return rows, estimator.estimate(requests=rows, request_bytes=size, largest_bytes=largest, file_tokens=files)
 
 
-def _rung(rung: Rung | None, spec: ResolvedSpec) -> dict[str, str]:
+def _rung(rung: Rung | None, spec: ResolvedSpec) -> dict[str, Any]:
     if rung is None:
         return {}
     return {"model": rung.model if rung.model != spec.model else "", "rung": rung.words}

@@ -117,6 +117,7 @@ class Shard(Struct, frozen=True):
     files: int = 0
     model: str = ""  # of the job, where it is not the spec's
     rung: str = ""  # of the retry ladder: what its requests change, and after which failures
+    cached: bool = False  # whether its requests name the cache of its spec
 
 
 class Tokens(Struct, frozen=True):
@@ -215,6 +216,31 @@ class Change(Struct, frozen=True):
     options: tuple[Option, ...]
 
 
+class Cached(Struct, frozen=True):
+    """The context cache that jobs of a spec are sent with.
+
+    turns, parts: how much of each request it holds: turns from the beginning, and parts of the one after them; seconds:
+    that it lives after each submission; kept: whether the spec keeps it that long, or only while jobs name it; tokens:
+    about how many it holds; rows: that read it; hours: that it is kept; made, storage: US dollars of making and keeping
+    it; saved: on the input of the rows; cost, without: of all that is sent, with it and without; storage_known: whether
+    the table has a price of storage.
+    """
+
+    turns: int
+    parts: int
+    seconds: float
+    kept: bool
+    tokens: int
+    rows: int
+    hours: Range
+    made: float
+    storage: Range
+    saved: float
+    cost: Range
+    without: Range
+    storage_known: bool = True
+
+
 class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
@@ -253,6 +279,7 @@ class SpecPlan(Struct, frozen=True):
     source_versions: tuple[str, ...] = ()  # of files in Cloud Storage: name#generation; only in saved plans
     change: Change | None = None  # what becomes of answered rows that an edit of the spec would send again
     after: After | None = None  # what is known only when answers of other specs of this plan are there
+    cache: Cached | None = None
 
     @property
     def delivers(self) -> bool:

@@ -17,6 +17,7 @@ import datetime as dt
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.plan.model import ZERO, Range, Tokens
 from batchform.plan.registry import ModelInfo, Registry
@@ -33,12 +34,15 @@ Mode = Literal["batch", "sync"]
 
 
 class Rates(Struct, frozen=True):
-    """US dollars per token. output covers thinking; above: rates of prompts longer than 200,000 tokens."""
+    """US dollars per token. output covers thinking; above: rates of prompts longer than 200,000 tokens; made, hour: of
+    tokens that are put into a context cache, once and for each hour that they lie there."""
 
     input: float
     output: float
     cached: float
     above: Rates | None = None
+    made: float = 0.0
+    hour: float | None = None
 
     def of(self, prompt_tokens: float) -> Rates:
         """The rates of a request with a prompt this long."""
@@ -88,7 +92,10 @@ def rates(model: str, *, registry: Registry, when: dt.datetime, mode: Mode = "ba
     if mode == "batch":
         dearest = max(entry.batch_output, entry.batch_output_image or 0.0)
         above = _rates(tier.batch_input, tier.batch_output, tier.cached) if tier else None
-        return _rates(entry.batch_input, dearest, entry.cached, above)
+        batch = _rates(entry.batch_input, dearest, entry.cached, above)
+        hour = None if entry.cache_hour is None else entry.cache_hour / _MILLION
+        made = 2 * entry.batch_input if entry.input is None else entry.input
+        return replace(batch, made=made / _MILLION, hour=hour)
     if entry.input is None or entry.output is None:
         return None
     above = None

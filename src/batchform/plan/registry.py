@@ -30,7 +30,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     all; thinks: whether it does unless it is told; refused_fields: of the generationConfig; thinking_off: whether
     thinking can be switched off; enqueued_tokens: input tokens of all active jobs, for tiers 1, 2 and 3; dimensions:
     shortest and longest of its vectors; heeds_task_type: whether it makes them for a task; image_tokens: output
-    tokens of an image, by its size;
+    tokens of an image, by its size; least_cached_tokens: that a context cache must hold, of models that are known to
+    take one;
     sources: field → id in the data file.
     """
 
@@ -57,6 +58,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dimensions: tuple[int, int] | None = None
     heeds_task_type: bool | None = None
     image_tokens: dict[str, int] | None = None
+    least_cached_tokens: int | None = None
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """US dollars per million tokens, from `since` to `until`, both included. None: no such price.
 
     cached: the standard rate of cached input; whether batches halve it is unsettled, and the higher reading
-    is used.
+    is used; cache_hour: of tokens that lie in a context cache, for each hour.
     """
 
     batch_input: Price
@@ -92,6 +94,7 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     input: Price | None = None
     output: Price | None = None
     cached: Price | None = None
+    cache_hour: Price | None = None
     output_image: Price | None = None
     batch_output_image: Price | None = None
     above_200k: Above200k | None = None

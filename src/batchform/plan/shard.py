@@ -71,6 +71,7 @@ class DraftShard(Struct, frozen=True):
     file_tokens: int = 0
     extra_bytes: int = 0
     rung: Rung | None = None  # of the retry ladder, on which all of its rows are
+    leading: tuple[int, ...] = ()  # tokens of the files of its first row, in their order
 
     @property
     def request_bytes(self) -> int:
@@ -256,7 +257,7 @@ class ShardCutter:
         listed = self._folder is not None and files.write(self._folder / name)
         made = replace(
             shard, files_path=self._relative + name if listed else "", files=files.count, file_bytes=files.size,
-            file_tokens=files.tokens, extra_bytes=files.extra_bytes,
+            file_tokens=files.tokens, extra_bytes=files.extra_bytes, leading=files.leading,
         )  # fmt: skip
         files.begin()
         return made

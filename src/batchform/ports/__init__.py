@@ -16,6 +16,7 @@ from batchform.ports.backends import (
     StoredFiles,
 )
 from batchform.ports.blobs import Blobs
+from batchform.ports.caches import Caches, KeptContext
 from batchform.ports.clock import Clock
 from batchform.ports.destinations import Delivered, Delivery, Destination, HoldsImages, ImageStore
 from batchform.ports.sources import Chained, Identified, Probed, Relation, Source
@@ -25,6 +26,7 @@ __all__ = [
     "Backend",
     "BackendLimits",
     "Blobs",
+    "Caches",
     "Chained",
     "Clock",
     "Delivered",
@@ -34,6 +36,7 @@ __all__ = [
     "HoldsImages",
     "Identified",
     "ImageStore",
+    "KeptContext",
     "Placed",
     "Probed",
     "Relation",

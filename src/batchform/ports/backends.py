@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    pass
+    from batchform.ports.caches import Caches
 
 
 class BackendLimits(Struct, frozen=True):
@@ -130,7 +130,8 @@ class Backend(Protocol):
 
     realm: whose answers these are; fingerprint: digest of what decides which jobs are seen (kind, endpoint, and the
     credential or the project), never a credential; place: project and location of the jobs, "" where there are none;
-    stored: results that stay where the service wrote them, None where the service has no such place.
+    stored: results that stay where the service wrote them, None where the service has no such place; caches: contexts
+    that requests name, None where its batches take none.
     """
 
     realm: str
@@ -139,6 +140,9 @@ class Backend(Protocol):
 
     @property
     def stored(self) -> StoredFiles | None: ...
+
+    @property
+    def caches(self) -> Caches | None: ...
 
     def check_model(self, model: str, *, task: str = "generate") -> None:
         """Raise BackendError if the service does not know the model or it takes no batches of this task."""

@@ -34,8 +34,10 @@ def sent_lines_path(ctx: RunContext, tag: str) -> Path:
     return ctx.work_dir / f"{tag}.sent.jsonl"
 
 
-def with_files(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) -> Path:
+def with_files(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path, lines_at: Path) -> Path:
     """The lines of a shard as its job will read them, its files placed. Safe to repeat.
+
+    lines_at: its lines; those that name a cache leave out files that the cache holds.
 
     Raises StalePlan when a file no longer holds what was planned, BackendError.
     """
@@ -43,9 +45,13 @@ def with_files(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) ->
         files = listed_files(bundle / shard.files_path)
     except (OSError, msgspec.DecodeError) as error:
         raise StalePlan(f"{bundle / shard.files_path} is no list of files: {error}", hint="Plan again.") from error
+    if shard.cached:
+        with lines_at.open("rb") as lines:
+            named = {name for line in lines for name in names_in(line)}
+        files = [f for f in files if f.identity in named]
     places = place_files(ctx, backend, files, what=shard.tag)
     to = sent_lines_path(ctx, shard.tag)
-    with (bundle / shard.path).open("rb") as lines, to.open("wb") as out:
+    with lines_at.open("rb") as lines, to.open("wb") as out:
         for line in lines:
             out.write(_placed(line, places, bundle / shard.files_path))
     return to

@@ -143,10 +143,10 @@ def error_reading(line: dict[str, Any]) -> Reading:
 
 
 def _file_is_gone(error: dict[str, Any]) -> bool:
-    """Whether a file that a request names had expired when the job read it. The service says so as of one that was
-    never there, but requests only name files that were."""
-    code = {str(error.get("code")), str(error.get("status"))}
-    return bool(code & {"403", "7", "PERMISSION_DENIED"}) and " File " in str(error.get("message") or "")
+    """Whether a file or a cache that a request names had expired when the job read it. The service says so as of one
+    that was never there, but requests only name those that were."""
+    code, said = {str(error.get("code")), str(error.get("status"))}, str(error.get("message") or "")
+    return bool(code & {"403", "7", "PERMISSION_DENIED"}) and (" File " in said or "CachedContent not found" in said)
 
 
 def _stated(status: Any) -> dict[str, Any] | None:

@@ -176,8 +176,9 @@ def _parse(ctx: RunContext, record: JobRecord, raw: Raw, readings: Path, *, stat
 
     parser, _ = spec_parser(ctx, record.intent.spec)
     return parse_file(
-        raw, readings, parser=parser, sent=lambda: sent_lines(ctx.ledger, record.tag), cut_short=state in CUT_SHORT
-    )
+        raw, readings, parser=parser, sent=lambda: sent_lines(ctx.ledger, record.tag), cut_short=state in CUT_SHORT,
+        cache=record.intent.cache,
+    )  # fmt: skip
 
 
 # --- record ----------------------------------------------------------------------------------------------------

@@ -13,34 +13,43 @@ from pathlib import Path
 from typing import Final
 
 from batchform.canon import RequestHasher, digest_of, file_digest
-from batchform.ledger.records import Intent
+from batchform.ledger.records import CacheUse, Intent
 from batchform.ledger.store import Ledger
-from batchform.plan.model import Shard
 from batchform.plan.sent import asked_name, input_name, sent_lines
 from batchform.plan.shard import split_line
 from batchform.ports import Backend, Staged
 from batchform.run.attachments import with_files
 from batchform.run.context import PASSING, RunContext, call_again
+from batchform.run.submission import Work
 
 _BATCH: Final = 10_000
 _UPLOAD_AGAIN: Final = PASSING | {404, 410}
 """404 and 410: the service has forgotten how far an upload had got."""
 
 
-def stage_input(ctx: RunContext, backend: Backend, shard: Shard, bundle: Path) -> Staged:
-    """Upload the input of a shard; safe to repeat, since its name comes from its digest."""
+def stage_input(ctx: RunContext, backend: Backend, work: Work, bundle: Path) -> tuple[Staged, CacheUse | None]:
+    """Upload the input of a shard; safe to repeat, since its name comes from its digest. Second: the context cache that
+    its lines name, if any."""
     # Two ledgers may send the same rows with the same credential. Neither may delete the other's input.
-    identity, lines = [ctx.ledger.lineage, shard.digest], bundle / shard.path
+    shard, cache = work.shard, None
+    planned = lines = bundle / shard.path
+    if shard.cached:
+        from batchform.run.caches import with_cache
+
+        lines, cache = with_cache(ctx, backend, work, bundle)
     if shard.files_path:
-        lines = with_files(ctx, backend, shard, bundle)
-        identity.append(file_digest(lines))  # where its files are is part of it
+        lines = with_files(ctx, backend, shard, bundle, lines)
+    identity = [ctx.ledger.lineage, shard.digest]
+    if lines != planned:
+        identity.append(file_digest(lines))  # where its files are, and what its cache is called, is part of it
     name = digest_of("input", identity)
-    return call_again(
+    staged = call_again(
         ctx,
         lambda: backend.stage(lines, digest=name, tag=shard.tag, mode=shard.mode),
         while_=_UPLOAD_AGAIN,
         told=lambda error: f"Uploading {shard.tag} failed; it is tried again: {error}",
     )
+    return staged, cache
 
 
 def archive_input(ledger: Ledger, tag: str, lines: Path, scratch: Path, *, asked: Path | None = None) -> None:

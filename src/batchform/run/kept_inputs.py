@@ -14,7 +14,8 @@ from batchform.spec.service_limits import laid_over
 
 
 def clean_up(ctx: RunContext) -> None:
-    """Delete uploaded inputs of settled jobs that no open job shares. A failure is told and tried by the next run."""
+    """Delete uploaded inputs of settled jobs that no open job shares, and context caches that none names. A failure is
+    told and tried by the next run."""
     jobs = ctx.ledger.control().jobs.values()
     in_use = {r.intent.input_name for r in jobs if r.open}
     gone: list[InputDeleted] = []
@@ -35,6 +36,10 @@ def clean_up(ctx: RunContext) -> None:
         gone.append(InputDeleted(at=ctx.now(), by=ctx.who, tag=record.tag, input_name=name))
     if gone:
         ctx.ledger.commit(gone)
+    if any(record.intent.cache is not None for record in jobs):
+        from batchform.run.caches import drop_caches
+
+        drop_caches(ctx)
 
 
 def _may_be_read(ctx: RunContext, record: JobRecord) -> bool:

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from batchform.ledger.raw import Raw, open_lines
+from batchform.ledger.records import CacheUse
+from batchform.rows.cached import own_part
 from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
 from batchform.run.extract import json_in
 from batchform.spec.embed import VECTOR
@@ -91,14 +93,21 @@ Lines = Callable[[], Iterable[bytes]]
 
 
 def parse_file(
-    raw: Raw, readings: Path, *, parser: Parser, sent: Lines | None = None, cut_short: bool = False
+    raw: Raw,
+    readings: Path,
+    *,
+    parser: Parser,
+    sent: Lines | None = None,
+    cut_short: bool = False,
+    cache: CacheUse | None = None,
 ) -> Parsed:
     """Read result lines into a Parquet of READING_SCHEMA.
 
     sent: the lines of the job's input, asked for when results came without keys; cut_short: whether the job ended
-    before all rows had run. Vertex AI then hands on those that did not, without response and status: no results.
+    before all rows had run. Vertex AI then hands on those that did not, without response and status: no results; cache:
+    that the job's requests named.
     """
-    met, keys = Parsed(), _Keys(raw, sent)
+    met, keys = Parsed(), _Keys(raw, sent, cache)
     with open_lines(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
         batch = _Batch()
         for number, line in enumerate(lines, start=1):
@@ -126,8 +135,8 @@ def parse_file(
 class _Keys:
     """Whose result a line is: by its key, or where none came back by the request that it repeats."""
 
-    def __init__(self, raw: Raw, sent: Lines | None) -> None:
-        self._raw, self._sent = raw, sent
+    def __init__(self, raw: Raw, sent: Lines | None, cache: CacheUse | None) -> None:
+        self._raw, self._sent, self._cache = raw, sent, cache
         self._rejoiner: Rejoiner | None = None
 
     def of(self, line: dict[str, Any]) -> str | None:
@@ -137,7 +146,9 @@ class _Keys:
         if self._rejoiner is None:
             from batchform.run.rejoin import Rejoiner
 
-            self._rejoiner = Rejoiner(self._sent(), self._came())
+            cache = self._cache
+            own = partial(own_part, turns=cache.turns, parts=cache.parts) if cache else None
+            self._rejoiner = Rejoiner(self._sent(), self._came(), own=own)
         return self._rejoiner.key(request)
 
     def _came(self) -> Iterator[str]:

@@ -22,6 +22,7 @@ from batchform.rows.sql import literal
 from batchform.run.answers import OUTCOME, UNREAD
 from batchform.run.approvals import record_approvals
 from batchform.run.budget import check_budgets
+from batchform.run.caches import prolong_caches
 from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.freed import give_back
@@ -291,6 +292,7 @@ def _round(ctx: RunContext, outcome: Outcome, tracker: Tracker) -> None:
         if finished.remote and (seen := state_seen(ctx, finished.record, finished.remote)):
             ctx.ledger.commit(seen)  # from here on `status` knows how long its results are kept
 
+    prolong_caches(ctx)
     ended = tracker.round()
     for first in range(0, len(ended), ctx.ledger.joins):
         several = ended[first : first + ctx.ledger.joins]

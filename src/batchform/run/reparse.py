@@ -134,12 +134,14 @@ def answers_of(ctx: RunContext, con: DuckDBPyConnection, spec: ResolvedSpec, tag
         ctx.progress.note(f"The raw results of {tag} cannot be read ({why}): its answers stay as they were read.")
         return None
     readings, to = folder / f"{tag}.readings.parquet", folder / f"{tag}.answers.parquet"
+    record = ctx.ledger.control().jobs.get(tag)
     with reading_results(ctx.ledger, tag) as results:
         parsed = parse_file(
             results, readings, parser=parser_for(spec.output_format, spec.output_schema),
             sent=lambda: sent_lines(ctx.ledger, tag), cut_short=_state(ctx, tag) in CUT_SHORT,
+            cache=record.intent.cache if record else None,
         )  # fmt: skip
-    known, record = ctx.ledger.rows_relation(con, spec.name), ctx.ledger.control().jobs.get(tag)
+    known = ctx.ledger.rows_relation(con, spec.name)
     requests = _requests(ctx, known, tag, folder)
     if record is not None and record.intent.resumes:
         readings = only_own(con, readings, requests)

@@ -19,13 +19,14 @@ from msgspec.structs import replace
 
 from batchform.canon import short
 from batchform.errors import BackendError, BatchformError, NotCreated, OutcomeUnknown
-from batchform.ledger.records import Intent, JobRecord, Refreshed
+from batchform.ledger.records import CacheUse, Intent, JobRecord, Refreshed
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import RowsFile
 from batchform.plan.model import Plan
 from batchform.ports import Backend, RemoteJob, Staged
 from batchform.run.attachments import sent_lines_path
 from batchform.run.budget import refusal
+from batchform.run.caches import cached_lines_path, still_there
 from batchform.run.context import RunContext, commit_together, described, open_intents, parse_stamp
 from batchform.run.inputs import archive_input, stage_input
 from batchform.run.marks import mark_shards
@@ -65,7 +66,8 @@ class Submitter:
         self._own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
         self._room = Room(ctx)
         self._there: dict[str, list[RemoteJob]] = {}  # tag → jobs that an older copy of this ledger did not know of
-        self._late: Counter[str] = Counter()  # tag → creations that could not begin in time
+        self._late: Counter[str] = Counter()  # tag → creations that could not begin in time, or lacked their cache
+        self._caches: dict[str, CacheUse | None] = {}  # tag → the context cache that its staged lines name
         self._most = ctx.ledger.joins  # shards whose intents are committed together
         self.done = Submission()
 
@@ -173,7 +175,7 @@ class Submitter:
             input_ = old_results(ctx, backend, work.plan, work.shard, lines)
             if input_ is None:
                 work = Work(work.plan, replace(work.shard, resumes=None))
-                input_ = stage_input(ctx, backend, work.shard, self._bundle)
+                input_, self._caches[work.shard.tag] = stage_input(ctx, backend, work, self._bundle)
             asked = self._bundle / work.shard.rows_path if work.shard.rung else None
             archive_input(ctx.ledger, work.shard.tag, lines, ctx.work_dir, asked=asked)
             ctx.progress.staged(work.plan.name, work.shard)
@@ -182,6 +184,7 @@ class Submitter:
         again = {w.shard.tag for w in self._create(intended)}
         for work in works:
             sent_lines_path(ctx, work.shard.tag).unlink(missing_ok=True)
+            cached_lines_path(ctx, work.shard.tag).unlink(missing_ok=True)
         sent = {i.work.shard.tag for i in intended} - again
         return [work for tag, work in later.items() if tag not in sent]
 
@@ -219,15 +222,13 @@ class Submitter:
             self._record(made)
             self._take_over(backend, one.record, there)
             return []
+        if not still_there(self._ctx, one.record.intent):
+            return self._without_cache(one)
         try:
             job = backend.create(
-                model=work.model,
-                tag=work.shard.tag,
-                staged=one.staged,
-                before=deadline,
-                labels=self._labels(work),
+                model=work.model, tag=work.shard.tag, staged=one.staged, before=deadline, labels=self._labels(work),
                 task=self._ctx.task(work.plan.name),
-            )
+            )  # fmt: skip
         except NotCreated as error:
             self._record(made)
             if self._ctx.clock.now() > deadline and not error.status:
@@ -310,6 +311,7 @@ class Submitter:
             resumes=shard.resumes.tag if shard.resumes else "",
             results=shard.resumes.results if shard.resumes else 0,
             wave_of=self._plan.wave_of,
+            cache=self._caches.get(shard.tag),
         )
 
     def _labels(self, work: Work) -> dict[str, str]:
@@ -327,13 +329,22 @@ class Submitter:
         name, tag = one.work.plan.backend, one.work.shard.tag
         self._give_back([one], reason="the deadline for creating the job had passed", how="too_late")
         self._most = max(1, self._most // 2)
-        self._late[tag] += 1
-        if self._late[tag] == _LATE_STARTS:
-            seconds = window_for_create(self._ctx, name).total_seconds()
-            raise BackendError(
-                f"{tag} could not be begun within {seconds:g} s of its intent, {_LATE_STARTS} times.",
-                hint=f"Raise `settle` of backend {name}. Its rows were not sent and are not charged an attempt.",
-            )
+        seconds = window_for_create(self._ctx, name).total_seconds()
+        what = f"{tag} could not be begun within {seconds:g} s of its intent"
+        return self._again(one, what, f"Raise `settle` of backend {name}.")
+
+    def _without_cache(self, one: _Intended) -> list[Work]:
+        """The cache that its lines name is gone: they are staged again, with another."""
+        self._give_back([one], reason="the context cache that it names was gone", how="stopped")
+        what = f"The context cache of {one.work.shard.tag} was gone before the job could be created"
+        return self._again(one, what, "Look who drops it, or leave `cache` out of the spec.")
+
+    def _again(self, one: _Intended, what: str, hint: str) -> list[Work]:
+        """A few times a shard goes back into the queue."""
+        self._late[one.work.shard.tag] += 1
+        if self._late[one.work.shard.tag] == _LATE_STARTS:
+            hint = f"{hint} Its rows were not sent and are not charged an attempt."
+            raise BackendError(f"{what}, {_LATE_STARTS} times.", hint=hint)
         return [one.work]
 
     def _refused(self, one: _Intended, error: NotCreated) -> list[Work]:

@@ -11,6 +11,7 @@ from batchform.spec.model import Backend, Limits, Retry, Spec
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
+    from batchform.spec.cached import CompiledCache
     from batchform.spec.request_parts import RequestParts
     from batchform.spec.resolve import CompiledPrompt
     from batchform.spec.row_values import RowValue
@@ -67,6 +68,7 @@ def spec_digest(
     limits: Limits,
     attachments: Sequence[CompiledAttachment],
     digests: Mapping[str, str],
+    cache: CompiledCache | None = None,
 ) -> str:
     """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
     kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
@@ -81,6 +83,7 @@ def spec_digest(
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on), **_ladder(retry)},
             "limits": limits.told(),
             **carried,
+            **({"cache": [cache.turns, cache.parts, cache.ttl]} if cache else {}),
             **digests,
         },
     )

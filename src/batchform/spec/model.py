@@ -26,6 +26,7 @@ from batchform.spec.fields import (
 )
 from batchform.spec.model_approval import Approval
 from batchform.spec.model_attachments import Attachment
+from batchform.spec.model_cache import Cache
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_limits import Limits
@@ -38,6 +39,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "Approval",
     "Attachment",
     "Backend",
+    "Cache",
     "Canary",
     "Change",
     "Count",
@@ -329,6 +331,7 @@ class Spec(Strict):
     labels: dict[str, str] = Wire(default_factory=dict, description="Labels of each request, for Vertex AI's bills.")
     embed: Embed | None = Wire(None, description="task embed: what the vectors are for, and how long they are.")
     image: Image | None = Wire(None, description="task image: what the images are like, and where their files go.")
+    cache: Cache | None = Field(None, description="Keep what all rows share at the Gemini API, and price that.")
     request: dict[str, Any] = Wire(
         default_factory=dict, description="Raw JSON merged last into every request, for what has no name yet."
     )

@@ -26,6 +26,7 @@ from batchform.spec.yaml_source import Document, NodePath
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
+    from batchform.spec.cached import CompiledCache
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,6 +65,7 @@ def resolve_spec(
     values, found = row_values(spec.generation_config if spec.task != "embed" else {}, document, parts.templates)
     problems += found
     attachments = _attachments(spec, document, parts.templates, request.overlay, problems)
+    cache = _cache(spec, document, prompt, attachments, request, problems)
     model = _model(spec, document, parts, problems)
     if any(p.severity == "error" for p in problems) or parts.defaults is None or backend is None or prompt is None:
         return None, problems
@@ -91,11 +93,12 @@ def resolve_spec(
         output_format=request.output_format,
         classes=request.classes,
         **digests,
-        spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, attachments, digests),
+        spec_digest=spec_digest(spec, model, backend_name, backend, retry, limits, attachments, digests, cache),
         places=_places(document, spec, parts),
         attachments=attachments,
         title=prompt.title,
         row_values=values,
+        cache=cache,
     ), problems
 
 
@@ -169,6 +172,24 @@ def _attachments(
 
     check_conflicts(document, overlay, problems)
     return compile_attachments(spec.prompt, document, templates, problems)
+
+
+def _cache(
+    spec: Spec,
+    document: Document,
+    prompt: CompiledPrompt | None,
+    attachments: tuple[CompiledAttachment, ...],
+    request: RequestParts,
+    problems: list[Diagnostic],
+) -> CompiledCache | None:
+    if spec.cache is None or prompt is None:
+        return None
+    from batchform.spec.cached import compile_cache
+
+    return compile_cache(
+        spec, document, system=prompt.system, turns=prompt.turns, attachments=attachments, base=request.base,
+        overlay=request.overlay, problems=problems,
+    )  # fmt: skip
 
 
 def _template(

@@ -14,6 +14,7 @@ from batchform.spec.model_tasks import Task
 
 if TYPE_CHECKING:
     from batchform.spec.attachments import CompiledAttachment
+    from batchform.spec.cached import CompiledCache
     from batchform.spec.row_values import RowValue
 
 
@@ -88,6 +89,7 @@ class ResolvedSpec(Struct, frozen=True):
     attachments: tuple[CompiledAttachment, ...] = ()
     title: Template | None = None  # of the text that is embedded
     row_values: tuple[RowValue, ...] = ()  # of generationConfig, that each row gives
+    cache: CompiledCache | None = None  # how much of its requests is kept at the service
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""

@@ -25,6 +25,7 @@ from batchform.plan.model import (
     SpecPlan,
     Verdict,
 )
+from batchform.view.caching import cache_json
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "jobs": len(spec.shards),
         "cost_usd": _range(spec.cost),
         "known_after_apply": _after(spec.after) if spec.after else None,
+        **({"cache": cache_json(spec.cache)} if spec.cache else {}),
         "verdicts": [_verdict(v) for v in spec.verdicts],
         "held_by": dict(spec.held_by),
         "change": _change(spec.change) if spec.change else None,

@@ -16,6 +16,7 @@ from batchform.plan.bounds import Envelope
 from batchform.plan.model import Action, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
 from batchform.view.approval import approval_command, approval_lines, approval_title
+from batchform.view.caching import cache_line
 from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.requests import prompt_lines, request_diff
 from batchform.view.summary import (
@@ -219,6 +220,8 @@ def _figures(spec: SpecPlan, plan: Plan) -> Iterator[str]:
     yield f"{tokens(spec.tokens.input)} input tokens, {plain(spec.tokens.input_basis)}"
     spread = f"{tokens(output.low)} to {tokens(output.high)}"
     yield f"{tokens(output.expected)} output tokens, {spread}, {plain(spec.tokens.basis)}"
+    if spec.cache:
+        yield plain(cache_line(spec))
     yield f"{money(spec.cost.expected)}, {cost_range(spec.cost)}, batch prices of {plain(plan.prices_dated)}"
 
 

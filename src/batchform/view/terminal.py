@@ -11,6 +11,7 @@ from rich.text import Text
 from batchform.canon import short
 from batchform.plan.model import Action, Change, Plan, Sample, SpecPlan, Verdict
 from batchform.spec.wording import counted, money
+from batchform.view.caching import cache_words
 from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
@@ -142,6 +143,8 @@ def _figures(spec: SpecPlan, plan: Plan) -> RenderableType:
         ("output", tokens(output.expected), f"tokens, {spread}; {spec.tokens.basis}"),
         ("cost", money(cost.expected), f"{cost_range(cost)}; batch prices of {plan.prices_dated}{charged}"),
     ]
+    if spec.cache:
+        rows.insert(2, ("cache", tokens(spec.cache.tokens), cache_words(spec.cache)))
     return Grid([(Text(a), Text(b, "bold"), Text(safe(c), "dim")) for a, b, c in rows], right=(1,))
 
 
