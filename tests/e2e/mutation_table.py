@@ -370,7 +370,6 @@ SPEC_CASES: dict[str, list[Case]] = {
         Case(4, {"generation_config": {"response_schema": "schemas/label.json"}, "schema_dialect": "openapi"}),
     ],
     "task": [Case(4, {"task": "generate", "embed": None, "model": "gemini-3.5-flash-lite"}, "vectors")],
-    "cache": [Case(0, {"cache": {}}, "shared")],
     "cache.system": [Case(0, {"cache": {"system": True}}, "shared")],
     "cache.attachments": [Case(0, {"cache": {"attachments": ["pages/a.txt"]}}, "shared")],
     "cache.ttl": [Case(0, {"cache": {"ttl": "7d"}}, "shared")],

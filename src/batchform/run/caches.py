@@ -230,7 +230,7 @@ def _ended(ctx: RunContext, there: dict[str, KeptContext], users: list[JobRecord
             continue
         begun = known.created_at if known else parse_stamp(several[0].intent.at)
         hours = max(0.0, (min(now, parse_stamp(use.until)) - begun).total_seconds() / 3600)
-        rates = ctx.rates(intent.model)
+        rates = ctx.rates(intent.model, intent.backend)
         usd = use.tokens * (rates.made + hours * (rates.hour or 0.0)) if rates else 0.0
         ctx.progress.note(
             f"{name} of {use.tokens:,} tokens was kept for {hours:.1f} h"
