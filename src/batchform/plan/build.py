@@ -198,10 +198,7 @@ def _plan_spec(
     save: Saving,
 ) -> Draft:
     spec, control, waits = work.spec, ledger.control(), chains.awaited(work.source)
-    described = partial(
-        draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said,
-        purpose=settings.purpose,
-    )  # fmt: skip
+    described = partial(draft_spec, spec, control=control, registry=settings.registry, now=settings.now, warnings=said)
     known = remembered(work, ledger, settings) if save == Saving() and not chains.reads(spec) else None
     if known is not None:
         quiet = Outcome(*known, Recorded(relation=None), Rendered(), (), None, None, None)
@@ -242,7 +239,7 @@ def _plan_spec(
         free.discard()
         history = _history(con, spec, past) if shards or waits.rows else None
         outcome = Outcome(rows, found, past, rendered, tuple(shards), history, bookkeeping, reread)
-        draft = described(outcome, before=settings.before)
+        draft = described(outcome, before=settings.before, purpose=settings.purpose)
         draft = chains.after(spec, waits, draft, rendered, rows, history, registry=settings.registry, now=settings.now)
         chains.add(con, spec, draft, waits, diffed, bundle=folder)
         if save.source:
