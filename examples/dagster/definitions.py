@@ -1,10 +1,7 @@
-(
-    """An asset of a spec's answers, with a check. `dagster dev -f definitions.py` shows it. Tried with 1.13.
+"""An asset of a spec's answers, with a check. `dagster dev -f definitions.py` shows it. Tried with 1.13.
 
 Annotations are evaluated here: Dagster looks for the class of `context`.
 """
-    ""
-)
 
 import batchform_ops as ops
 import dagster as dg
