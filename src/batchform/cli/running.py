@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.plan.model import Plan
     from batchform.run.outcome import Outcome
+    from batchform.view.events import Events
     from batchform.view.progress import BarProgress, LineProgress
 
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--approver", default="", metavar="NAME", help="Who approved it, recorded in the ledger.")
 @click.option("--detach", is_flag=True, help="Return once the jobs are created; `sync` goes on.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before sending rows that cost money.")
+@click.option("--events", is_flag=True, help="Print what happens as JSON, one object a line, while it happens.")
 @common
 def apply_command(
     common: Common,
@@ -40,6 +43,7 @@ def apply_command(
     approver: str,
     detach: bool,
     yes: bool,
+    events: bool,
 ) -> int:
     """Plan and send; or send exactly the saved PLAN; or, with --approved, plan and send inside what was approved.
 
@@ -55,22 +59,24 @@ def apply_command(
     if (envelope or approver) and not approved:
         raise UsageError("--envelope and --approver belong to --approved", hint="Name what was approved by its digest.")
     reviewed = Reviewed(approved, envelope, approver) if approved else None
-    with open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
+    common, stream = _streamed(common, "apply", events=events)
+    with _told(stream), open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
         note_warnings(session, common)
-        audience = _Person(common, saved=bool(plan), yes=yes)
+        audience = _Person(common, saved=bool(plan), yes=yes, events=stream)
         done = apply_project(
             session, audience, saved=plan, reviewed=reviewed, select=select, allow=allow, reason=reason,
             on_change=on_change, detach=detach,
         )  # fmt: skip
-        return _finish(session, done.outcome, common, detached=detach, held=done.held)
+        return _finish(session, done.outcome, common, detached=detach, held=done.held, events=stream)
 
 
 @click.command("sync", short_help="One step: recover, look at jobs, collect, retry, deliver.")
 @selection
 @click.option("--wait", is_flag=True, help="Go on until no job is open, and no submission of unknown outcome.")
 @click.option("--at-most", metavar="DURATION", help="Such as 10m: how long --wait goes on. Exit code 7 or 8 then.")
+@click.option("--events", is_flag=True, help="Print what happens as JSON, one object a line, while it happens.")
 @common
-def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str | None) -> int:
+def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str | None, events: bool) -> int:
     """Bring what was applied a step further: for cron, or with --wait until it is done.
 
     Queued rows are sent, and failed ones as far as the spec's `retry` allows, if they still ask what was applied;
@@ -80,10 +86,11 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
 
     seconds = _seconds(at_most, wait=wait)
-    with open_session(common, memory=RUNNING_MEMORY) as session:
-        audience = _Person(common, saved=True, yes=True)
+    common, stream = _streamed(common, "sync", events=events)
+    with _told(stream), open_session(common, memory=RUNNING_MEMORY) as session:
+        audience = _Person(common, saved=True, yes=True, events=stream)
         outcome = sync_project(session, audience, select=select, wait=wait, at_most=seconds)
-        return _finish(session, outcome, common, detached=not wait)
+        return _finish(session, outcome, common, detached=not wait, events=stream)
 
 
 def _seconds(at_most: str | None, *, wait: bool) -> float | None:
@@ -107,15 +114,17 @@ def _seconds(at_most: str | None, *, wait: bool) -> float | None:
 class _Person:
     """Who runs a command: sees progress and plans, and is asked before rows are paid for."""
 
-    def __init__(self, common: Common, *, saved: bool, yes: bool) -> None:
-        self._common, self._saved, self._yes = common, saved, yes
+    def __init__(self, common: Common, *, saved: bool, yes: bool, events: Events | None) -> None:
+        self._common, self._saved, self._yes, self._events = common, saved, yes, events
 
     def progress(self) -> LineProgress | BarProgress:
-        return make_progress_for(self._common)
+        return self._events or make_progress_for(self._common)
 
     def planned(self, plan: Plan, *, moved: str) -> None:
         from batchform.cli.planning import echo_plan
 
+        if self._events:
+            self._events.planned(plan)
         if moved and not self._common.quiet:
             click.echo(moved, err=True)
         if not self._saved and not self._common.as_json and not self._common.quiet:
@@ -152,7 +161,37 @@ def _confirm(plan: Plan, yes: bool) -> None:
     click.confirm(f"Send {counted(plan.rows_to_send, 'row')} for about {money(plan.cost.expected)}{later}?", abort=True)
 
 
-def _finish(session: Session, outcome: Outcome, common: Common, *, detached: bool, held: int = 0) -> int:
+def _streamed(common: Common, command: str, *, events: bool) -> tuple[Common, Events | None]:
+    """The stream of events if it was asked for, and nothing else on standard output then."""
+    from msgspec.structs import replace
+
+    from batchform.errors import UsageError
+
+    if not events:
+        return common, None
+    if common.as_json:
+        raise UsageError("--events and --json both speak for the run", hint="The last event has what --json prints.")
+    from batchform.view.events import Events
+
+    return replace(common, quiet=True), Events(sys.stdout, command)
+
+
+@contextmanager
+def _told(events: Events | None) -> Iterator[None]:
+    """An error that ends a run is an event, too."""
+    from batchform.errors import BatchformError, Interrupted
+
+    try:
+        yield
+    except (BatchformError, KeyboardInterrupt) as error:
+        if events:
+            events.failed(error if isinstance(error, BatchformError) else Interrupted("interrupted"))
+        raise
+
+
+def _finish(
+    session: Session, outcome: Outcome, common: Common, *, detached: bool, held: int = 0, events: Events | None = None
+) -> int:
     """Say what was done; the exit code comes from the outcome's error, if it has one."""
     import json
 
@@ -161,6 +200,8 @@ def _finish(session: Session, outcome: Outcome, common: Common, *, detached: boo
 
     held += sum(r.rows for r in outcome.refused)
     error = error_of(session, outcome, detached=detached)
+    if events:
+        events.outcome(outcome, error, detached=detached, held=held)
     if common.as_json:
         click.echo(json.dumps(outcome_json(outcome, error)))
         return error.exit_code if error else 0
