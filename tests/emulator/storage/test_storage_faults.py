@@ -115,8 +115,12 @@ def test_lost_answers_to_compose_and_delete(faulty: EmulatorServer, bucket: stor
 
 def in_chunks(bucket: storage.Bucket, **more: Any) -> bytes:
     """Upload in four chunks; what is there then."""
-    with bucket.blob("x").open("wb", chunk_size=CHUNK, retry=SOON, **more) as f:
-        f.write(DATA)
+    writer = bucket.blob("x").open("wb", chunk_size=CHUNK, retry=SOON, **more)
+    try:
+        with writer:
+            writer.write(DATA)
+    finally:
+        writer._buffer.close()  # else it tries to send the rest again when it is collected
     return bytes(bucket.blob("x").download_as_bytes())
 
 
