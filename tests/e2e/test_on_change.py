@@ -51,6 +51,8 @@ def test_ask_holds_answered_rows_until_the_command_line_keeps_them(applied: Work
     applied.spec(prompt={"user": {"text": "Newer: {{ body }}"}}, idempotency=key("ask"))
     assert applied.actions() == {"run": 1, "held": 7}
 
+    applied.spec(prompt=NEW, idempotency=key("rerun"))  # the spec has the last word, if it is said later
+    assert applied.actions() == {"run": 1, "rerun": 6, "keep": 1}
     applied.spec(prompt=NEW, idempotency=key("ask"))
     assert applied.actions() == {"run": 1, "keep": 7}
     assert applied.actions("--on-change", "triage=rerun") == {"run": 1, "rerun": 6, "keep": 1}

@@ -288,13 +288,15 @@ class ChangeDecided(Event, frozen=True, kw_only=True, tag=True):
     """What becomes of answered rows that an edit of their spec would send again, as `--on-change` said it.
 
     components: digest of prompt, model, configuration and schema as they are after the edit: it holds for no other;
-    decision: "rerun", "keep" or "canary" of so many `rows`. The last one of a spec holds.
+    decision: "rerun", "keep" or "canary" of so many `rows`; own: what the spec itself said then. The last one of a spec
+    holds, until the spec says something else.
     """
 
     spec: str
     components: str
     decision: str
     rows: int = 0
+    own: str = ""
     plan_digest: str = ""
 
 

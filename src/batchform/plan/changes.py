@@ -7,7 +7,7 @@ ask     all of them wait until somebody says which
 
 Whether an edit concerns a row at all is found by rendering it: a row whose request stays the same is kept for nothing.
 A decision holds for the prompt, model, configuration and schema that it was made about. The command line's comes first,
-then what it said before, as recorded, then the spec's own `on_prompt_change`.
+then what it said before, as recorded, unless the spec's own `on_prompt_change` was edited since, then that.
 """
 
 from __future__ import annotations
@@ -57,12 +57,18 @@ def components_of(spec: ResolvedSpec) -> str:
     return digest_of("components", [spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest])
 
 
+def own_words(spec: ResolvedSpec) -> str:
+    """What the spec itself says: `ask`, `canary:50`."""
+    own = spec.spec.idempotency.on_prompt_change
+    return f"canary:{own.canary}" if isinstance(own, Canary) else own
+
+
 def decide(spec: ResolvedSpec, control: ControlView, said: Mapping[str, Decision]) -> Decision:
     """What becomes of rows that the spec, as it is now, would ask otherwise. said: on the command line, by spec."""
     if spec.name in said:
         return said[spec.name]
     recorded = control.changes.get(spec.name)
-    if recorded is not None and recorded.components == components_of(spec):
+    if recorded is not None and (recorded.components, recorded.own) == (components_of(spec), own_words(spec)):
         by = f"{recorded.by or 'somebody'} at {recorded.at[:19]}Z"
         return Decision(recorded.decision, recorded.rows, "recorded", by)
     own = spec.spec.idempotency.on_prompt_change

@@ -17,6 +17,7 @@ from batchform.errors import BackendError, BatchformError, DestinationError
 from batchform.ledger.compact import compact
 from batchform.ledger.records import Allowed, ChangeDecided, Refreshed
 from batchform.ledger.store import RowsFile
+from batchform.plan.changes import own_words
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.rows.sql import literal
 from batchform.run.answers import OUTCOME, UNREAD
@@ -249,14 +250,17 @@ def _record_allowed(ctx: RunContext, plan: Plan) -> None:
 
 def _record_decided(ctx: RunContext, plan: Plan) -> None:
     """What the command line said becomes of answered rows that an edit would send again: later plans keep to it."""
-    events = [
-        ChangeDecided(
-            at=ctx.now(), by=ctx.who, spec=s.name, components=s.change.components, decision=s.change.decision,
-            rows=s.change.canary, plan_digest=plan.digest,
-        )
-        for s in plan.specs
-        if s.change and s.change.source == "command"
-    ]  # fmt: skip
+    events = []
+    for planned in plan.specs:
+        change, spec = planned.change, ctx.spec(planned.name)
+        if change is None or change.source != "command" or spec is None:
+            continue
+        events.append(
+            ChangeDecided(
+                at=ctx.now(), by=ctx.who, spec=spec.name, components=change.components, decision=change.decision,
+                rows=change.canary, own=own_words(spec), plan_digest=plan.digest,
+            )
+        )  # fmt: skip
     if events:
         ctx.ledger.commit(events)
 
