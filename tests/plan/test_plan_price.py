@@ -146,7 +146,7 @@ def test_a_batch_costs_half_of_the_synchronous_api(mode: Mode) -> None:
 
 def test_image_models_bill_output_at_the_image_rate() -> None:
     known = rates("gemini-3-pro-image", registry=REGISTRY, when=NOW)
-    assert known == Rates(1e-6, 60e-6, 1e-6)
+    assert known == Rates(1e-6, 60e-6, 1e-6, made=2e-6)
 
 
 @settings(deadline=None)
