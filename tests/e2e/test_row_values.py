@@ -114,3 +114,13 @@ def test_a_rung_of_another_model_is_not_held_to_the_first_ones_levels(workspace:
     workspace.rows([{**workspace.row(1, body="a long story about a ticket " * 8), "temp": "low", "most": ""}])
     workspace.ok("apply", "--yes")
     assert workspace.plan()["shards"][0]["rung"].startswith("gemini-2.5-flash, thinking 512 after truncated")
+
+
+def test_rows_that_leave_no_room_to_think_are_noted(workspace: Workspace) -> None:
+    level = {"thinking_level": "high"}
+    workspace.spec(generation_config={"max_output_tokens": {"expr": "most"}, "thinking_config": level})
+    rows(workspace, ("", "128"), ("", "8192"))
+    shown = " ".join(workspace.ok("plan").out.split())
+    assert (
+        "BF513 1 row (`T-1`) would leave no room for an answer, at $.generationConfig: max_output_tokens 128" in shown
+    )

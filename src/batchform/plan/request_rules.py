@@ -23,16 +23,16 @@ def check_request(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInf
     """Complaints about a spec. request: what all its rows share; info: what is known of its model."""
     return [
         *check_shape(spec),
-        *_thinking(spec, request, info),
+        *room_to_think(spec, request.get("generationConfig") or {}, info),
         *_tools(spec, request),
         *_labels(spec, request),
         *_references(spec, request),
     ]
 
 
-def _thinking(spec: ResolvedSpec, request: Mapping[str, Any], info: ModelInfo | None) -> Iterator[Diagnostic]:
-    """Thinking tokens count as output: too few in all, and the answer is cut before its first word."""
-    config = request.get("generationConfig") or {}
+def room_to_think(spec: ResolvedSpec, config: Mapping[str, Any], info: ModelInfo | None) -> Iterator[Diagnostic]:
+    """Thinking tokens count as output: too few in all, and the answer is cut before its first word. config: a
+    generationConfig."""
     most, thinking = config.get("maxOutputTokens"), config.get("thinkingConfig") or {}
     if not isinstance(most, int) or not isinstance(thinking, Mapping):
         return

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from batchform.plan.registry import ModelInfo, refusals
+from batchform.plan.request_rules import room_to_think
 from batchform.spec.resolved import ResolvedSpec
 
 _TYPE: Final = re.compile(rb'"mimeType":"([^"\\\\]+)"')
@@ -29,29 +30,32 @@ class RowModelRules:
     """Judges requests of one spec. info: what is known of its model."""
 
     def __init__(self, spec: ResolvedSpec, info: ModelInfo) -> None:
-        self._info = info
+        self._spec, self._info = spec, info
         self._by_row, self._attached = bool(spec.row_values), bool(spec.attachments)
         self._configs = msgspec.json.Decoder(_Configured)
-        self._said: dict[bytes, tuple[str, ...]] = {}
+        self._said: dict[bytes, tuple[tuple[str, str], ...]] = {}
 
-    def look(self, request: bytes) -> Iterator[tuple[str, str]]:
-        """(path, a sentence without its full stop) of each thing that the model does not take."""
+    def look(self, request: bytes) -> Iterator[tuple[str, str, str]]:
+        """(rule, path, a sentence without its full stop) of each thing that the model does not take, or answers
+        nothing to."""
         if self._by_row:
-            for sentence in self._of_config(bytes(self._configs.decode(request).generationConfig)):
-                yield "generationConfig", sentence
+            for rule, sentence in self._of_config(bytes(self._configs.decode(request).generationConfig)):
+                yield rule, "generationConfig", sentence
         reads = self._info.reads
         if self._attached and reads is not None:
             for found in sorted(set(_TYPE.findall(request))):
                 kind = found.decode().partition("/")[0]
                 if kind in _KINDS and kind not in reads:
-                    yield "contents", f"{found.decode()}, and {self._info.id} reads {_listed(reads)}"
+                    yield "model-refuses", "contents", f"{found.decode()}, and {self._info.id} reads {_listed(reads)}"
 
-    def _of_config(self, raw: bytes) -> tuple[str, ...]:
+    def _of_config(self, raw: bytes) -> tuple[tuple[str, str], ...]:
         if raw not in self._said:
             if len(self._said) >= _MOST_SEEN:
                 self._said.clear()
             config: dict[str, Any] = msgspec.json.decode(raw)
-            self._said[raw] = tuple(s.rstrip(".") for s in refusals(self._info, config))
+            said = [("model-refuses", sentence.rstrip(".")) for sentence in refusals(self._info, config)]
+            said += [(d.rule, d.message) for d in room_to_think(self._spec, config, self._info)]
+            self._said[raw] = tuple(said)
         return self._said[raw]
 
 

@@ -84,8 +84,8 @@ class RowRules:
                 raise EnoughRows
             self._left -= 1
         if self._model is not None:
-            for path, sentence in self._model.look(request):
-                self._note("model-refuses", key, (path,), sentence)
+            for rule, path, sentence in self._model.look(request):
+                self._note(rule, key, (path,), sentence)
         if self.file_tokens is not None and (tokens := self.file_tokens(request)):
             self._judge_files(key, len(request), tokens)
         self._keys.append(key)
@@ -207,6 +207,11 @@ class RowRules:
                 f"{rows} would send what the model does not take at {path}: {words}",
                 "Mend the column, or leave the rows out with source.where.",
                 "error",
+            ),
+            "no-room-to-think": (
+                f"{rows} would leave no room for an answer, at {path}: {words}",
+                "Allow more, or tell the model to think less: what is cut while thinking is empty, and billed.",
+                "warning",
             ),
             "row-too-large": (
                 f"{rows} would not fit into {self._job()}; the first has {words}",
