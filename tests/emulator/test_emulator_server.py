@@ -23,6 +23,7 @@ from google.genai import errors
 
 from batchform.emulator import EmulatorServer, serve
 from batchform.emulator.app import ROUTES
+from batchform.emulator.database import Database
 from batchform.emulator.store import Store
 from batchform.errors import BatchformError, UsageError
 
@@ -289,3 +290,13 @@ def test_connections_of_the_last_moment_are_closed(tmp_path: Path) -> None:
             client.close()
         gc.collect()
     assert not told, [str(w.message) for w in told[:3]]
+
+
+def test_a_connection_that_is_given_back_late_is_closed(tmp_path: Path) -> None:
+    """A call that is still at work when its server ends."""
+    database = Database(tmp_path / "x.sqlite", lambda _: None)
+    with database.reading() as late:
+        database.close()
+        assert late.execute("SELECT 1").fetchone()[0] == 1
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        late.execute("SELECT 1")

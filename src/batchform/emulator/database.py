@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ class Database:
     def __init__(self, path: Path, lay_out: Callable[[sqlite3.Connection], None]) -> None:
         """lay_out: makes the tables that are missing, in one transaction."""
         self._path = path
+        self._closed = False
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._one_writer = threading.Lock()  # SQLite makes who waits sleep, and takes no turns
         deadline = time.monotonic() + _LAYING_OUT
@@ -36,9 +37,19 @@ class Database:
                 return
 
     def close(self) -> None:
-        """Close all connections."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        """Close all connections, those that are at work as soon as they are given back."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        self._idle.put(db)
+        if self._closed:
+            self._close_idle()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -47,7 +58,7 @@ class Database:
         try:
             yield db
         finally:
-            self._idle.put(db)
+            self._give_back(db)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -65,7 +76,7 @@ class Database:
                         db.execute("ROLLBACK")
                     raise
         finally:
-            self._idle.put(db)
+            self._give_back(db)
 
     def _open(self, lay_out: Callable[[sqlite3.Connection], None]) -> None:
         with self.reading() as db:
