@@ -25,6 +25,9 @@ ELSEWHERE = {
     "embeddings (`task: embed`)": "tests/e2e/test_embed.py",
     "images as files (`task: image`)": "tests/examples/test_examples.py",
     "rows that are another spec's answers (`source: {type: spec}`)": "tests/examples/test_examples.py",
+    "a dialect of the schema (`schema_dialect`)": "tests/examples/test_examples.py",
+    "settings that rows give (`{expr: …}`)": "tests/examples/test_examples.py",
+    "raw results that stay in the bucket (`raw_results: bucket` of the backend)": "tests/e2e/test_raw_results_stay.py",
     "another attempt with more tokens or another model (`retry: {on: …}`)": "tests/e2e/test_retry_ladder.py",
 }
 """Features that need more than a spec and a row, and what runs them."""
