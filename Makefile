@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FOREIGN ?= .venv-foreign
+BROWSER = $(BATCHFORM_TEST_BROWSER)$(firstword $(foreach b,chromium-headless-shell chrome-headless-shell chromium chromium-browser google-chrome chrome,$(shell command -v $(b))))
 SUDO ?= $(shell test "$$(id -u)" = 0 || echo sudo)
 SPEC ?=
 ENV ?=
@@ -56,7 +57,7 @@ venv: $(VENV)/.installed  ## make .venv and install batchform into it
 demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the emulator, in a copy of this project
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.installed-dev  ## the tests
+test: $(VENV)/.installed-dev browser  ## the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 explore: $(VENV)/.installed-dev  ## the tests of laws, on examples that chance draws anew
@@ -80,10 +81,9 @@ lint: $(VENV)/.installed-dev  ## lint, format, strict types, import contracts
 	@$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 browser:  ## a browser for the tests of the report, unless there is one (Debian and Ubuntu)
-	@for b in chromium-headless-shell chromium chromium-browser google-chrome chrome-headless-shell; do command -v $$b >/dev/null && exit 0; done; false || \
-	  { echo "installing chromium-headless-shell"; $(SUDO) apt-get update -qq && \
-	    $(SUDO) apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 chromium-headless-shell >/dev/null || \
-	    $(SUDO) apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 chromium >/dev/null; }
+	@test -n "$(BROWSER)" || { echo "installing chromium, for the tests of the report"; $(SUDO) apt-get update -qq && \
+	  for name in chromium-headless-shell chromium; do $(SUDO) apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$name >/dev/null && exit 0; done; \
+	  echo "install Chromium or Chrome by hand, or name one: BATCHFORM_TEST_BROWSER=/path/of/it make test"; exit 1; }
 
 check: lint test  ## all that a pull request must pass
 
