@@ -86,6 +86,7 @@ class Runner:
             "GITHUB_REPOSITORY": "acme/support",
             "GITHUB_EVENT_PATH": str(told),
             "GITHUB_SHA": self.commit(),
+            "GITHUB_REF": "refs/heads/main",
             "GITHUB_RUN_ID": "99",
             "GITHUB_STEP_SUMMARY": str(summary),
             "RUNNER_TEMP": str(self.temp),
@@ -118,6 +119,7 @@ class Runner:
             "CI_API_V4_URL": f"{self._url}/gitlab",
             "CI_PROJECT_ID": "42",
             "CI_COMMIT_SHA": self.commit(),
+            "CI_COMMIT_BRANCH": "main",
             "GITLAB_TOKEN": GITLAB_TOKEN,
             **variables,
         }

@@ -59,12 +59,17 @@ def test_the_action_validates_plans_and_applies(
     assert "10 to send" in (machine.folder / "summary.md").read_text()
     assert len(forge.bodies()) == 1
     assert (Path(outputs["plan"]) / "bundle.json").is_file()
+    codes, outputs = use(machine, action, command="plan", directory="llm", args="-s nothing", comment="true")
+    assert codes[1] not in (0, 2) and "no plan of llm" in forge.bodies()[0], "the plan of the step before was posted"
+    # Half of the arguments would apply more than was meant.
+    codes, outputs = use(machine, action, command="apply", directory="llm", args="--select triage's")
+    assert (codes, outputs) == ([0, 64], {}) and "is a quote not closed?" in machine.log
     codes, outputs = use(machine, action, command="apply", directory="llm", args="--quiet", extras="bigquery,sql")
     assert (codes, outputs) == ([0, 0], {"exit-code": "0"}), machine.log
     assert len((repository / "llm/results/triage.jsonl").read_text().splitlines()) == 10
     assert use(machine, action, command="init; rm -rf .", directory="llm")[0] == [0, 64]
     assert (repository / "llm").is_dir()
-    assert machine.installed.read_text().split() == [str(ROOT)] * 2 + [f"{ROOT}[bigquery,sql]", str(ROOT)]
+    assert machine.installed.read_text().split() == [str(ROOT)] * 4 + [f"{ROOT}[bigquery,sql]", str(ROOT)]
 
 
 def test_the_pre_commit_hook(program: Path, tmp_path: Path) -> None:

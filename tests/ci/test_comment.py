@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
-from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer
+from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer, forge_server
 
 from batchform.adapters.forge import ForgeError, GitHub, GitLab, keep_one
 from batchform.cli import run
+from batchform.plan.bounds import Envelope
 from batchform.view.comment import approved_in
 
 MARKER = "<!-- batchform:plan:acme -->"
@@ -96,6 +100,47 @@ def test_the_token_goes_to_no_other_host(forge: ForgeServer) -> None:
     forge.headers = {"Link": '<http://127.0.0.2:1/next>; rel="next"'}
     with pytest.raises(ForgeError, match="next page that is not at"):
         list(github(forge).comments())
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_followed_inside_of_the_api_only(forge: ForgeServer, status: int) -> None:
+    """The standard library would send the token along to wherever it points."""
+    heard: list[str] = []
+    with forge_server() as other:
+        forge.headers = {"Location": f"{other.url}/user"}
+        forge.answers = [status]
+        with pytest.raises(ForgeError, match=f"GitHub answered {status} to GET .* which is not told the token"):
+            github(forge).me()
+        forge.answers = ["pass", "pass", status]
+        with pytest.raises(ForgeError, match="to POST"):
+            keep_one(github(forge), "x")
+        heard += other.calls
+    assert heard == [] and forge.comments == []
+    forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}]
+    forge.headers = {"Location": f"{forge.url}/repos/acme/support/commits/new/pulls"}
+    forge.answers = [status]
+    assert github(forge).merged("old", "") == [7]
+
+
+@pytest.mark.parametrize("token", [f"{GITHUB_TOKEN}\n", f" {GITHUB_TOKEN}\r\n"])
+def test_a_line_break_after_a_token_does_no_harm(forge: ForgeServer, token: str) -> None:
+    assert github(forge, token=token).me() == BOT
+
+
+@pytest.mark.parametrize("token", ["ghs_secret\nghs_more", "ghs_secret…", "\n"])
+def test_what_can_be_no_token_is_refused_and_not_said(forge: ForgeServer, token: str) -> None:
+    for made in (lambda: github(forge, token=token), lambda: GitLab(forge.url, "42", 7, token, sleep=slept([]))):
+        with pytest.raises(ForgeError, match="is none") as refused:
+            made()
+        assert "secret" not in refused.value.render()
+
+
+def test_an_answer_of_something_else_is_a_sentence(forge: ForgeServer) -> None:
+    forge.pulls = {"message": "a portal"}  # type: ignore[assignment]
+    with pytest.raises(ForgeError, match=r"is no answer of GitHub: a list of objects was expected"):
+        github(forge).merged("abc", "main")
+    with pytest.raises(ForgeError, match="an object with `username`"):
+        GitLab(f"{forge.url}/gitlab/projects/42/repository/commits", "42", 7, GITLAB_TOKEN, sleep=slept([])).me()
 
 
 def test_nobody_listens() -> None:
@@ -193,6 +238,7 @@ def test_only_what_was_approved_may_be_applied(
 ) -> None:
     on_github(forge, project.parent, monkeypatch)
     monkeypatch.setenv("GITHUB_SHA", "abc123")
+    monkeypatch.setenv("GITHUB_REF", "refs/heads/main")
 
     def approved(*options: str) -> tuple[int, str]:
         capsys.readouterr()
@@ -206,7 +252,14 @@ def test_only_what_was_approved_may_be_applied(
     digest, envelope = plan["digest"].removeprefix("sha256:"), plan["envelope"]["digest"].removeprefix("sha256:")
     code, told = approved()
     assert code == 4 and "commit abc123 was not merged from a pull request" in told
-    forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}, {"number": 8, "merged_at": None}]
+    merged = {"number": 7, "merged_at": "2026-01-01T00:00:00Z", "base": {"ref": "main"}}
+    forge.pulls = [{**merged, "number": 9, "base": {"ref": "elsewhere"}}]  # a branch that nobody guards
+    code, told = approved()
+    assert code == 4 and "commit abc123 was not merged from a pull request into main" in told
+    forge.pulls = [merged, {**merged, "number": 9}]
+    code, told = approved()
+    assert code == 4 and "from several pull requests (7, 9)" in told
+    forge.pulls = [{**merged, "merge_commit_sha": "abc123"}, {**merged, "number": 9}, {"number": 8, "merged_at": None}]
     code, told = approved()
     assert code == 4 and "GitHub #7 has no comment with a plan of acme" in told
     forge.write(f"<!-- batchform:plan:acme -->\n<!-- batchform:digest:sha256:{digest} -->\n", "mallory")
@@ -222,6 +275,14 @@ def test_only_what_was_approved_may_be_applied(
     assert code == 0 and told.startswith("approved in GitHub #7: 11 rows for $") and envelope[:12] in told
     assert json.loads((project / "approved.json").read_text())["envelope"] == plan["envelope"]
 
+    # Only the comment that is kept up to date counts, not a double of it.
+    kept = forge.comments[-1]
+    forge.write(kept["body"], BOT)
+    kept["body"], whole = "<!-- batchform:plan:acme -->\n### ✗ batchform: no plan of acme\n", kept["body"]
+    assert approved()[0] == 4
+    forge.comments.pop()
+    kept["body"] = whole
+
     # A comment that had no room for the envelope approves that very plan.
     short = "\n".join(line for line in forge.comments[-1]["body"].splitlines() if "envelope:" not in line)
     forge.comments[-1]["body"] = short
@@ -234,11 +295,15 @@ def test_only_what_was_approved_may_be_applied(
     assert approved("--digest", "$(id)")[0] == 64
 
     monkeypatch.setenv("GITLAB_CI", "true")
-    for name, value in {"API_V4_URL": f"{forge.url}/gitlab", "PROJECT_ID": "42", "COMMIT_SHA": "abc123"}.items():
+    ours = {"PROJECT_ID": "42", "COMMIT_SHA": "abc123", "COMMIT_BRANCH": "main"}
+    for name, value in {"API_V4_URL": f"{forge.url}/gitlab", **ours}.items():
         monkeypatch.setenv(f"CI_{name}", value)
     monkeypatch.setenv("GITLAB_TOKEN", GITLAB_TOKEN)
-    forge.pulls = [{"iid": 7, "state": "merged"}, {"iid": 9, "state": "opened"}]
-    assert approved()[0] == 4
+    forge.pulls = [{"iid": 7, "state": "merged", "target_branch": "elsewhere"}]
+    assert "from a pull request into main" in approved()[1]
+    merged = {"iid": 7, "state": "merged", "target_branch": "main"}
+    forge.pulls = [{**merged, "squash_commit_sha": "abc123"}, {**merged, "iid": 8}, {**merged, "state": "opened"}]
+    assert "GitLab !7 has no comment" in approved()[1]
     monkeypatch.setenv("CI_MERGE_REQUEST_IID", "7")
     assert run(["ci", "comment", "plan", "--quiet"]) == 0
     monkeypatch.delenv("CI_MERGE_REQUEST_IID")
@@ -254,3 +319,14 @@ def test_a_comment_that_somebody_spoilt_approves_nothing(hidden: str) -> None:
 def test_what_is_approved_is_read_from_the_end_of_the_comment() -> None:
     body = "```\n<!-- batchform:digest:sha256:f00 -->\n```\n<!-- batchform:digest:sha256:abc -->\r\n"
     assert approved_in(body) == ("sha256:abc", None)
+
+
+def test_a_row_approves_nothing_where_the_comment_had_no_room_for_an_envelope() -> None:
+    """Rows of a spec with `preview: public` are in the comment, in fences; their text may be anybody's."""
+    told = Envelope("sha256:e", "sha256:abc", "acme", "", "", "", "2999-01-01T00:00:00Z", (), 10**6, 1e6, partial=False)
+    row = f"<!-- batchform:envelope:{b64encode(zlib.compress(msgspec.json.encode(told))).decode()} -->"
+    end = "<!-- batchform:digest:sha256:abc -->\n"
+    assert approved_in(f"```\n{row}\n```\n{end}") == ("sha256:abc", None)
+    assert approved_in(f"{end}{row}\r\n") == ("sha256:abc", told)
+    assert approved_in(f"{end}{row}\ntext\n") == ("", None)
+    assert approved_in(f"<!-- batchform:digest:sha256:def -->\n{row}\n") == ("sha256:def", None)

@@ -104,7 +104,10 @@ def test_a_pull_request_on_github_from_review_to_delivery(
     assert len(forge.bodies()) == 1 and forge.bodies() != [comment]
 
     # Merged: what the comment shows is sent, also when a row came meanwhile; a plan that nobody saw is not.
-    forge.pulls = [{"number": 7, "merged_at": "2026-01-01T00:00:00Z"}, {"number": 9, "merged_at": None}]
+    forge.pulls = [
+        {"number": 7, "merged_at": "2026-01-01T00:00:00Z", "base": {"ref": "main"}},
+        {"number": 9, "merged_at": None},
+    ]
     shown, forge.comments[0]["body"] = forge.comments[0]["body"], comment
     assert machine.github(workflow, "apply", given, {}) == [0, 0, 0, 4], machine.log
     assert "outside what was approved: " in machine.log

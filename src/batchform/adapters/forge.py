@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPException
-from typing import Any, Final, Protocol
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any, Final, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from msgspec import Struct
 
@@ -23,6 +23,7 @@ ATTEMPTS: Final = 4
 LONGEST_WAIT: Final = 60.0
 """Seconds that are waited between two attempts at most, whatever the service says."""
 TIMEOUT: Final = 30.0
+_WORDS: Final = 500  # characters of what a service says of a refusal
 
 
 class ForgeError(BatchformError):
@@ -58,8 +59,9 @@ class Forge(Protocol):
 
     def delete(self, comment: int) -> None: ...
 
-    def merged(self, commit: str) -> list[int]:
-        """Numbers of the pull requests that a commit merged."""
+    def merged(self, commit: str, branch: str) -> list[int]:
+        """Numbers of the pull requests that a commit merged into a branch; "" for any. One that was merged into
+        another branch was reviewed for that one."""
         ...
 
 
@@ -106,7 +108,7 @@ class GitHub:
         self, api: str, repository: str, number: int, token: str, *, sleep: Callable[[float], None], author: str = ""
     ) -> None:
         headers = {
-            "Authorization": f"Bearer {token}",
+            "Authorization": f"Bearer {_clean(token, 'GitHub')}",
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
         }
@@ -120,7 +122,7 @@ class GitHub:
         if self._author:
             return self._author
         try:
-            return str(self._calls.json("GET", "/user")["login"])
+            return self._calls.field("/user", "login")
         except ForgeError as error:
             if error.status not in (401, 403):
                 raise
@@ -139,9 +141,10 @@ class GitHub:
     def delete(self, comment: int) -> None:
         self._calls.json("DELETE", f"{self._issues}/comments/{comment}")
 
-    def merged(self, commit: str) -> list[int]:
+    def merged(self, commit: str, branch: str) -> list[int]:
         found = self._calls.pages(f"{self._repository}/commits/{quote(commit, safe='')}/pulls?per_page=100")
-        return [int(p["number"]) for p in found if p.get("merged_at")]
+        into = [p for p in found if p.get("merged_at") and branch in ("", (p.get("base") or {}).get("ref"))]
+        return [int(p["number"]) for p in _made(into, commit, "merge_commit_sha")]
 
 
 class GitLab:
@@ -149,12 +152,13 @@ class GitLab:
     project access token with the scope `api`."""
 
     def __init__(self, api: str, project: str, number: int, token: str, *, sleep: Callable[[float], None]) -> None:
-        self._calls = _Calls(api, {"PRIVATE-TOKEN": token}, "GitLab", "a project access token with scope `api`", sleep)
+        headers = {"PRIVATE-TOKEN": _clean(token, "GitLab")}
+        self._calls = _Calls(api, headers, "GitLab", "a project access token with scope `api`", sleep)
         self._project = f"/projects/{quote(project, safe='')}"
         self._notes = f"{self._project}/merge_requests/{number}/notes"
 
     def me(self) -> str:
-        return str(self._calls.json("GET", "/user")["username"])
+        return self._calls.field("/user", "username")
 
     def comments(self) -> Iterator[Comment]:
         for found in self._calls.pages(f"{self._notes}?per_page=100&sort=asc&order_by=created_at"):
@@ -170,9 +174,11 @@ class GitLab:
     def delete(self, comment: int) -> None:
         self._calls.json("DELETE", f"{self._notes}/{comment}")
 
-    def merged(self, commit: str) -> list[int]:
+    def merged(self, commit: str, branch: str) -> list[int]:
         path = f"{self._project}/repository/commits/{quote(commit, safe='')}/merge_requests?per_page=100"
-        return [int(m["iid"]) for m in self._calls.pages(path) if m.get("state") == "merged"]
+        found = [m for m in self._calls.pages(path) if m.get("state") == "merged"]
+        into = [m for m in found if branch in ("", m.get("target_branch"))]
+        return [int(m["iid"]) for m in _made(into, commit, "merge_commit_sha", "squash_commit_sha", "sha")]
 
 
 class _Calls:
@@ -186,9 +192,17 @@ class _Calls:
         self._service = service
         self._needs = needs
         self._sleep = sleep
+        self._opener = build_opener(_Here(self._api))
 
     def json(self, method: str, path: str, body: object = None) -> Any:
         return self._call(method, self._api + path, body)[0]
+
+    def field(self, path: str, name: str) -> str:
+        """One text of an object."""
+        told = self.json("GET", path)
+        if not isinstance(told, dict) or not isinstance(told.get(name), str):
+            raise self._strange(self._api + path, f"an object with `{name}`")
+        return str(told[name])
 
     def pages(self, path: str) -> Iterator[Any]:
         """The items of all pages, along the `next` of the Link headers; never to another host, which would be told
@@ -196,6 +210,8 @@ class _Calls:
         url: str | None = self._api + path
         while url:
             items, link = self._call("GET", url, None)
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise self._strange(url, "a list of objects")
             yield from items
             following = re.search(r'<([^>]+)>;\s*rel="next"', link)
             url = following[1] if following else None
@@ -208,7 +224,7 @@ class _Calls:
         for attempt in range(1, ATTEMPTS + 1):
             request = Request(url, data, headers, method=method)
             try:
-                with urlopen(request, timeout=TIMEOUT) as answer:
+                with self._opener.open(request, timeout=TIMEOUT) as answer:
                     raw = answer.read()
                     return (json.loads(raw) if raw else None), answer.headers.get("Link") or ""
             except HTTPError as error:
@@ -231,9 +247,43 @@ class _Calls:
         except (ValueError, OSError, AttributeError, HTTPException):
             words = str(error.reason)
         hint = f"The token needs {self._needs}." if error.code in (401, 403, 404) else ""
+        if 300 <= error.code < 400:
+            words = f"it redirects to {error.headers.get('Location') or 'nowhere'}, which is not told the token"
+            hint = f"The address of {self._service}'s API is {self._api} here: correct it where it has moved."
+        message = f"{self._service} answered {error.code} to {method} {url}: {words[:_WORDS]}"
+        return ForgeError(message, hint=hint, status=error.code)
+
+    def _strange(self, url: str, wanted: str) -> ForgeError:
         return ForgeError(
-            f"{self._service} answered {error.code} to {method} {url}: {words}", hint=hint, status=error.code
+            f"{url} is no answer of {self._service}: {wanted} was expected", hint=f"Is {self._api} its API?"
         )
+
+
+class _Here(HTTPRedirectHandler):
+    """Follows redirects of a GET that stay in the API. The standard library's own would tell the token to any host."""
+
+    def __init__(self, api: str) -> None:
+        self._api = api
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if req.get_method() != "GET" or not newurl.startswith(self._api + "/"):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _clean(token: str, service: str) -> str:
+    """A token without the line break that came with it. Raises ForgeError, which does not say it."""
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ForgeError(f"what is given as token for {service} is none: it has spaces, line breaks or other letters")
+    return token
+
+
+def _made(merged: list[Any], commit: str, *names: str) -> list[Any]:
+    """Of several, those whose merge made that very commit, if they say so."""
+    return [m for m in merged if commit in (m.get(name) for name in names)] or merged
 
 
 def _wait(error: HTTPError, attempt: int) -> float | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchform.plan.bounds import Envelope
     from batchform.plan.model import Plan
 
+_BY_HAND: Final = "Look at the plan above, and if it is right run the workflow by hand with its digest."
 _SHORTEST: Final = 12
 """Hex digits of a digest that a person must give at least: as many as are shown."""
 
@@ -79,13 +80,24 @@ def _merged(run: Run, env: Mapping[str, str]) -> int:
     from batchform.cli.pull_request import forge_of
 
     commit = env.get("CI_COMMIT_SHA" if run.service == "GitLab" else "GITHUB_SHA", "")
-    found = forge_of(replace(run, number=0), env).merged(commit)
+    ref = env.get("GITHUB_REF", "")
+    branch = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
+    branch = env.get("CI_COMMIT_BRANCH", "") if run.service == "GitLab" else branch
+    found = forge_of(replace(run, number=0), env).merged(commit, branch) if commit else []
     if not found:
+        into = f" into {branch}" if branch else ""
         raise StalePlan(
-            f"commit {commit[:10] or '?'} was not merged from a pull request, so nobody approved what it would send",
-            hint="Look at the plan above, and if it is right run the workflow by hand with its digest.",
+            f"commit {commit[:10] or '?'} was not merged from a pull request{into}, so nobody approved what it would "
+            "send",
+            hint=_BY_HAND,
         )
-    return max(found)
+    if len(found) > 1:
+        numbers = ", ".join(map(str, sorted(found)))
+        raise StalePlan(
+            f"commit {commit[:10]} was merged from several pull requests ({numbers}): which of them approved it?",
+            hint=_BY_HAND,
+        )
+    return found[0]
 
 
 def _shown(plan: Plan, run: Run, env: Mapping[str, str], where: str, author: str) -> tuple[str, Envelope | None]:
@@ -95,11 +107,10 @@ def _shown(plan: Plan, run: Run, env: Mapping[str, str], where: str, author: str
     from batchform.view.comment import approved_in
     from batchform.view.markdown import marker
 
-    for comment in own_comments(forge_of(run, env, author=author), marker(plan.project, plan.environment)):
-        digest, envelope = approved_in(comment.body)
-        if digest:
-            return digest, envelope
+    own = own_comments(forge_of(run, env, author=author), marker(plan.project, plan.environment))
+    digest, envelope = approved_in(own[0].body) if own else ("", None)  # the first is the one that is kept up to date
+    if digest:
+        return digest, envelope
     raise StalePlan(
-        f"{where} has no comment with a plan of {plan.project}, so nobody approved what this would send",
-        hint="Look at the plan above, and if it is right run the workflow by hand with its digest.",
+        f"{where} has no comment with a plan of {plan.project}, so nobody approved what this would send", hint=_BY_HAND
     )

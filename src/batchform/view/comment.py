@@ -13,6 +13,11 @@ from batchform.plan.model import Plan
 from batchform.view.markdown import MAX_CHARS, code, marker, plain, plan_markdown
 
 _LARGEST: Final = 1 << 20
+_END: Final = re.compile(
+    r"(?:^|\n)<!-- batchform:digest:(?P<digest>[a-z0-9:]+) -->\r?"
+    r"(?:\n<!-- batchform:envelope:(?P<envelope>\S+) -->\r?)?\s*\Z"
+)
+"""What `_hidden` writes."""
 COMMIT: Final = 10
 """Characters of a commit's name that are shown."""
 
@@ -38,20 +43,24 @@ def _footer(verb: str, commit: str, url: str) -> str:
 
 
 def approved_in(body: str) -> tuple[str, Envelope | None]:
-    """Digest and envelope of the plan that a comment shows; "" and None if it shows none. The last ones: what stands
-    above them may be a row's text."""
+    """Digest and envelope of the plan that a comment shows; "" and None if it shows none. Only its end counts: what
+    stands above may be a row's text, also where the end has no envelope."""
     import binascii
     import zlib
     from base64 import b64decode
 
     import msgspec
 
-    found = dict(re.findall(r"^<!-- batchform:(digest|envelope):([A-Za-z0-9:+/=]+) -->\r?$", body, re.MULTILINE))
+    end = _END.search(body)
+    if end is None:
+        return "", None
+    digest, told = end["digest"], end["envelope"] or ""
     try:
-        raw = zlib.decompressobj().decompress(b64decode(found.get("envelope", ""), validate=True), _LARGEST)
-        return found.get("digest", ""), msgspec.json.decode(raw, type=Envelope) if raw else None
+        raw = zlib.decompressobj().decompress(b64decode(told, validate=True), _LARGEST)
+        envelope = msgspec.json.decode(raw, type=Envelope) if raw else None
     except (binascii.Error, zlib.error, msgspec.DecodeError):
-        return found.get("digest", ""), None
+        envelope = None
+    return digest, envelope if envelope is not None and envelope.plan_digest == digest else None
 
 
 def _hidden(plan: Plan) -> str:
