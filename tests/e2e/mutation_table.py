@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests_e2e_kit import Workspace
+
+DAY = datetime.now(UTC).date() - timedelta(days=1)
+"""In whose first hours the tables of the warehouse were written: BigQuery keeps them as they were for seven days."""
 
 # --- a project in which every field has something to change ---------------------------------------------------------
 
@@ -286,7 +290,7 @@ SPEC_CASES: dict[str, list[Case]] = {
         source(1, "warehouse", table=None, where=None, query="SELECT id, body FROM acme.rows.edited WHERE id = 'T-2'"),
     ],
     "source.BigQuerySource.as_of": [
-        source(0, "warehouse", as_of="2026-01-01T02:30:00Z"), source(1, "warehouse", as_of="2026-01-01T01:30:00+01:00"),
+        source(0, "warehouse", as_of=f"{DAY}T02:30:00Z"), source(1, "warehouse", as_of=f"{DAY}T01:30:00+01:00"),
     ],
     "source.BigQuerySource.project": [source(0, "warehouse", project="elsewhere")],
     "source.BigQuerySource.location": [source(0, "warehouse", location="us")],

@@ -25,6 +25,7 @@ from google.cloud import bigquery
 from mutation_table import (
     BACKENDS,
     DATABASES,
+    DAY,
     PROJECT_CASES,
     ROWS,
     SCHEMA,
@@ -178,12 +179,13 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class Hours:
-    """A clock that shows an hour of the first day of 2026, and goes on from there."""
+    """A clock that shows an hour of yesterday, and goes on from there."""
 
     hour = 0
 
     def now(self) -> datetime:
-        return datetime(2026, 1, 1, self.hour, tzinfo=UTC) + timedelta(seconds=time.monotonic() % 1000)
+        midnight = datetime.combine(DAY, datetime.min.time(), tzinfo=UTC)
+        return midnight + timedelta(hours=self.hour, seconds=time.monotonic() % 1000)
 
 
 @pytest.fixture(scope="module")

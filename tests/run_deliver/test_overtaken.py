@@ -122,7 +122,7 @@ class Place(World):
     def is_current(self, spec: ResolvedSpec) -> bool:
         """Whether a plan takes the destination for up to date."""
         with closing(self.connect()) as con:
-            found = recorded(con, self.ledger, spec, destination=self.destination(spec))
+            found = recorded(con, self.ledger, spec, destination=self.destination(spec), said={})
         return found.delivered_through is not None
 
 
