@@ -105,6 +105,14 @@ def test_what_is_known_of_specs() -> None:
     )
 
 
+def test_what_a_cache_cost_counts_once_also_when_two_runs_record_it() -> None:
+    spent = Spent(at=AT, spec="s", realm="google", model="m", requests=0, usd=0.5, cache="cachedContents/1")
+    trials = Spent(at=AT, spec="s", realm="google", model="m", requests=1, usd=0.25)
+    other = Spent(at=AT, spec="s", realm="google", model="m", requests=0, usd=1.0, cache="cachedContents/2")
+    view = fold(enumerate([spent, trials, spent, trials, other], 1))
+    assert [s.usd for _, s in view.spent] == [0.5, 0.25, 0.0, 0.25, 1.0]
+
+
 def test_events_of_unknown_jobs_are_left_out() -> None:
     assert fold([(1, SUBMITTED), (2, FULL)]).jobs == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -210,3 +211,122 @@ def test_cleanup_false_leaves_it_to_its_end(world: World) -> None:
     told(world, "sync", "--json")
     [spent] = events(world, "Spent")
     assert spent["usd"] > 0
+
+
+def other_spec(world: World, name: str, **changes: Any) -> None:
+    """Another spec over the same rows, with another question and the same system instruction."""
+    found = yaml.safe_load((world.project / "specs/triage.yaml").read_text(encoding="utf-8"))
+    found |= {"name": name, "destination": {"type": "jsonl", "path": f"results/{name}.jsonl"}}
+    found["prompt"] = {"system": {"text": SYSTEM}, "user": {"text": "And what of {{ title }}?"}} | changes.pop(
+        "prompt", {}
+    )
+    (world.project / f"specs/{name}.yaml").write_text(yaml.safe_dump(found | changes), encoding="utf-8")
+
+
+def test_one_that_a_spec_keeps_is_not_shortened_or_dropped_or_settled_by_another_that_does_not(world: World) -> None:
+    spec(world, cache={"ttl": "7d"})
+    told(world, *APPLY)
+    [before] = caches(world)
+    other_spec(world, "other", cache={})
+
+    told(world, *APPLY)
+
+    [same] = caches(world)
+    assert same["expires_at"] >= before["expires_at"]
+    assert living(world) == [same["id"]] and events(world, "Spent") == []
+    world.pass_time(7 * HOUR)
+    told(world, "sync", "--json")
+    assert living(world) == [same["id"]] and events(world, "Spent") == []
+    world.pass_time(8 * 24 * HOUR)
+    told(world, "sync", "--json")
+    [spent] = events(world, "Spent")
+    hours = (same["expires_at"] - same["created_at"]) / HOUR
+    assert spent["usd"] == pytest.approx(same["tokens"] * (0.3e-6 + hours * 1e-6), rel=0.05)
+
+
+def test_what_another_backend_of_the_same_key_keeps_is_not_left_over(world: World) -> None:
+    spec(world, cache={"ttl": "7d"})
+    told(world, *APPLY)
+    [kept] = caches(world)
+    path = world.project / "batchform.yaml"
+    project = yaml.safe_load(path.read_text(encoding="utf-8"))
+    project["backends"]["twin"] = project["backends"]["local"]
+    path.write_text(yaml.safe_dump(project), encoding="utf-8")
+    other_spec(world, "other", backend="twin", cache={}, prompt={"system": {"text": SYSTEM + "Be quick."}})
+    told(world, *DETACHED)
+    world.pass_time(7 * HOUR)
+    told(world, "sync", "--wait", "--json")
+    assert living(world) == [kept["id"]]
+
+
+def test_one_that_cannot_be_prolonged_gives_its_rows_back_at_once(world: World) -> None:
+    """An outage just before a job is created: surely no job, so nothing waits for the settle window."""
+    (world.project / "data/tickets.csv").write_text("id,title\nT1,ticket 1\n", encoding="utf-8")
+    world.server.set_faults([{"call": "caches.update", "times": "all", "do": {"type": "error", "status": 503}}])
+    ran = world.run(("apply", "--yes"))
+    assert ran.code == 1 and world.jobs() == [], ran.err
+    assert len(events(world, "NotSubmitted")) == 1
+    world.server.set_faults(())
+    told(world, *APPLY)
+    assert world.bill().total() == 1 and len(caches(world)) == 1
+
+
+def test_a_version_of_the_api_without_caches_is_not_taken_for_a_cache_that_is_gone(world: World) -> None:
+    world.server.set_faults([{"call": "caches.update", "times": 1, "do": {"type": "error", "status": 404}}])
+    told(world, *APPLY)
+    assert events(world, "NotSubmitted") == []
+    all_is_answered(world)
+
+
+def test_its_time_begins_with_the_job_however_long_the_input_was_uploaded(world: World) -> None:
+    world.server.set_faults([{"call": "files.upload.start", "times": 2, "do": {"type": "error", "status": 503}}])
+    told(world, *DETACHED)
+    for intent in events(world, "Intent"):
+        begun, until = (datetime.fromisoformat(t) for t in (intent["at"], intent["cache"]["until"]))
+        assert (until - begun).total_seconds() == pytest.approx(50 * HOUR, abs=0.5)
+
+
+def test_it_stays_for_a_job_that_was_taken_for_lost_and_may_turn_up(world: World) -> None:
+    (world.project / "data/tickets.csv").write_text("id,title\nT1,ticket 1\n", encoding="utf-8")
+    world.server.set_faults(
+        [
+            {"call": "batches.create", "do": {"type": "list_lag", "seconds": 12 * HOUR}},
+            {"call": "batches.create", "do": {"type": "ends", "state": "SUCCEEDED", "share": 1, "seconds": 20 * HOUR}},
+            {"call": "batches.create", "do": {"type": "error", "status": 504, "when": "after"}},
+        ]
+    )
+    world.run(DETACHED)
+    [cache] = caches(world)
+    spec(world, cache={}, limits={"max_usd_total": 0})  # so that its rows wait
+    world.pass_time(2000)
+    world.run(("sync",))
+    assert [e["how"] for e in events(world, "NotSubmitted")] == ["unlisted"]
+    world.pass_time(8 * HOUR)
+    world.run(("sync",))
+    assert len(world.jobs()) == 1 and living(world) == [cache["id"]] and events(world, "Spent") == []
+    world.pass_time(14 * HOUR)
+    world.run(("sync", "--wait"))
+    assert world.bill().total() == 1 and delivered(world) == 1 and living(world) == []
+    assert len(events(world, "Spent")) == 1
+
+
+def test_what_a_kept_one_will_cost_counts_against_budgets_until_it_has_ended(world: World) -> None:
+    spec(world, cache={"ttl": "7d"}, limits={"max_usd_total": 100})
+    told(world, *APPLY)
+    shares = sum(intent["cache"]["usd"] for intent in events(world, "Intent"))
+    [kept] = caches(world)
+    assert shares == pytest.approx(kept["tokens"] * (0.3e-6 + 168 * 1e-6), rel=0.05)
+
+    def budget() -> tuple[float, float]:
+        [line] = [b for b in told(world, "status", "--json")["budgets"] if b["name"] == "max_usd_total"]
+        return line["settled"], line["in_flight"]
+
+    answers, held = budget()
+    assert held == pytest.approx(shares)
+    world.pass_time(8 * 24 * HOUR)
+    told(world, "sync", "--json")
+    [spent] = events(world, "Spent")
+    settled, held = budget()
+    assert settled == pytest.approx(answers + spent["usd"]) and held == 0.0
+    [line] = told(world, "spend", "--json")
+    assert line["usd"] == pytest.approx(answers + spent["usd"], abs=1e-5)

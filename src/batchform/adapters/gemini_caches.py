@@ -52,11 +52,23 @@ class GeminiCaches:
 
     def prolong(self, name: str, *, seconds: float) -> KeptContext:
         try:
-            with self._errors(f"Prolonging {name}"):
-                config = {"ttl": _duration(seconds), "http_options": self._options()}
-                return _kept(self._client().caches.update(name=name, config=config))
+            return self._prolonged(name, seconds)
         except AuthError as error:
             raise _missing(error) from None
+        except NotFound:
+            if self._version == BETA:
+                raise
+        stated, self._version = self._version, BETA  # a run may prolong one before it has asked for any other
+        try:
+            return self._prolonged(name, seconds)
+        except (AuthError, NotFound) as error:
+            self._version = stated
+            raise _missing(error) from None
+
+    def _prolonged(self, name: str, seconds: float) -> KeptContext:
+        with self._errors(f"Prolonging {name}"):
+            config = {"ttl": _duration(seconds), "http_options": self._options()}
+            return _kept(self._client().caches.update(name=name, config=config))
 
     def drop(self, name: str) -> None:
         try:
@@ -70,7 +82,7 @@ class GeminiCaches:
         return {"api_version": self._version, "retry_options": {"attempts": 1}}
 
 
-def _missing(error: AuthError) -> Exception:
+def _missing(error: AuthError | NotFound) -> Exception:
     return NotFound(error.message, status=error.status) if error.status in _GONE else error
 
 

@@ -8,7 +8,8 @@ import msgspec
 class CacheUse(msgspec.Struct, frozen=True, omit_defaults=True):
     """The context cache that a job's requests name. turns, parts: how much of each archived request it holds: turns
     from the beginning, and parts of the one after them; until: RFC 3339, how long it was made to live when the intent
-    was recorded; kept: whether it stays that long when no open job names it."""
+    was recorded; kept: whether it stays that long when no open job names it; usd: this job's share of what making and
+    keeping it was estimated at."""
 
     name: str
     title: str
@@ -17,3 +18,4 @@ class CacheUse(msgspec.Struct, frozen=True, omit_defaults=True):
     until: str
     tokens: int = 0
     kept: bool = False
+    usd: float = 0.0

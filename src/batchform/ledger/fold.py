@@ -71,11 +71,14 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
 
 
 def _spend(view: ControlView, at: int, event: Spent) -> None:
-    """What a trial cost takes the place of what it reserved, which stays as an entry of nothing."""
+    """What a trial cost takes the place of what it reserved, which stays as an entry of nothing. What a cache cost
+    counts once, also when two runs that saw its end recorded it at the same time."""
     if event.trial and not event.reserved:
         for index, (serial, before) in enumerate(view.spent):
             if before.trial == event.trial and before.reserved:
                 view.spent[index] = serial, msgspec.structs.replace(before, requests=0, usd=0.0, reserved=False)
+    if event.cache and any(before.cache == event.cache for _, before in view.spent):
+        event = msgspec.structs.replace(event, usd=0.0)
     view.spent.append((at, event))
 
 

@@ -62,7 +62,28 @@ def spend_of(
         today += usd if on >= day else 0.0
     for job in jobs:
         in_flight += _reserved(job.intent, basis) if job.open else 0.0
-    return Spend(today, month, total, in_flight)
+    return Spend(today, month, total, in_flight + _kept_caches(jobs, control, now))
+
+
+def settled_caches(control: ControlView) -> set[str]:
+    """Names of the context caches whose cost is recorded."""
+    return {spent.cache for _, spent in control.spent if spent.cache}
+
+
+def _kept_caches(jobs: list[JobRecord], control: ControlView, now: dt.datetime) -> float:
+    """What caches hold back that outlive jobs which were collected: those shares of them, until what they cost is
+    recorded, or they must have ended. Of runs that used the same one, the run that holds back most counts."""
+    settled = settled_caches(control) if any(j.intent.cache for j in jobs) else set()
+    shares: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        use = job.intent.cache
+        if use and use.name not in settled and job.collected and dt.datetime.fromisoformat(use.until) > now:
+            named = use.name, job.intent.plan_digest
+            shares[named] = shares.get(named, 0.0) + use.usd
+    most: dict[str, float] = {}
+    for (name, _), usd in shares.items():
+        most[name] = max(most.get(name, 0.0), usd)
+    return sum(most.values())
 
 
 def settled_by_day(control: ControlView, *, realm: str) -> dict[tuple[dt.date, str], float]:

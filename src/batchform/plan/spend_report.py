@@ -82,7 +82,7 @@ def _entries(control: ControlView) -> Iterator[_Entry]:
         approver = admitted.get(plan) or admitted.get(intent.plan_digest) or intent.by
         yield _Entry(intent.spec, intent.model, _day(intent.at), approver, intent.realm, _figures(job))
     for _, spent in control.spent:
-        if spent.requests:
+        if spent.requests or spent.cache:
             figures = SpendRow((), 0, spent.requests, 0.0, spent.usd)
             yield _Entry(spent.spec, spent.model, _day(spent.at), spent.by or "", spent.realm, figures)
 

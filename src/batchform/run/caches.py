@@ -7,25 +7,29 @@ archived are whole requests, so that whether they are sent with a cache is nobod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from batchform.canon import canonical_json, digest_of, short
-from batchform.errors import BackendError, BatchformError, NotFound, StalePlan
+from batchform.errors import BackendError, BatchformError, NotCreated, NotFound, StalePlan
 from batchform.ledger.records import CacheUse, Intent, JobRecord, Spent, ledger_mark
 from batchform.ledger.segments import timestamp
 from batchform.plan.attached import listed_files
 from batchform.plan.model import Cached
 from batchform.plan.shard import shard_line, split_line
+from batchform.plan.spend import settled_caches
 from batchform.ports import Backend, Caches, KeptContext
 from batchform.rows.attached import names_in, with_places
 from batchform.rows.cached import cut
 from batchform.run.attachments import place_files
-from batchform.run.context import RunContext, call_again, parse_stamp
+from batchform.run.context import NOT_FOUND, RunContext, call_again, parse_stamp
+from batchform.run.kept_inputs import may_turn_up
 from batchform.run.submission import Work
 from batchform.spec.wording import money
 
@@ -84,10 +88,8 @@ def _kept(ctx: RunContext, backend: Backend, work: Work, bundle: Path, planned: 
     caches, model = _caches(backend, work.plan.name), work.model
     title = title_of(ctx, model, held)
     for known in _living(ctx, caches, title):
-        try:
-            return call_again(ctx, lambda name=known.name: caches.prolong(name, seconds=planned.seconds))  # type: ignore[misc]
-        except NotFound:
-            continue
+        with suppress(NotFound):
+            return _prolonged(ctx, caches, known.name, planned.seconds)
     content = _placed(ctx, backend, work, bundle, held)
     try:
         made = caches.make(model=model, title=title, content=content, seconds=planned.seconds)
@@ -101,6 +103,14 @@ def _kept(ctx: RunContext, backend: Backend, work: Work, bundle: Path, planned: 
         return found[0]
     ctx.progress.note(f"Made {made.name} of {made.tokens or planned.tokens:,} tokens for {work.plan.name}.")
     return made
+
+
+def _prolonged(ctx: RunContext, caches: Caches, name: str, seconds: float) -> KeptContext:
+    """A cache that lives so long from now, and no shorter than another spec keeps the same one. Raises NotFound."""
+    now, others = ctx.clock.now(), (r.intent.cache for r in ctx.ledger.control().jobs.values())
+    kept = [parse_stamp(use.until) - now for use in others if use and use.name == name and use.kept]
+    longest = max([seconds, *(span.total_seconds() for span in kept)])
+    return call_again(ctx, lambda: caches.prolong(name, seconds=longest))
 
 
 def _caches(backend: Backend, spec: str) -> Caches:
@@ -129,20 +139,32 @@ def _placed(ctx: RunContext, backend: Backend, work: Work, bundle: Path, held: b
 # --- while jobs name it ------------------------------------------------------------------------------------------
 
 
+def named_from_now(ctx: RunContext, work: Work, use: CacheUse | None) -> CacheUse | None:
+    """How a job that is about to be created uses its cache: its time begins now, however long the upload took."""
+    planned = work.plan.cache
+    if use is None or planned is None:
+        return None
+    share = work.shard.rows / max(1, planned.rows) * (planned.made + planned.storage.expected)
+    return replace(use, until=timestamp(ctx.clock.now() + timedelta(seconds=planned.seconds)), usd=share)
+
+
 def still_there(ctx: RunContext, intent: Intent) -> bool:
     """Whether the cache that a job is about to name lives, which it does for as long as that job may take from now on.
 
-    Asked after the intent is recorded: from then on no run drops it.
+    Asked after the intent is recorded: from then on no run drops it. Raises NotCreated when it cannot be known.
     """
     if intent.cache is None:
         return True
-    caches, seconds = _caches(ctx.backend_of(intent), intent.spec), _seconds(intent, intent.cache)
-    name = intent.cache.name
+    caches, name = _caches(ctx.backend_of(intent), intent.spec), intent.cache.name
     try:
-        call_again(ctx, lambda: caches.prolong(name, seconds=seconds))
+        _prolonged(ctx, caches, name, _seconds(intent, intent.cache))
     except NotFound:
         ctx.progress.note(f"{name} is gone before {intent.tag} could name it; it is made again.")
         return False
+    except BackendError as error:
+        hint = error.hint or "Run apply again: nothing of this job was sent."
+        after = error.retry_after
+        raise NotCreated(error.message, hint=hint, status=error.status, retry_after=after) from error
     return True
 
 
@@ -163,7 +185,7 @@ def prolong_caches(ctx: RunContext) -> None:
         try:
             caches = ctx.backend_of(record.intent).caches
             if caches is not None:
-                caches.prolong(name, seconds=life.total_seconds())
+                _prolonged(ctx, caches, name, life.total_seconds())
         except BatchformError as error:
             ctx.progress.note(f"{name}, which {record.tag} names, could not be prolonged: {error}")
 
@@ -192,7 +214,7 @@ def drop_caches(ctx: RunContext) -> None:
 def _unsettled(ctx: RunContext) -> dict[tuple[str, str], list[JobRecord]]:
     """(backend, its fingerprint) → jobs that name caches of which it is not recorded what they cost."""
     control, found = ctx.ledger.control(), dict[tuple[str, str], list[JobRecord]]()
-    settled = {spent.cache for _, spent in control.spent if spent.cache}
+    settled = settled_caches(control)
     for record in control.jobs.values():
         use = record.intent.cache
         if use is not None and use.name not in settled:
@@ -201,42 +223,73 @@ def _unsettled(ctx: RunContext) -> dict[tuple[str, str], list[JobRecord]]:
 
 
 def _drop(ctx: RunContext, caches: Caches, backend: str, users: list[JobRecord]) -> None:
-    now = ctx.clock.now()
-    there = {c.name: c for c in call_again(ctx, lambda: list(caches.find())) if c.title.startswith(_own_prefix(ctx))}
+    now, uses = ctx.clock.now(), _uses(users)
+    there = {c.name: c for c in call_again(ctx, lambda: [c for c in caches.find() if _is_own(ctx, c)])}
+    ended = {name: there.get(name) for name in uses if name not in there}
+    ctx.ledger.refresh()
+    needed = _needed(ctx)
     if ctx.settings(backend).cleanup:
-        ctx.ledger.refresh()
-        in_use, named = _in_use(ctx), {r.intent.cache.name for r in users if r.intent.cache}
-        kept = {r.intent.cache.name for r in users if r.intent.cache and r.intent.cache.kept}
+        everywhere = {name for several in _unsettled(ctx).values() for name in _uses(several)}
         for name, one in there.items():
-            left_over = name not in named and now - one.created_at > UNNAMED_FOR
-            if name not in in_use and (left_over or name in named - kept):
+            left_over = name not in everywhere and now - one.created_at > UNNAMED_FOR
+            unused = name in uses and not any(kept for _, kept in uses[name])
+            if name not in needed and (left_over or unused):
                 caches.drop(name)
-    ended = list(_ended(ctx, there, users, now))
-    if ended:
-        ctx.ledger.commit(ended)
+                ended |= {name: one} if name in uses else {}
+    if spent := [_spent(ctx, [r for r, _ in uses[n]], one, now) for n, one in ended.items() if n not in needed]:
+        ctx.ledger.commit(spent)
 
 
-def _ended(ctx: RunContext, there: dict[str, KeptContext], users: list[JobRecord], now: datetime) -> Iterator[Spent]:
-    """What caches have cost that are no more. there: those that were when this began."""
-    in_use, by_name = _in_use(ctx), dict[str, list[JobRecord]]()
-    for record in users:
-        if record.intent.cache is not None:
-            by_name.setdefault(record.intent.cache.name, []).append(record)
-    for name, several in by_name.items():
-        use, intent, known = several[-1].intent.cache, several[-1].intent, there.get(name)
-        assert use is not None
-        dropped = known is not None and not use.kept and ctx.settings(intent.backend).cleanup
-        if name in in_use or (known is not None and not dropped):
-            continue
-        begun = known.created_at if known else parse_stamp(several[0].intent.at)
-        hours = max(0.0, (min(now, parse_stamp(use.until)) - begun).total_seconds() / 3600)
-        rates = ctx.rates(intent.model, intent.backend)
-        usd = use.tokens * (rates.made + hours * (rates.hour or 0.0)) if rates else 0.0
-        ctx.progress.note(
-            f"{name} of {use.tokens:,} tokens was kept for {hours:.1f} h"
-            + (f": {money(usd)}." if rates and intent.realm != "emulator" else ".")
-        )
-        yield Spent(
-            at=ctx.now(), by=ctx.who, spec=intent.spec, realm=intent.realm, model=intent.model, requests=0, usd=usd,
-            cache=name,
-        )  # fmt: skip
+def _is_own(ctx: RunContext, one: KeptContext) -> bool:
+    return one.title.startswith(_own_prefix(ctx))
+
+
+def _uses(records: Iterable[JobRecord]) -> dict[str, list[tuple[JobRecord, bool]]]:
+    """Name of a cache → the jobs that name it, and whether each keeps it when it has ended."""
+    found: dict[str, list[tuple[JobRecord, bool]]] = {}
+    for record in records:
+        if (use := record.intent.cache) is not None:
+            found.setdefault(use.name, []).append((record, use.kept))
+    return found
+
+
+def _needed(ctx: RunContext) -> set[str]:
+    """Names of caches that a job reads or may yet read: one that is open, that was taken for lost, or that was given up
+    on and may be found alive; and of those whose rows were just given back, since the next run sends them."""
+    since = ctx.clock.now() - UNNAMED_FOR
+    return {
+        r.intent.cache.name
+        for r in ctx.ledger.control().jobs.values()
+        if r.intent.cache and (r.open or _gave_up(ctx, r) or _given_back(r, since) or may_turn_up(ctx, r))
+    }
+
+
+def _given_back(record: JobRecord, since: datetime) -> bool:
+    return record.status == "not_submitted" and parse_stamp(record.intent.at) > since
+
+
+def _gave_up(ctx: RunContext, record: JobRecord) -> bool:
+    lost = record.collected is not None and record.collected.archive is None and record.state == NOT_FOUND
+    return lost and record.intent.cache is not None and parse_stamp(record.intent.cache.until) > ctx.clock.now()
+
+
+def _spent(ctx: RunContext, users: list[JobRecord], known: KeptContext | None, now: datetime) -> Spent:
+    """What a cache has cost that is no more. known: as it was when it was dropped; None: it ended unseen, at the latest
+    when its last job let it, or ended itself."""
+    intent = users[-1].intent
+    use = intent.cache
+    assert use is not None
+    ends = [r.intent.cache.until for r in users if r.intent.cache] + [r.ended_at for r in users if r.ended_at]
+    begun = known.created_at if known else parse_stamp(users[0].intent.at)
+    end = now if known else min(now, max(map(parse_stamp, ends)))
+    hours = max(0.0, (end - begun).total_seconds() / 3600)
+    rates = ctx.rates(intent.model, intent.backend)
+    usd = use.tokens * (rates.made + hours * (rates.hour or 0.0)) if rates else 0.0
+    ctx.progress.note(
+        f"{use.name} of {use.tokens:,} tokens was kept for {hours:.1f} h"
+        + (f": {money(usd)}." if rates and intent.realm != "emulator" else ".")
+    )
+    return Spent(
+        at=ctx.now(), by=ctx.who, spec=intent.spec, realm=intent.realm, model=intent.model, requests=0, usd=usd,
+        cache=use.name,
+    )  # fmt: skip

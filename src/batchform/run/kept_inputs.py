@@ -23,7 +23,7 @@ def clean_up(ctx: RunContext) -> None:
         name, backend = record.intent.input_name, record.intent.backend
         if name is None or name in in_use or record.input_deleted or record.open or record.intent.resumes:
             continue  # the input of a job that was resumed is what an earlier one wrote: nothing of ours to delete
-        if _may_be_read(ctx, record):
+        if may_turn_up(ctx, record):
             continue
         try:
             there = ctx.backend_of(record.intent)
@@ -42,8 +42,8 @@ def clean_up(ctx: RunContext) -> None:
         drop_caches(ctx)
 
 
-def _may_be_read(ctx: RunContext, record: JobRecord) -> bool:
-    """Whether a job may turn up that reads an input: it was taken for lost, and its rows are with no other job yet."""
+def may_turn_up(ctx: RunContext, record: JobRecord) -> bool:
+    """Whether a job may turn up that reads its input: it was taken for lost, and its rows are with no other job yet."""
     lost = record.status == "not_submitted" and not surely_none(record)
     return lost and waiting_rows(ctx, record.intent.spec, record.tag) > 0
 

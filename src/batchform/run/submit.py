@@ -26,7 +26,7 @@ from batchform.plan.model import Plan
 from batchform.ports import Backend, RemoteJob, Staged
 from batchform.run.attachments import sent_lines_path
 from batchform.run.budget import refusal
-from batchform.run.caches import cached_lines_path, still_there
+from batchform.run.caches import cached_lines_path, named_from_now, still_there
 from batchform.run.context import RunContext, commit_together, described, open_intents, parse_stamp
 from batchform.run.inputs import archive_input, stage_input
 from batchform.run.marks import mark_shards
@@ -222,9 +222,9 @@ class Submitter:
             self._record(made)
             self._take_over(backend, one.record, there)
             return []
-        if not still_there(self._ctx, one.record.intent):
-            return self._without_cache(one)
         try:
+            if not still_there(self._ctx, one.record.intent):
+                return self._without_cache(one)
             job = backend.create(
                 model=work.model, tag=work.shard.tag, staged=one.staged, before=deadline, labels=self._labels(work),
                 task=self._ctx.task(work.plan.name),
@@ -311,7 +311,7 @@ class Submitter:
             resumes=shard.resumes.tag if shard.resumes else "",
             results=shard.resumes.results if shard.resumes else 0,
             wave_of=self._plan.wave_of,
-            cache=self._caches.get(shard.tag),
+            cache=named_from_now(ctx, work, self._caches.get(shard.tag)),
         )
 
     def _labels(self, work: Work) -> dict[str, str]:
