@@ -104,7 +104,7 @@ def held_inside(session: Session, envelope: Envelope, plan: Plan, specs: Sequenc
     used = used_under(session.ledger.control(), envelope.digest)
     if grown := outside(envelope, plan, parts, now=session.clock.now(), used=used):
         raise _outside(grown)
-    return replace(plan, under=envelope.digest, approver=approver)
+    return replace(plan, envelope=envelope, under=envelope.digest, approver=approver)
 
 
 def _outside(words: Sequence[str]) -> StalePlan:

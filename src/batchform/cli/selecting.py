@@ -85,7 +85,11 @@ def _uses(root: Path, spec: ResolvedSpec, changed: Collection[str]) -> bool:
 def _names(text: str, path: str) -> bool:
     """Whether a text of a spec names a file: its path, a glob over it, or the module of a Python class."""
     module = text.partition(":")[0].replace(".", "/")
-    return text == path or path == f"{module}.py" or ("*" in text and fnmatchcase(path, text.replace("**/", "*")))
+    return (
+        text == path
+        or path == f"{module}.py"
+        or (any(c in text for c in "*?[") and fnmatchcase(path, text.replace("**/", "*")))
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -202,11 +202,12 @@ class Reparsed(Event, frozen=True, kw_only=True, tag=True):
 
 class Refreshed(Event, frozen=True, kw_only=True, tag=True):
     """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left, and rows
-    of a plan that found no room and stay queued, for `backend`."""
+    of a plan that found no room and stay queued, for `backend`. plan_digest: of the plan that did it."""
 
     spec: str
     rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove | queued → rows
     backend: str = ""
+    plan_digest: str = ""
 
 
 class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):
@@ -388,6 +389,7 @@ class ControlView(msgspec.Struct, kw_only=True):
     allowed: list[Allowed] = msgspec.field(default_factory=list)
     approved: dict[str, Approved] = msgspec.field(default_factory=dict)  # what still holds, by spec
     admitted: list[Admitted] = msgspec.field(default_factory=list)
+    refreshed: dict[str, list[Refreshed]] = msgspec.field(default_factory=dict)  # by plan, where that is known
     changes: dict[str, ChangeDecided] = msgspec.field(default_factory=dict)  # last one, by spec
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves

@@ -58,9 +58,10 @@ class Spare(Struct, frozen=True):
 
 
 class Used(Struct, frozen=True):
-    """What was sent under an envelope before: spec → (rows, US dollars)."""
+    """What was done under an envelope before: spec → (rows, US dollars) that were sent; removed: spec → rows."""
 
     by_spec: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[int, float]:
         return self.by_spec.get(name, (0, 0.0))

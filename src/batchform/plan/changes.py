@@ -24,6 +24,7 @@ from batchform.errors import UsageError
 from batchform.ledger.records import ControlView
 from batchform.plan.model import Reason
 from batchform.rows.keyed import NARROW
+from batchform.rows.sql import literal
 from batchform.spec.model_change import Canary
 from batchform.spec.resolved import ResolvedSpec
 
@@ -75,14 +76,18 @@ def decide(spec: ResolvedSpec, control: ControlView, said: Mapping[str, Decision
     return Decision("canary", own.canary) if isinstance(own, Canary) else Decision(own)
 
 
-def with_canary(con: DuckDBPyConnection, decision: Decision, relation: str | None) -> Decision:
+def with_canary(con: DuckDBPyConnection, spec: ResolvedSpec, decision: Decision, relation: str | None) -> Decision:
     """The decision with the rows of its canary: of those that have an answer, the first by the hash of their key, so
-    that the next plan names the same ones."""
+    that the next plan names the same ones. A row that left the source after it was asked stays one of them: no other
+    takes its place."""
     if decision.kind != "canary" or relation is None:
         return decision
+    now = ", ".join(map(literal, (spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest)))
     found = con.execute(
-        f"SELECT replace(CAST(n.key_hash AS VARCHAR), '-', '') FROM {NARROW} n JOIN {relation} l "
-        f"ON n.key_hash = l.key_hash WHERE l.answer_fp IS NOT NULL ORDER BY n.key_hash LIMIT {int(decision.rows)}"
+        f"SELECT replace(CAST(l.key_hash AS VARCHAR), '-', '') FROM {relation} l LEFT JOIN {NARROW} n "
+        "ON n.key_hash = l.key_hash WHERE l.answer_fp IS NOT NULL AND (n.key_hash IS NOT NULL "
+        f"OR (l.prompt_digest, l.model, l.config_digest, l.schema_digest) = ({now})) "
+        f"ORDER BY l.key_hash LIMIT {int(decision.rows)}"
     ).fetchall()
     return replace(decision, chosen=frozenset(row[0] for row in found))
 

@@ -31,7 +31,7 @@ def compare(
     spec, stamp = work.spec, work.kept.stamp() if work.kept else None
     past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
     rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-    past = replace(past, change=with_canary(con, past.change, past.relation))
+    past = replace(past, change=with_canary(con, spec, past.change, past.relation))
     _refuse_empty(spec, rows, settings.allow)
     found = diff_recorded(con, ledger, spec, rows, past)
     if work.kept and stamp and spec.name not in settings.on_change and stamp == work.kept.stamp():

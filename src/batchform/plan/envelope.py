@@ -114,7 +114,7 @@ def outside(
             grown.append(f"spec {bound.name} is gone")
             continue
         changed = list(_changed(bound, spec, digests[bound.name]))
-        grown += changed or _more(bound, spec, used.of(bound.name))
+        grown += changed or _more(bound, spec, used.of(bound.name), used.removed.get(bound.name, 0))
     return grown
 
 
@@ -142,7 +142,7 @@ def _changed(bound: SpecBound, spec: SpecPlan, digests: Mapping[str, str]) -> It
         yield f"{name}: the spec is not as it was approved"
 
 
-def _more(bound: SpecBound, spec: SpecPlan, used: tuple[int, float]) -> Iterator[str]:
+def _more(bound: SpecBound, spec: SpecPlan, used: tuple[int, float], removed: int) -> Iterator[str]:
     """What a spec would do beyond what was approved of it."""
     name, change = bound.name, change_words(spec.change)
     rows_used, usd_used = used
@@ -154,13 +154,17 @@ def _more(bound: SpecBound, spec: SpecPlan, used: tuple[int, float]) -> Iterator
     turned = max(bound.after - after, 0)  # rows that were to come are there by now
     for action in BOUNDED:
         most = bound.actions.get(action.value, 0) + (turned if action.pays else 0)
-        if spec.actions.get(action, 0) > most:
+        gone = removed if action is Action.REMOVE else 0
+        if spec.actions.get(action, 0) and spec.actions[action] + gone > most:
             found = counted(spec.actions[action], "row")
-            yield f"{name}: {found} to {action.value}, and {most:,} were approved at most"
+            told = f", {gone:,} of them removed before" if gone else ""
+            yield f"{name}: {found} to {action.value}, and {most:,} were approved at most{told}"
     count, usd = spec.rows_to_send + after, spec.cost.expected + (spec.after.cost.high if spec.after else 0.0)
     sent = f", {rows_used:,} of them sent before" if rows_used else ""
     if count + rows_used > bound.rows:
         yield f"{name}: {counted(count, 'row')} to send, and {bound.rows:,} were approved at most{sent}"
+    if count and not usd and bound.usd:
+        yield f"{name}: what it costs is not known any more, and {money(bound.usd)} was approved at most"
     if count and usd + usd_used > bound.usd + _FRACTION:
         before = f", {money(usd_used)} of that spent before" if usd_used else ""
         yield f"{name}: {money(usd)}, and {money(bound.usd)} was approved at most{before}"

@@ -68,7 +68,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
     try:
         past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-        change = with_canary(con, past.change, past.relation)
+        change = with_canary(con, spec, past.change, past.relation)
         past = replace(past, relation=_only(past.relation, key), change=change)
         con.execute(f"DELETE FROM {NARROW} WHERE key <> {literal(key)}")
         state = _state(con, past)

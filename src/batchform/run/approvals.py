@@ -7,9 +7,11 @@ rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from typing import Final
 
+from batchform.errors import StalePlan
 from batchform.ledger.records import Admitted, ApprovalEnded, Approved, ControlView
 from batchform.plan.bounds import Used
 from batchform.plan.model import Plan, Shard, SpecPlan, Verdict
@@ -99,15 +101,32 @@ def left_of(control: ControlView, approved: Approved) -> tuple[int, float]:
 
 
 def used_under(control: ControlView, envelope: str) -> Used:
-    """What was sent under an envelope, and under the bounds of chains that it held; retries are not counted."""
-    plans = {a.plan_digest for a in control.admitted if a.envelope == envelope}
-    sent: dict[str, tuple[int, float]] = {}
+    """What was done under an envelope: rows sent, those under the bounds of chains that it held among them, and rows
+    removed. Rows that it left queued, or that came back, count once others have sent as many; retries are not counted.
+    """
+    admitted = [a for a in control.admitted if a.envelope == envelope]
+    plans, removed, left = {a.plan_digest for a in admitted}, Counter[str](), Counter[str]()
+    for event in (e for plan in plans for e in control.refreshed.get(plan, ())):
+        removed[event.spec] += event.rows.get("remove", 0)
+        left[event.spec] += event.rows.get("queued", 0)
+    own: dict[str, tuple[int, float]] = {}
+    others: dict[str, tuple[int, float]] = {}
     for job in control.jobs.values():
-        intent = job.intent
-        if job.status != "not_submitted" and {intent.plan_digest, intent.wave_of} & plans:
-            rows, usd = sent.get(intent.spec, (0, 0.0))
-            sent[intent.spec] = rows + intent.rows, usd + intent.est_usd
-    return Used(sent)
+        intent, by = job.intent, own
+        inside = bool({intent.plan_digest, intent.wave_of} & plans)
+        if job.status == "not_submitted":
+            left[intent.spec] += intent.rows if inside else 0
+            continue
+        if not inside:
+            by = others
+        if inside or (admitted and intent.at >= admitted[0].at):
+            rows, usd = by.get(intent.spec, (0, 0.0))
+            by[intent.spec] = rows + intent.rows, usd + intent.est_usd
+    for spec, (rows, usd) in others.items():
+        if taken := min(left[spec], rows):
+            before = own.get(spec, (0, 0.0))
+            own[spec] = before[0] + taken, before[1] + usd * taken / rows
+    return Used(own, removed)
 
 
 def grown(control: ControlView, approved: Approved, *, rows: int, usd: float) -> str:
@@ -123,9 +142,11 @@ def grown(control: ControlView, approved: Approved, *, rows: int, usd: float) ->
 
 def beyond_approval(ctx: RunContext, plan: Plan, planned: SpecPlan, shard: Shard) -> list[Verdict]:
     """Why a shard of a wave may not be sent as the ledger stands now: another run has used the approval up."""
+    control = ctx.ledger.control()
+    if plan.under:
+        _refuse_outside(control, plan, planned, shard)
     if not plan.wave_of:
         return []
-    control = ctx.ledger.control()
     approved = control.approved.get(planned.name)
     words = f"what was approved of {planned.name} holds no longer"
     if approved is not None and approved.plan_digest == plan.wave_of:
@@ -133,6 +154,18 @@ def beyond_approval(ctx: RunContext, plan: Plan, planned: SpecPlan, shard: Shard
     if not words:
         return []
     return [Verdict("known_after_apply", planned.name, ok=False, limit=0.0, actual=float(shard.rows), message=words)]
+
+
+def _refuse_outside(control: ControlView, plan: Plan, planned: SpecPlan, shard: Shard) -> None:
+    """Raises StalePlan when another apply has used up, since this one was planned, what both may send together."""
+    bound = next((s for s in plan.envelope.specs if s.name == planned.name), None) if plan.envelope else None
+    rows, usd = used_under(control, plan.under).of(planned.name)
+    if bound is None or (rows + shard.rows <= bound.rows and usd + shard.usd.expected <= bound.usd + _FRACTION):
+        return
+    raise StalePlan(
+        f"{planned.name}: another apply was at work under the same approval: {counted(rows, 'row')} for {money(usd)} "
+        f"were sent under it, and {counted(shard.rows, 'row')} more pass {bound.rows:,} for {money(bound.usd)}"
+    )
 
 
 def approval_notes(control: ControlView) -> list[str]:

@@ -216,7 +216,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             RELEASE: lambda _: _record_allowed(ctx, plan),
             DECIDE: lambda _: _record_decided(ctx, plan),
             APPROVE: lambda _: record_approvals(ctx, plan),
-            FREE: lambda step: _apply_free(ctx, outcome, named[step.spec], bundle, since=plan.serial),
+            FREE: lambda step: _apply_free(ctx, outcome, plan, named[step.spec], bundle),
             SEND: lambda _: submitter.run(wait_for_room="leave" if leave else "wait"),
         }
         try:
@@ -265,15 +265,15 @@ def _record_decided(ctx: RunContext, plan: Plan) -> None:
         ctx.ledger.commit(events)
 
 
-def _apply_free(ctx: RunContext, outcome: Outcome, planned: SpecPlan, bundle: Path, *, since: int) -> None:
+def _apply_free(ctx: RunContext, outcome: Outcome, plan: Plan, planned: SpecPlan, bundle: Path) -> None:
     """What costs nothing: row states that the plan worked out, and archived answers read anew."""
     if planned.bookkeeping is not None:
         path = bundle / planned.bookkeeping
         kinds = (Action.KEEP, Action.REUSE, Action.FORGET, Action.REMOVE)
         counts = {a.value: planned.actions[a] for a in kinds if planned.actions.get(a)}
-        event = Refreshed(at=ctx.now(), by=ctx.who, spec=planned.name, rows=counts)
+        event = Refreshed(at=ctx.now(), by=ctx.who, spec=planned.name, rows=counts, plan_digest=plan.digest)
         rows = RowsFile(planned.name, path, _rows_in(path))
-        refuse_changed(ctx, planned.name, path, since=since)
+        refuse_changed(ctx, planned.name, path, since=plan.serial)
         ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
     spec = ctx.spec(planned.name)
     if spec is None or planned.reread is None:

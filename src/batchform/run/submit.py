@@ -155,9 +155,8 @@ class Submitter:
         rows_path = self._bundle / work.shard.rows_path
         with closing(ctx.connect()) as con:
             rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
-        queued = {"queued": work.shard.rows}
-        event = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows=queued, backend=work.plan.backend)
-        return [event], [rows]
+        queued = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
+        return [replace(queued, backend=work.plan.backend, plan_digest=self._plan.digest)], [rows]
 
     def _states_of(self, work: Work) -> Path:
         return self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
