@@ -107,7 +107,10 @@ def test_what_is_wrong_is_raised_as_the_error_that_the_command_tells(root: Path)
     assert not held.ok and [v.name for v in held.verdicts if not v.ok] == ["max_rows"] and "held" in repr(held)
     with pytest.raises(LimitExceeded, match="nothing was sent"):
         Project(root, env="tight").apply()
-    assert Project(root, env="tight").apply(allow="max_rows").plan.ok  # type: ignore[union-attr]
+    for call in (Project(root, env="tight").apply, Project(root, env="tight").plan):
+        with pytest.raises(UsageError, match="needs a reason"):
+            call(allow="max_rows", reason=" ")
+    assert Project(root, env="tight").apply(allow="max_rows", reason="asked for").plan.ok  # type: ignore[union-attr]
     with pytest.raises(UsageError):
         Project(root, env="other").plan()
     with pytest.raises(UsageError, match="at_most"):
@@ -116,6 +119,32 @@ def test_what_is_wrong_is_raised_as_the_error_that_the_command_tells(root: Path)
     with pytest.raises(InvalidProject) as found:
         Project(root).validate()
     assert [d.place.line for d in found.value.diagnostics] and isinstance(found.value, BatchformError)
+
+
+def test_edits_and_approvals_are_decided_as_on_the_command_line(root: Path) -> None:
+    project = Project(root)
+    project.apply()
+    (root / "specs/ask.yaml").write_text(SPEC.replace("What is", "Say what is"))
+    assert project.plan().rows_to_send == 3
+    assert project.plan(on_change={"ask": "keep"}).rows_to_send == 0
+    with pytest.raises(UsageError, match="maybe"):
+        project.plan(on_change={"ask": "maybe"})
+    shown = project.plan(on_change={"ask": "canary:1"}, out=root.parent / "shown")
+    digest = shown.to_dict()["envelope"]["digest"]
+    with pytest.raises(UsageError, match="no digest of an approval"):
+        project.apply(approved="nobody")
+    with pytest.raises(UsageError, match="belong to planning"):
+        project.apply(approved=digest, select="ask")
+    with pytest.raises(UsageError, match="approver"):
+        project.apply(approver="ada")
+    (root / "approvals").mkdir()
+    (root / "approvals/one.json").write_text((root.parent / "shown/plan.json").read_text())
+    outcome = project.apply(approved=digest, approver="ada")
+    assert outcome.plan is not None and outcome.plan.rows_to_send == 1 and outcome.spec("ask").answered == 1
+    with pytest.raises(StalePlan, match="outside what was approved"):
+        (root / "data/rows.csv").write_text("id,word\n" + "".join(f"{i},{i}\n" for i in range(9)))
+        project.apply(approved=root.parent / "shown")
+    assert project.apply(on_change={"ask": "keep"}, check=False).plan.rows_to_send == 9  # type: ignore[union-attr]
 
 
 def test_failed_rows_are_an_error_or_a_figure(root: Path) -> None:

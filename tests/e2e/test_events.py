@@ -32,6 +32,25 @@ def test_an_apply_and_a_sync_as_events(workspace: Workspace) -> None:
     assert lines[-3]["rows"] == {"answered": 6} and lines[-2]["rows"] == 6
 
 
+def test_a_plan_as_events(workspace: Workspace) -> None:
+    shown = workspace.run("plan", "--events", "--detailed-exitcode", "--out", str(workspace.root / "saved"))
+    lines = told(shown)
+    assert shown.code == 2
+    assert [line["type"] for line in lines] == ["version", "spec", "planned"]
+    spec, plan = lines[1:]
+    assert (spec["rows"], spec["actions"], spec["held"]) == (6, {"run": 6}, []) and spec["spec"] in spec["message"]
+    assert (plan["rows"], plan["usd"], plan["exit_code"], plan["held"]) == (6, spec["usd"], 2, [])
+    assert plan["digest"] == json.loads((workspace.root / "saved/plan.json").read_text())["digest"]
+    workspace.project(limits={"max_rows": 2})
+    last = told(workspace.run("plan", "--events"))[-1]
+    assert (last["type"], last["exit_code"], last["held"]) == ("planned", 3, ["max_rows"])
+    for other in (["--json"], ["--steps"], ["--format", "markdown"]):
+        refused = workspace.run("plan", "--events", *other)
+        assert refused.code == 64 and refused.out.count("\n") <= 1
+    workspace.write("batchform.yaml", "nonsense: 1")
+    assert told(workspace.run("plan", "--events"))[-1]["error"]["type"] == "InvalidProject"
+
+
 def test_what_ends_a_run_is_an_event(workspace: Workspace) -> None:
     workspace.project(limits={"max_rows": 2})
     held = workspace.run("apply", "--yes", "--events")

@@ -73,6 +73,24 @@ def test_figures_are_those_of_the_ledger_and_text_is_only_of_public_specs(root: 
     assert "saffron" not in less and "torn" not in less and "1 spec keeps row text private" in less
 
 
+def test_a_page_of_somebody_else_is_left(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "site/index.html"
+    page.parent.mkdir()
+    for foreign in ("<!doctype html><title>our site</title>", "", "\xff"):
+        page.write_bytes(foreign.encode("latin-1"))
+        assert run(["report", "-C", str(root), "--out", str(page.parent)]) == 64
+        told = capsys.readouterr().err
+        assert "site/index.html is no report of batchform" in told and "--out report" in told
+        assert page.read_bytes() == foreign.encode("latin-1") and len(list(page.parent.iterdir())) == 1
+    page.unlink()
+    page.mkdir()
+    assert run(["report", "-C", str(root), "--out", str(page.parent)]) == 64
+    page.rmdir()
+    for _ in range(2):
+        assert run(["report", "-C", str(root), "--out", str(page.parent), "--quiet"]) == 0
+    assert "batchform report</title>" in page.read_text(encoding="utf-8")
+
+
 def test_an_empty_ledger_and_python_make_the_page_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "No job was created yet" in reported(root, "--env", "empty")
     assert run(["report", "-C", str(root), "--out", str(root / "page"), "--json"]) == 0

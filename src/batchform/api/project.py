@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from os import PathLike
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Said = Callable[[str], object]
 """Takes one line of progress: `print`, or a logger's `info`."""
+Ways = Mapping[str, str]
+"""Spec → `rerun`, `keep` or `canary:N`: what becomes of answered rows after an edit."""
 Selection = str | Sequence[str]
 """Specs by name, glob or `tag:NAME`; empty for all."""
 
@@ -64,20 +66,22 @@ class Project:
         self,
         select: Selection = (),
         *,
-        allow: Sequence[str] = (),
+        allow: Selection = (),
         reason: str = "",
+        on_change: Ways | None = None,
         out: str | PathLike[str] | None = None,
     ) -> Plan:
         """What would be sent, why, and for how much. Reads only. A plan that a limit holds is returned, not raised.
 
-        allow: limits to release, such as `max_usd`; reason: why, recorded when it is applied; out: a folder or gs://
-        that takes the exact bytes to send, so that `apply` sends those.
+        allow: limits to release, such as `max_usd`; reason: why, recorded when it is applied; on_change: what becomes
+        of answered rows after an edit; out: a folder or gs:// that takes the exact bytes to send, so that `apply` sends
+        those.
         """
         from batchform.cli.plans import asked_of, make_plan, plan_into
 
         with self._session() as session:
             specs = session.select(_several(select))
-            asked = asked_of(specs, _several(allow), reason=reason)
+            asked = asked_of(specs, _allowed(allow, reason), _ways(on_change), reason=reason.strip())
             if out is None:
                 return plan_value(make_plan(session, specs, asked=asked))
             place = str(out)
@@ -89,30 +93,39 @@ class Project:
         plan: Plan | str | PathLike[str] | None = None,
         *,
         select: Selection = (),
-        allow: Sequence[str] = (),
+        allow: Selection = (),
         reason: str = "",
+        on_change: Ways | None = None,
+        approved: str | PathLike[str] | None = None,
+        approver: str = "",
         detach: bool = False,
         check: bool = True,
         progress: Said | None = None,
     ) -> Outcome:
         """Plan and send, or send exactly a saved plan; wait for the jobs, collect and deliver. Nobody is asked: limits,
-        or a saved plan, say what may be spent.
+        a saved plan, or what was approved say what may be spent.
 
-        detach: return once the jobs are created. check: raise what the exit code says (RowsFailed, StillRunning, …)
+        approved: plan anew, and send only inside what somebody approved: its digest, or the file or folder of the plan;
+        approver: who, recorded. detach: return once the jobs are created. check: raise what the exit code says (RowsFailed, StillRunning, …)
         instead of returning it as `outcome.error`. Raises LimitExceeded and StalePlan, with nothing sent.
         """
         from batchform.cli.applying import apply_project, error_of
+        from batchform.cli.options import Reviewed
         from batchform.cli.wiring import RUNNING_MEMORY
 
+        if approver and approved is None:
+            raise UsageError("approver says who approved it", hint="Say what as well: approved=DIGEST.")
         saved = _saved(plan)
         with self._session(memory=RUNNING_MEMORY, saved=saved) as session:
             done = apply_project(
                 session,
                 _Quiet(progress),
                 saved=saved,
+                reviewed=None if approved is None else Reviewed(str(approved), approver=approver),
                 select=_several(select),
-                allow=_several(allow),
-                reason=reason,
+                allow=_allowed(allow, reason),
+                reason=reason.strip(),
+                on_change=_ways(on_change),
                 detach=detach,
             )
             error = error_of(session, done.outcome, detached=detach)
@@ -222,6 +235,17 @@ class _Lines(StringIO):
 
 def _several(names: Selection) -> Sequence[str]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _allowed(allow: Selection, reason: str) -> Sequence[str]:
+    """Raises UsageError for limits that are released without a word."""
+    if allow and not reason.strip():
+        raise UsageError("allow releases a limit, and needs a reason", hint='It is recorded in the ledger: reason="…".')
+    return _several(allow)
+
+
+def _ways(on_change: Ways | None) -> Sequence[str]:
+    return [f"{spec}={way}" for spec, way in (on_change or {}).items()]
 
 
 def _saved(plan: Plan | str | PathLike[str] | None) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from batchform.spec.remote import is_remote
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.plan.model import Plan
+    from batchform.view.events import Events
 
 FORMATS = ("text", "markdown", "json")
 
@@ -26,6 +29,7 @@ FORMATS = ("text", "markdown", "json")
 @click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--steps", is_flag=True, help="Print what apply would do, step by step, from the list that it walks.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is anything to do.")
+@click.option("--events", is_flag=True, help="Print the plan as JSON, one object a line.")
 @common
 def plan_command(
     common: Common,
@@ -37,6 +41,7 @@ def plan_command(
     output: str,
     steps: bool,
     detailed_exitcode: bool,
+    events: bool,
 ) -> int:
     """Compare every row with what the ledger recorded. Reads only: sends nothing, changes nothing.
 
@@ -44,8 +49,12 @@ def plan_command(
     """
     from batchform.cli.plans import asked_of, make_plan, plan_into
     from batchform.cli.wiring import open_session
+    from batchform.errors import UsageError
 
-    with open_session(common) as session:
+    if events and (steps or output != "text"):
+        raise UsageError("--events, --steps and --format are ways to tell a plan", hint="Choose one of them.")
+    common, stream = streamed(common, "plan", events=events)
+    with told(stream), open_session(common) as session:
         note_warnings(session, common)
         specs = session.select(select)
         asked = asked_of(specs, allow, on_change, reason=reason)
@@ -53,6 +62,9 @@ def plan_command(
             plan = plan_into(session, specs, out, asked)
         else:
             plan = make_plan(session, specs, asked=asked, folder=session.scratch / "steps" if steps else None)
+        if stream:
+            stream.whole_plan(plan, exit_code=plan_exit_code(plan, detailed_exitcode))
+            return plan_exit_code(plan, detailed_exitcode)
         if steps:
             echo_steps(plan, as_json=common.as_json or output == "json")
             return plan_exit_code(plan, detailed_exitcode)
@@ -102,6 +114,34 @@ def kept_plan(path: Path) -> Plan:
         if not summary.is_file():
             raise
         return load_summary(summary)
+
+
+def streamed(common: Common, command: str, *, events: bool) -> tuple[Common, Events | None]:
+    """The stream of events if it was asked for, and nothing else on standard output then."""
+    from msgspec.structs import replace
+
+    from batchform.errors import UsageError
+
+    if not events:
+        return common, None
+    if common.as_json:
+        raise UsageError("--events and --json both speak for the run", hint="The last event has what --json prints.")
+    from batchform.view.events import Events
+
+    return replace(common, quiet=True), Events(sys.stdout, command)
+
+
+@contextmanager
+def told(events: Events | None) -> Iterator[None]:
+    """An error that ends a run is an event, too."""
+    from batchform.errors import BatchformError, Interrupted
+
+    try:
+        yield
+    except (BatchformError, KeyboardInterrupt) as error:
+        if events:
+            events.failed(error if isinstance(error, BatchformError) else Interrupted("interrupted"))
+        raise
 
 
 def _echo_approval(plan: Plan) -> None:

@@ -21,7 +21,7 @@ from batchform.rows.sql import literal
 from batchform.spec.realm import realm_of
 from batchform.spec.remote import is_remote
 from batchform.spec.wording import counted
-from batchform.view.report import page
+from batchform.view.report import TITLE, page
 from batchform.view.report_values import JobSpan, Latency, Report, Sample, SpecState, SpentOn
 from batchform.view.requests import prompt_lines
 from batchform.view.text import clipped
@@ -36,21 +36,36 @@ MOST_SPECS: Final = 200
 MOST_JOBS: Final = 200
 MOST_SAMPLED: Final = 12  # specs with samples
 _PERIODS: Final = 92  # bars of spend
+_HEAD: Final = 16_384  # bytes of a page in which its title stands
 _TEXT: Final = 2_000  # characters of a prompt or an answer
 _COLOURS: Final = 7
 OTHERS: Final = "others"
 
 
 def write_report(session: Session, out: str, *, select: Sequence[str] = (), samples: int = 3) -> Path:
-    """Write index.html into a folder, which is made if it is not there; whole or not at all. Raises UsageError."""
+    """Write index.html into a folder, which is made if it is not there; whole or not at all. A page that is no report is
+    left. Raises UsageError."""
     folder = Path(out)
     if is_remote(out) or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{out} is no folder on this machine", hint="Name one: batchform report --out report")
+    if foreign := _foreign(folder / "index.html"):
+        raise UsageError(f"{foreign} is no report of batchform", hint="Name a folder of its own: --out report")
     text = page(gather(session, select=select, samples=samples))
     folder.mkdir(parents=True, exist_ok=True)
     made, there = folder / ".index.html.new", folder / "index.html"
     made.write_text(text, encoding="utf-8")
     made.replace(there)
+    return there
+
+
+def _foreign(there: Path) -> Path | None:
+    """The page that stands there, if it is another's."""
+    if not there.exists():
+        return None
+    if there.is_file():
+        with there.open("rb") as file:
+            if TITLE.encode() in file.read(_HEAD):
+                return None
     return there
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from batchform.cli.options import Common, Reviewed, allowances, changes, common, selection
+from batchform.cli.planning import streamed, told
 
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
@@ -59,8 +59,8 @@ def apply_command(
     if (envelope or approver) and not approved:
         raise UsageError("--envelope and --approver belong to --approved", hint="Name what was approved by its digest.")
     reviewed = Reviewed(approved, envelope, approver) if approved else None
-    common, stream = _streamed(common, "apply", events=events)
-    with _told(stream), open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
+    common, stream = streamed(common, "apply", events=events)
+    with told(stream), open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
         note_warnings(session, common)
         audience = _Person(common, saved=bool(plan), yes=yes, events=stream)
         done = apply_project(
@@ -86,8 +86,8 @@ def sync_command(common: Common, select: Sequence[str], wait: bool, at_most: str
     from batchform.cli.wiring import RUNNING_MEMORY, open_session
 
     seconds = _seconds(at_most, wait=wait)
-    common, stream = _streamed(common, "sync", events=events)
-    with _told(stream), open_session(common, memory=RUNNING_MEMORY) as session:
+    common, stream = streamed(common, "sync", events=events)
+    with told(stream), open_session(common, memory=RUNNING_MEMORY) as session:
         audience = _Person(common, saved=True, yes=True, events=stream)
         outcome = sync_project(session, audience, select=select, wait=wait, at_most=seconds)
         return _finish(session, outcome, common, detached=not wait, events=stream)
@@ -159,34 +159,6 @@ def _confirm(plan: Plan, yes: bool) -> None:
             hint="Add --yes, or review a saved plan and apply it: batchform plan --out DIR && batchform apply DIR",
         )
     click.confirm(f"Send {counted(plan.rows_to_send, 'row')} for about {money(plan.cost.expected)}{later}?", abort=True)
-
-
-def _streamed(common: Common, command: str, *, events: bool) -> tuple[Common, Events | None]:
-    """The stream of events if it was asked for, and nothing else on standard output then."""
-    from msgspec.structs import replace
-
-    from batchform.errors import UsageError
-
-    if not events:
-        return common, None
-    if common.as_json:
-        raise UsageError("--events and --json both speak for the run", hint="The last event has what --json prints.")
-    from batchform.view.events import Events
-
-    return replace(common, quiet=True), Events(sys.stdout, command)
-
-
-@contextmanager
-def _told(events: Events | None) -> Iterator[None]:
-    """An error that ends a run is an event, too."""
-    from batchform.errors import BatchformError, Interrupted
-
-    try:
-        yield
-    except (BatchformError, KeyboardInterrupt) as error:
-        if events:
-            events.failed(error if isinstance(error, BatchformError) else Interrupted("interrupted"))
-        raise
 
 
 def _finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any, Final
@@ -11,9 +11,10 @@ from typing import IO, Any, Final
 from batchform import __version__
 from batchform.errors import BatchformError, as_json
 from batchform.ledger.records import Collected, JobRecord
-from batchform.plan.model import Plan, Shard
+from batchform.plan.model import Plan, Shard, Verdict
 from batchform.ports import Delivered, RemoteJob
 from batchform.run.outcome import Outcome
+from batchform.spec.wording import counted, money
 from batchform.view.outcome import outcome_json, outcome_lines
 from batchform.view.progress import LineProgress
 from batchform.view.summary import sum_line
@@ -21,7 +22,8 @@ from batchform.view.summary import sum_line
 FORMAT: Final = 1
 TYPES: Final[Mapping[str, str]] = {
     "version": "always first: `format` of the stream, `batchform`'s version, the `command`",
-    "planned": "what will be sent: the plan's `digest`, `rows` and `usd`",
+    "spec": "of `plan`, for each spec: `spec`, `rows` to send, `usd`, rows by `actions`, limits that `held` it",
+    "planned": "what will be sent: the plan's `digest`, `rows`, `usd`; of `plan` the last, with `held` and `exit_code`",
     "staged": "the input of a job is uploaded: `spec`, `tag`, `rows`",
     "submitted": "a job exists: `spec`, `tag`, `job`, and `how` (`created` or `adopted`)",
     "state": "a job was looked at, and is further: `spec`, `tag`, `state`",
@@ -51,8 +53,25 @@ class Events(LineProgress):
         )
         self._stream.flush()
 
-    def planned(self, plan: Plan) -> None:
-        self.emit("planned", sum_line(plan), digest=plan.digest, rows=plan.rows_to_send, usd=plan.cost.expected)
+    def planned(self, plan: Plan, **fields: Any) -> None:
+        usd = plan.cost.expected
+        self.emit("planned", sum_line(plan), digest=plan.digest, rows=plan.rows_to_send, usd=usd, **fields)
+
+    def whole_plan(self, plan: Plan, *, exit_code: int) -> None:
+        """What `plan` tells: each spec, and the sum."""
+        for spec in plan.specs:
+            actions = {action.value: rows for action, rows in spec.actions.items() if rows}
+            words = f"{spec.name}: {counted(spec.rows_to_send, 'row')} to send, {money(spec.cost.expected)}"
+            self.emit(
+                "spec",
+                words,
+                spec=spec.name,
+                rows=spec.rows_to_send,
+                usd=spec.cost.expected,
+                actions=actions,
+                held=_holding(spec.verdicts),
+            )
+        self.planned(plan, held=_holding(plan.all_verdicts), exit_code=exit_code)
 
     def staged(self, spec: str, shard: Shard) -> None:
         with self._typed("staged", spec=spec, tag=shard.tag, rows=shard.rows):
@@ -93,3 +112,8 @@ class Events(LineProgress):
 
     def _say(self, text: str) -> None:
         self.emit(self._kind, text, **self._fields)
+
+
+def _holding(verdicts: Iterable[Verdict]) -> list[str]:
+    """Names of limits that hold rows."""
+    return list(dict.fromkeys(v.name for v in verdicts if not v.ok))

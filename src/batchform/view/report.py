@@ -18,6 +18,8 @@ from batchform.view.text import count, duration, safe, safe_lines
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "data" / "report"
 _SCRIPTS: Final = ("d3.min.js", "plot.umd.min.js", "charts.js")
+TITLE: Final = "batchform report</title>"
+"""How the title of each report ends, by which it is known."""
 STATES: Final = ("answered", "in_flight", "pending", "failed", "absent", "gone")
 _DRAWN: Final = 40  # of jobs in the timeline and specs in a chart: more cannot be told apart
 
