@@ -106,8 +106,9 @@ class Project:
         a saved plan, or what was approved say what may be spent.
 
         approved: plan anew, and send only inside what somebody approved: its digest, or the file or folder of the plan;
-        approver: who, recorded. detach: return once the jobs are created. check: raise what the exit code says (RowsFailed, StillRunning, …)
-        instead of returning it as `outcome.error`. Raises LimitExceeded and StalePlan, with nothing sent.
+        approver: who, recorded. detach: return once the jobs are created. check: raise what the exit code says
+        (RowsFailed, StillRunning, …) instead of returning it as `outcome.error`. Raises LimitExceeded and StalePlan,
+        with nothing sent.
         """
         from batchform.cli.applying import apply_project, error_of
         from batchform.cli.options import Reviewed

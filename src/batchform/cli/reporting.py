@@ -43,8 +43,8 @@ OTHERS: Final = "others"
 
 
 def write_report(session: Session, out: str, *, select: Sequence[str] = (), samples: int = 3) -> Path:
-    """Write index.html into a folder, which is made if it is not there; whole or not at all. A page that is no report is
-    left. Raises UsageError."""
+    """Write index.html into a folder, which is made if it is not there; whole or not at all. A page that is no report
+    is left. Raises UsageError."""
     folder = Path(out)
     if is_remote(out) or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{out} is no folder on this machine", hint="Name one: batchform report --out report")
