@@ -57,6 +57,15 @@ def compiled_modules() -> None:
 
 
 @pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An executable file that stands for batchform."""
+    from command_kit import Commands
+
+    with Commands(tmp_path_factory.mktemp("commands")) as commands:
+        yield commands.program
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test run, started when the first test asks for it."""
     with postgres_server() as server:

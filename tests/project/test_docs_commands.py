@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,21 +111,11 @@ def missing_line(documented: tuple[str, ...], real: str) -> str | None:
     return None
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the program `batchform`, run by this interpreter."""
-    folder = tmp_path_factory.mktemp("bin")
-    program = folder / "batchform"
-    program.write_text(f"#!{sys.executable}\nfrom batchform.cli import main\nmain()\n", encoding="utf-8")
-    program.chmod(0o755)
-    return folder
-
-
 @pytest.fixture
-def environment(programs: Path, gemini: str) -> dict[str, str]:
+def environment(program: Path, gemini: str) -> dict[str, str]:
     """What a reader has set, with an emulator in place of Gemini."""
     return {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "HOME": os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
@@ -137,9 +126,9 @@ def environment(programs: Path, gemini: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def gemini(programs: Path, tmp_path: Path) -> Iterator[str]:
+def gemini(program: Path, tmp_path: Path) -> Iterator[str]:
     """The address of `batchform emulator serve`."""
-    command = [str(programs / "batchform"), "emulator", "serve", "--port", "0", "--job-seconds", "0"]
+    command = [str(program), "emulator", "serve", "--port", "0", "--job-seconds", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
     state = tmp_path / "emulator"
     with subprocess.Popen(

@@ -1,6 +1,7 @@
-"""`batchform` for scripts, at the price of a fork: a process that has imported what commands need forks for each.
+"""`batchform` for scripts, at the price of a fork: a process that has imported all modules forks for each.
 
-Each command is a process of its own, with the folder, environment and files that the script gives it.
+Each command is a process of its own, with the folder, environment and files that the script gives it; several may run
+at once.
 """
 
 from __future__ import annotations
@@ -8,13 +9,19 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
+
+import batchform
 
 _CLIENT: Final = """#!{python} -SE
 import json, os, socket, sys
@@ -25,12 +32,14 @@ socket.send_fds(s, [len(told).to_bytes(8, "big")], [0, 1, 2])
 s.sendall(told)
 sys.exit(int(s.recv(16)))
 """
-_MODULES: Final = (
-    "batchform.cli.app", "batchform.cli.planning", "batchform.cli.running", "batchform.cli.wiring", "batchform.cli.ci",
-    "batchform.cli.project", "batchform.cli.inspect", "batchform.spec.load", "batchform.plan.build",
-    "batchform.adapters.gemini", "batchform.adapters.forge", "batchform.adapters.sources", "batchform.view.terminal",
-    "duckdb", "google.genai", "pyarrow.parquet",
-)  # fmt: skip
+_LATE: Final = (
+    "anyio._backends._asyncio",
+    "google.genai",
+    "jsonschema_rs",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "rich.table",
+)
 
 
 class Commands:
@@ -57,24 +66,41 @@ class Commands:
 
 
 def _serve(address: str) -> None:
-    for module in _MODULES:
-        import_module(module)
+    for module in (*(m.name for m in walk_packages(batchform.__path__, "batchform.")), *_LATE):
+        if not module.endswith("__main__"):
+            import_module(module)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
         gc.freeze()
         print("ready", flush=True)  # noqa: T201  (the tests wait for it)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that stay with a script
         while True:
-            with server.accept()[0] as connection:
-                head, files, _, _ = socket.recv_fds(connection, 8, 3)
-                with connection.makefile("rb") as told:
-                    asked = json.loads(told.read(int.from_bytes(head, "big")))
-                pid = os.fork()
-                if pid == 0:
-                    _command(asked, files)
-                for file in files:
-                    os.close(file)
-                connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+            connection = server.accept()[0]
+            if os.fork() == 0:
+                _stay(connection)
+            connection.close()
+
+
+def _stay(connection: socket.socket) -> NoReturn:
+    """Start one command, and tell its script how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, files, _, _ = socket.recv_fds(connection, 8, 3)
+    with connection.makefile("rb") as told:
+        asked = json.loads(told.read(int.from_bytes(head, "big")))
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _command(asked, files)
+    for file in files:
+        os.close(file)
+    ended = os.pidfd_open(pid)
+    if ended not in select.select([ended, connection], (), ())[0]:
+        os.kill(pid, signal.SIGTERM)  # whoever stands for it was ended
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(OSError):
+        connection.sendall(str(code).encode())
+    os._exit(0)
 
 
 def _command(asked: list[object], files: list[int]) -> None:
