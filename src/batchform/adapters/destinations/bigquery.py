@@ -59,12 +59,13 @@ class BigQueryTable:
         self._shown = f"table {to.table}"
 
     def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
-        """A table that cannot be asked for now counts as still there. Nothing at it tells who wrote last."""
+        """A table that cannot be asked for now counts as still there, and as it was. A shared one is others' too."""
         try:
             with self._client() as client:
-                return self._table(client) is not None
+                table = self._table(client)
         except DestinationError:
             return True
+        return table is not None and (self._to.shared or all(_stamp(table) == stamp for stamp in stamps))
 
     def check(self, columns: Sequence[str] | None = None) -> None:
         with self._client() as client, self._telling():
@@ -76,7 +77,7 @@ class BigQueryTable:
 
     def deliver(self, con: DuckDBPyConnection, delivery: Delivery) -> Delivered:
         relation = delivery.relation if delivery.full else delivery.changed
-        path = temp_path(con, ".jsonl.gz")
+        path, stamps = temp_path(con, ".jsonl.gz"), delivery.stamps
         try:
             with refusing(self._shown):
                 columns = columns_of(con, relation)
@@ -86,10 +87,11 @@ class BigQueryTable:
                 lines = write_lines(con, relation, path)
             if lines.rows or delivery.full:
                 with self._client() as client, self._telling():
-                    self._write(client, delivery, columns, lines)
+                    stamp = self._write(client, delivery, columns, lines)
+                stamps = () if self._to.shared else (stamp,)
         finally:
             path.unlink(missing_ok=True)
-        return Delivered(lines.rows, self._to.table)
+        return Delivered(lines.rows, self._to.table, stamps=stamps)
 
     # --- what is there
 
@@ -196,14 +198,14 @@ class BigQueryTable:
 
     # --- writing
 
-    def _write(self, client: Client, delivery: Delivery, columns: Sequence[Column], lines: Lines) -> None:
+    def _write(self, client: Client, delivery: Delivery, columns: Sequence[Column], lines: Lines) -> str:
         location = self._dataset_location(client)
         before = self._table(client)
         if before is not None:
             self._refuse_foreign(before)
         table = self._prepared(client, before, columns)
         try:
-            self._bring(client, table, delivery, columns, lines, location)
+            return self._bring(client, table, delivery, columns, lines, location)
         except BaseException:
             if before is None:
                 self._undo(client)
@@ -263,8 +265,11 @@ class BigQueryTable:
         columns: Sequence[Column],
         lines: Lines,
         location: str,
-    ) -> None:
-        """Load and merge, or wait for the jobs that already do so."""
+    ) -> str:
+        """Load and merge, or wait for the jobs that already do so; the table's stamp after that.
+
+        When somebody wrote while the merge ended, it is done once more: what they wrote may lie over it.
+        """
         there = [column_in(f) for f in table.schema]
         remove = None
         if delivery.full:
@@ -280,22 +285,26 @@ class BigQueryTable:
             now=self._now,
         )
         digest = short(digest_of("delivery", [*asks, lines.digest]), 24)
+        target, again = f"{table.project}.{table.dataset_id}.{table.table_id}", False
         for attempt in range(_ATTEMPTS):
             named = names_of(digest, attempt)
             merged = jobs.find(named.merge)
             if merged is not None:
-                if jobs.succeeded(merged) and _untouched_since(self._table(client), merged):
-                    jobs.unstage(named)
-                    return
+                left = self._table(client) if jobs.succeeded(merged) else None
                 jobs.unstage(named)
+                if left is not None and _untouched_since(left, merged):
+                    return _stamp(left)
                 continue
             if not jobs.load(staging_columns(columns), lines, named):
                 jobs.unstage(named)
                 continue
-            target, staging = f"{table.project}.{table.dataset_id}.{table.table_id}", jobs.staging(named)
-            jobs.merge(merge_sql(target, staging, columns, there, key=delivery.key_columns, remove=remove), named)
+            sql = merge_sql(target, jobs.staging(named), columns, there, key=delivery.key_columns, remove=remove)
+            jobs.merge(sql, named)
             jobs.unstage(named)
-            return
+            left, merged = self._table(client), jobs.find(named.merge)
+            if left is None or merged is None or again or self._to.shared or _untouched_since(left, merged):
+                return _stamp(left)
+            again = True
         raise DestinationError(f"{self._shown}: {_ATTEMPTS} attempts at this delivery failed.", hint=_HINT)
 
     def _undo(self, client: Client) -> None:
@@ -320,9 +329,14 @@ class BigQueryTable:
             yield
 
 
-def _untouched_since(table: Table | None, job: Any) -> bool:
+def _untouched_since(table: Table, job: Any) -> bool:
     """Whether a table is still as a job left it: not dropped, nor made anew, nor written since."""
-    if table is None or job.ended is None or table.modified is None:
+    if job.ended is None or table.modified is None:
         return False
     untouched: bool = table.modified <= job.ended
     return untouched
+
+
+def _stamp(table: Table | None) -> str:
+    """When a table was last written, or changed otherwise. None is a table that was dropped."""
+    return "" if table is None or table.modified is None else table.modified.isoformat(timespec="milliseconds")
