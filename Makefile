@@ -44,6 +44,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-bench: pyproject.toml | $(VENV)/.installed-dev
+	@echo "installing what draws charts"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
 $(FOREIGN)/.installed-storage: pyproject.toml scripts/test_foreign.py
 	@echo "making $(FOREIGN): other people's servers and clients, apart from ours"
 	@test -x $(FOREIGN)/bin/python || $(PYTHON) -m venv $(FOREIGN)
@@ -87,8 +92,14 @@ browser:  ## a browser for the tests of the report, unless there is one (Debian 
 
 check: lint test  ## all that a pull request must pass
 
-bench: $(VENV)/.installed-dev  ## start-up, first plan and no-op plan of a million rows, beside their baselines
+bench: $(VENV)/.installed-dev  ## every scenario with 10,000 and 100,000 rows, beside its baseline (minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-full: $(VENV)/.installed-dev  ## the same, to ten million rows (hours; goes on where it was stopped)
+	@$(BIN)/python benchmarks/run.py --full $(ARGS)
+
+bench-report: $(VENV)/.installed-bench  ## docs/performance.md and its chart, from what this code was measured with
+	@$(BIN)/python benchmarks/report.py --take $(ARGS)
 
 bench-bigquery: $(VENV)/.installed-dev  ## first plan of 100,000 and 1,000,000 rows of the emulator's BigQuery (long)
 	@$(BIN)/python benchmarks/bigquery.py $(ARGS)
@@ -123,4 +134,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint browser check bench bench-bigquery bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint browser check bench bench-full bench-report bench-bigquery bench-memory clean distclean validate plan show apply sync status

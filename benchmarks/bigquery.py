@@ -24,8 +24,9 @@ from google.cloud import bigquery
 
 import make_rows
 from measure import BATCHFORM, Cost, measure
-from memory import FLAT, emulator
+from memory import FLAT
 from project import CACHE, write_project
+from states import emulator
 
 TABLE = "bench.rows.tickets"
 BASELINE = "parquet"

@@ -8,17 +8,13 @@ The emulator runs in a process of its own, so that what it keeps is not counted.
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import make_rows
-from measure import BATCHFORM, environment, measure
+from measure import BATCHFORM, measure
 from project import CACHE, write_project
+from states import emulator
 
 FLAT = 1.3  # the larger table may need this many times the memory of the smaller one
 
@@ -45,22 +41,6 @@ def peak_of_apply(rows: int) -> float:
     sys.stdout.write(f"apply of {rows:,} rows: peak {cost.peak_mb:.0f} MB, {cost.wall:.0f} s, {cost.cpu:.0f} CPU s\n")
     sys.stdout.flush()
     return cost.peak_mb
-
-
-@contextmanager
-def emulator(state: Path) -> Iterator[str]:
-    """The address of an emulator in a process of its own."""
-    state.mkdir(parents=True)
-    command = [BATCHFORM, "emulator", "serve", "--port", "0", "--job-seconds", "0", "--state", str(state)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as server:
-        assert server.stdout is not None
-        address = re.search(r"http://\S+?(?=[;,\s])", server.stdout.readline())
-        if not address:
-            sys.exit("the emulator did not say where it listens")
-        try:
-            yield address[0]
-        finally:
-            server.terminate()
 
 
 if __name__ == "__main__":

@@ -1,216 +1,212 @@
-"""What batchform costs beside the least that the same work can cost, measured in turns in one run.
+"""Measure batchform beside the least that the same work can cost: in turns, in one run. What counts is the ratio.
 
-    python benchmarks/run.py [--rows 1000000] [--repeat 3] [--any-state]
+    python benchmarks/run.py [--sizes 10000 100000] [--only no-op first-plan] [--repeat 5]
 
-Quote the ratios: the seconds are those of this machine at this moment. The first run makes the rows and
-applies them once on the emulator, which takes minutes; both are kept in benchmarks/.cache, the state by
-version of the code.
+What is measured is written down at once, in benchmarks/.cache/journal.jsonl: a run that was stopped goes on where it
+was. `--list` says what there is and about how long it takes, `--again` measures once more. The scenarios are in
+scenarios.py; benchmarks/report.py makes docs/performance.md from the journal.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
+import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
-import make_rows
-from measure import BATCHFORM, Cost, environment, measure, median, median_ratio
-from project import CACHE, ROOT, code_version, write_project
+from measure import Cost, measure, median, median_cost, median_ratio
+from project import CACHE, code_version
+from scenarios import HUGE, LARGE, MEDIUM, SCENARIOS, SMALL, Pair, Scenario, Side
 
-HERE = Path(__file__).resolve().parent
-START_UP_REPEATS = 9
-DEMO = ("batchform.yaml", "specs", "templates", "schemas", "data")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the report. value and target in `unit`; detail: what it was made from."""
-
-    name: str
-    value: float
-    target: float
-    unit: str
-    detail: str
-
-    @property
-    def ok(self) -> bool:
-        return self.value <= self.target
+JOURNAL = CACHE / "journal.jsonl"
+QUICK = (SMALL, MEDIUM)
+FULL = (SMALL, MEDIUM, LARGE, HUGE)
+_START_SECONDS = 4.0  # of both sides of any scenario together, whatever its size
+_PREPARED = 2.0  # times what is measured once: about what it takes to make the state that is started from
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=3, help="times that each side runs (default 3)")
-    parser.add_argument("--any-state", action="store_true", help="reuse an applied state made by other code")
-    parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
-    args = parser.parse_args()
-    rows = CACHE / f"rows-{args.rows}"
-    note(f"rows: {args.rows:,} in {rows.relative_to(ROOT)}")
-    make_rows.make(args.rows, rows)
-    figures = [
-        *start_up(),
-        *no_op_plan(rows, applied_project(rows, any_state=args.any_state), args.repeat),
-        *first_plan(rows, args.repeat),
-    ]
-    report(figures)
-    if args.strict and not all(figure.ok for figure in figures):
+    args = _arguments()
+    chosen = list(_chosen(args))
+    done = {} if args.again else {(e["scenario"], e["size"]): e for e in journal()}
+    due = [(s, n) for s, n in chosen if (s.name, n) not in done]
+    total = sum(_seconds(s, n, args.repeat) for s, n in due)
+    note(f"{len(due)} of {len(chosen)} measurements are due: about {_duration(total)}, and {_disk(due)} of disk")
+    if args.list:
+        for scenario, size in due:
+            note(f"{scenario.name:<26} {size:>10,} rows  about {_duration(_seconds(scenario, size, args.repeat))}")
+        return
+    for scenario, size in due:
+        entry = measured(scenario, size, _repeats(size, args.repeat))
+        done[scenario.name, size] = entry
+        with JOURNAL.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    shown = [done[s.name, n] for s, n in chosen]
+    for line in table(shown):
+        sys.stdout.write(f"{line}\n")
+    if args.strict and any(not ok for e in shown for _, _, ok in verdicts(e)):
         sys.exit(1)
 
 
-# --- what is measured ---
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(QUICK), metavar="ROWS")
+    parser.add_argument("--full", action="store_true", help="all sizes, to ten million rows")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="scenarios whose name begins so")
+    parser.add_argument("--repeat", type=int, help="times that each side runs (default 5; 3 with ten million rows)")
+    parser.add_argument("--again", action="store_true", help="measure also what this code was measured with before")
+    parser.add_argument("--list", action="store_true", help="say what would be measured, and about how long it takes")
+    parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
+    args = parser.parse_args()
+    if args.full:
+        args.sizes = list(FULL)
+    return args
 
 
-def start_up() -> list[Figure]:
-    """--help, validate and a no-op plan of the demo project, and that none of them loads a Google library."""
-    demo = CACHE / f"demo-{code_version()}"
-    if not (demo / "results").exists():
-        note("start-up: applying the demo once")
-        shutil.rmtree(demo, ignore_errors=True)
-        demo.mkdir(parents=True)
-        for name in DEMO:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, demo / name)
-        measure([BATCHFORM, "apply", "--yes"], cwd=demo)
-    bare = median([measure([sys.executable, "-c", ""], cwd=demo).wall for _ in range(START_UP_REPEATS)])
-    figures = []
-    for name, command, target, forgets in (
-        ("--help", ["--help"], 150, False),
-        ("validate, demo", ["validate"], 600, False),
-        ("validate, demo, rows read", ["validate"], math.inf, True),
-        ("no-op plan, demo", ["plan"], 600, False),
-        ("no-op plan, demo, rows read", ["plan"], math.inf, True),
-    ):
-        note(f"start-up: {name}")
-        measure([BATCHFORM, *command], cwd=demo)
-        costs = []
-        for _ in range(START_UP_REPEATS):
-            if forgets:
-                forget(demo)
-            costs.append(measure([BATCHFORM, *command], cwd=demo))
-        detail = f"{median([c.cpu for c in costs]) * 1000:.0f} ms of CPU; bare Python {bare * 1000:.0f} ms"
-        figures.append(Figure(name, median([c.wall for c in costs]) * 1000, target, "ms", detail))
-        google = google_modules(command, demo)
-        figures.append(Figure(f"{name}: Google modules", len(google), 0, "", ", ".join(google)))
-    return figures
+def _chosen(args: argparse.Namespace) -> Iterator[tuple[Scenario, int]]:
+    """By size: the small ones come first, and states of one size are used together."""
+    wanted = [s for s in SCENARIOS if s.name.startswith(tuple(args.only))]
+    if not wanted:
+        sys.exit(f"no scenario is called so; there are: {', '.join(s.name for s in SCENARIOS)}")
+    for size in sorted(args.sizes):
+        for scenario in wanted:
+            if scenario.sizes:
+                if size == min(args.sizes):
+                    yield from ((scenario, own) for own in scenario.sizes)
+            elif size <= scenario.most:
+                yield scenario, size
 
 
-def google_modules(command: Sequence[str], cwd: Path) -> list[str]:
-    """Names of the Google modules that a command imports."""
-    traced = [sys.executable, "-X", "importtime", BATCHFORM, *command]
-    done = subprocess.run(traced, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
-    names = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:"))
-    return sorted({name for name in names if name == "google" or name.startswith("google.")})
+def measured(scenario: Scenario, size: int, repeat: int) -> dict[str, object]:
+    """Both sides, A B A B, as an entry of the journal."""
+    work = CACHE / "work" / f"{scenario.name}-{size}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    note(f"{scenario.name}, {size:,} rows: preparing")
+    load, started = os.getloadavg()[0], time.time()
+    try:
+        pair = scenario.make(size, work)
+        ours, base = _in_turns(pair, repeat, f"{scenario.name}, {size:,} rows")
+        facts = pair.facts()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {
+        "scenario": scenario.name,
+        "size": size,
+        "repeat": repeat,
+        "code": code_version(),
+        "at": time.strftime("%Y-%m-%d", time.gmtime(started)),
+        "load_before": round(load, 2),
+        "seconds": round(time.time() - started, 1),
+        "ours": _rounded(median_cost(ours)),
+        "base": _rounded(median_cost(base)),
+        "figures": _rounded({**figures(size, ours, base), **facts}),
+        "runs": [[_rounded(asdict(c)) for c in pair] for pair in zip(ours, base, strict=True)],
+    }
 
 
-def no_op_plan(rows: Path, project: Path, repeat: int) -> list[Figure]:
-    """A plan that has nothing to do, beside the query that hashes and joins the same columns."""
-    recorded = rows / "recorded.parquet"
-    query = [sys.executable, str(HERE / "bare_query.py"), str(rows / "rows.parquet"), str(recorded)]
-    if not recorded.exists():
-        measure([*query, "--record"], cwd=rows)
-    forget(project)
-    command = [BATCHFORM, "plan"]
-    floor, plan = in_turns("no-op plan", repeat, (query, rows), (command, project), between=partial(forget, project))
-    ratio = median_ratio([c.wall for c in plan], [c.wall for c in floor])
-    measure(command, cwd=project)
-    again = median([measure(command, cwd=project).wall for _ in range(repeat)])
-    return [
-        Figure("no-op plan, remembered", again * 1000, 600, "ms", "no row is read: nothing was touched since the last"),
-        Figure("no-op plan ÷ bare query, wall", ratio, 3, "x", sides(plan, floor, "wall")),
-        Figure("no-op plan, peak memory", max(c.peak_mb for c in plan), 700, "MB", sides(plan, floor, "peak_mb")),
-    ]
+def figures(size: int, ours: Sequence[Cost], base: Sequence[Cost]) -> dict[str, float]:
+    """What targets speak of."""
+    wall, cpu = median([c.wall for c in ours]), median([c.cpu for c in ours])
+    return {
+        "wall_ratio": median_ratio([c.wall for c in ours], [c.wall for c in base]),
+        "cpu_ratio": median_ratio([c.cpu for c in ours], [max(c.cpu, 1e-3) for c in base]),
+        "rows_per_second": size / wall,
+        "rows_per_cpu_second": size / cpu,
+        "peak_mb": max(c.peak_mb for c in ours),
+        "wall_ms": wall * 1000,
+        "cpu_share": (cpu - median([c.cpu for c in base])) / wall,
+    }
 
 
-def first_plan(rows: Path, repeat: int) -> list[Figure]:
-    """A first plan with its shards, from Parquet and from CSV, beside the naive loop over the CSV."""
-    folder = CACHE / "first"
-    shutil.rmtree(folder, ignore_errors=True)
-    figures = []
-    for kind in ("parquet", "csv"):
-        project, bundle, naive_out = folder / kind, folder / f"{kind}-plan", folder / "naive.jsonl"
-        write_project(project, rows / f"rows.{kind}")
-        naive = [sys.executable, str(HERE / "naive.py"), str(project), str(rows / "rows.csv"), str(naive_out)]
-        plan = [BATCHFORM, "plan", "--out", str(bundle)]
-        theirs, ours = in_turns(
-            f"first plan of {kind}",
-            repeat,
-            (naive, project),
-            (plan, project),
-            between=partial(shutil.rmtree, bundle),
+def verdicts(entry: dict[str, object]) -> list[tuple[str, str, bool]]:
+    """(figure, what it is held against, whether it holds) of an entry."""
+    [scenario] = [s for s in SCENARIOS if s.name == entry["scenario"]]
+    found = []
+    for target in scenario.targets:
+        if target.size not in (None, entry["size"]):
+            continue
+        value = entry["figures"][target.figure]  # type: ignore[index]
+        holds = value >= target.bound if target.at_least else value <= target.bound
+        bound = f"{'at least' if target.at_least else 'at most'} {target.bound:,g}"
+        found.append((f"{target.figure} {value:,.4g}", bound, holds))
+    return found
+
+
+def journal() -> list[dict[str, object]]:
+    """What was measured of this code, the latest of each scenario and size."""
+    found: dict[tuple[object, object], dict[str, object]] = {}
+    names = {s.name for s in SCENARIOS}
+    if JOURNAL.exists():
+        for line in JOURNAL.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if entry["code"] == code_version() and entry["scenario"] in names:
+                found[entry["scenario"], entry["size"]] = entry
+    return list(found.values())
+
+
+def table(entries: Sequence[dict[str, object]]) -> Iterator[str]:
+    yield (
+        f"{'scenario':<26} {'rows':>10} {'wall ÷':>7} {'CPU ÷':>7} {'wall s':>8} {'CPU s':>8} {'rows/s':>10} "
+        f"{'peak MB':>8} {'read':>7} {'written':>7} MB"
+    )
+    for e in entries:
+        ours, found = e["ours"], e["figures"]
+        yield (
+            f"{e['scenario']:<26} {e['size']:>10,} {found['wall_ratio']:>7.2f} {found['cpu_ratio']:>7.2f} "  # type: ignore[index]
+            f"{ours['wall']:>8.2f} {ours['cpu']:>8.2f} {found['rows_per_second']:>10,.0f} {ours['peak_mb']:>8.0f} "  # type: ignore[index]
+            f"{ours['read_mb']:>7.0f} {ours['written_mb']:>7.0f}"  # type: ignore[index]
         )
-        ratio = median_ratio([c.cpu for c in ours], [c.cpu for c in theirs])
-        name = f"first plan of {kind} + shards ÷ naive loop, CPU"
-        figures.append(Figure(name, ratio, 1, "x", sides(ours, theirs, "cpu")))
-        peak = max(c.peak_mb for c in ours)
-        figures.append(Figure(f"first plan of {kind}, peak memory", peak, 700, "MB", sides(ours, theirs, "peak_mb")))
-    shutil.rmtree(folder)
-    return figures
+        for figure, bound, ok in verdicts(e):
+            yield f"{'':<26} {'ok    ' if ok else 'MISSED'} {figure}, {bound}"
 
 
-# --- how ---
-
-
-def forget(project: Path) -> None:
-    """Have the next plan read all rows, also where nothing was touched since the last."""
-    shutil.rmtree(project / ".batchform/cache/plans", ignore_errors=True)
-
-
-def applied_project(rows: Path, *, any_state: bool) -> Path:
-    """A project over the Parquet rows whose every row is answered and delivered."""
-    name = f"applied-{rows.name}"
-    project = CACHE / f"{name}-{code_version()}"
-    others = sorted(CACHE.glob(f"{name}-*/results"), key=lambda p: p.stat().st_mtime)
-    if any_state and others:
-        project = others[-1].parent
-    if not (project / "results").exists():
-        for stale in CACHE.glob(f"{name}-*"):
-            shutil.rmtree(stale)
-        note(f"applying all rows once on the emulator, into {project.relative_to(ROOT)}")
-        write_project(project, rows / "rows.parquet")
-        cost = measure([BATCHFORM, "apply", "--yes"], cwd=project)
-        note(f"applied in {cost.wall:.0f} s, {cost.cpu:.0f} CPU s, {cost.peak_mb:.0f} MB, emulator included")
-    return project
-
-
-def in_turns(
-    what: str,
-    repeat: int,
-    first: tuple[Sequence[str], Path],
-    second: tuple[Sequence[str], Path],
-    between: Callable[[], None] = lambda: None,
-) -> tuple[list[Cost], list[Cost]]:
-    """Both sides, one after the other, `repeat` times; `between` clears what the second one leaves behind."""
-    costs: tuple[list[Cost], list[Cost]] = ([], [])
+def _in_turns(pair: Pair, repeat: int, what: str) -> tuple[list[Cost], list[Cost]]:
+    ours: list[Cost] = []
+    base: list[Cost] = []
     for turn in range(repeat):
         note(f"{what}: turn {turn + 1} of {repeat}")
-        for side, (command, cwd) in zip(costs, (first, second), strict=True):
-            side.append(measure(command, cwd=cwd))
-        between()
-    return costs
+        base.append(_run(pair.base))
+        ours.append(_run(pair.ours))
+    return ours, base
 
 
-def sides(ours: Sequence[Cost], theirs: Sequence[Cost], what: str) -> str:
-    unit = "MB" if what == "peak_mb" else "s"
-    figures = [median([getattr(c, what) for c in side]) for side in (ours, theirs)]
-    return f"{figures[0]:.4g} {unit} against {figures[1]:.4g} {unit}"
+def _run(side: Side) -> Cost:
+    side.before()
+    with side.around():
+        return measure(side.command)
 
 
-def report(figures: Sequence[Figure]) -> None:
-    width = max(len(f.name) for f in figures)
-    for f in figures:
-        verdict, unit = "ok    " if f.ok else "MISSED", f.unit and f" {f.unit}"
-        value, bound = f"{f.value:.4g}{unit}", "no target" if f.target == math.inf else f"at most {f.target:g}{unit}"
-        sys.stdout.write(f"{f.name:<{width}}  {value:>9}  {bound:<15} {verdict}  {f.detail}\n")
+def _repeats(size: int, asked: int | None) -> int:
+    return asked or (3 if size >= HUGE else 5)
+
+
+def _seconds(scenario: Scenario, size: int, asked: int | None) -> float:
+    once = scenario.million * size / LARGE + _START_SECONDS
+    return once * (_repeats(size, asked) + _PREPARED)
+
+
+def _disk(due: Sequence[tuple[Scenario, int]]) -> str:
+    """Rows in all forms, and states, of each size; and the largest thing that is written while measuring."""
+    need = sum(6.0 * size / LARGE for size in {n for _, n in due}) + 1.5 * max((n for _, n in due), default=0) / LARGE
+    return f"about {max(need, 1):.0f} GB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5_400 else f"{max(seconds, 60) / 60:.0f} minutes"
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.5g}") for name, value in figures.items()}
 
 
 def note(text: str) -> None:
     sys.stderr.write(f"bench: {text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_naive_loop_and_batchform_send_the_same_prompts(rows: Path, tmp_path: Pa
     project = tmp_path / "project"
     write = "import sys, pathlib, project; project.write_project(*map(pathlib.Path, sys.argv[1:]))"
     run("-c", write, str(project), str(rows / "rows.parquet"))
-    run(BENCHMARKS / "naive.py", str(project), str(rows / "rows.csv"), str(tmp_path / "naive.jsonl"))
+    run(BENCHMARKS / "baselines/naive.py", str(project), str(rows / "rows.csv"), str(tmp_path / "naive.jsonl"))
     run("-c", "from batchform.cli import main; main()", "plan", "--out", str(tmp_path / "plan"), cwd=project)
     naive = said((tmp_path / "naive.jsonl").read_text(encoding="utf-8"))
     ours = said((tmp_path / "plan/specs/triage/shard-0000.jsonl").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def said(lines: str) -> list[tuple[str, str]]:
 
 def test_bare_query_finds_every_row_unchanged(rows: Path) -> None:
     recorded = rows / "recorded.parquet"
-    run(BENCHMARKS / "bare_query.py", str(rows / "rows.parquet"), str(recorded), "--record")
-    assert run(BENCHMARKS / "bare_query.py", str(rows / "rows.parquet"), str(recorded)) == (
+    run(BENCHMARKS / "baselines/bare_query.py", str(rows / "rows.parquet"), str(recorded), "--record")
+    assert run(BENCHMARKS / "baselines/bare_query.py", str(rows / "rows.parquet"), str(recorded)) == (
         f"new, gone, changed, same: (0, 0, 0, {ROWS})\n"
     )

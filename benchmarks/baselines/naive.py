@@ -1,6 +1,6 @@
 """The baseline: what a person writes first. csv.DictReader → Jinja → json.dumps → one JSONL.
 
-python benchmarks/naive.py PROJECT rows.csv out.jsonl
+python benchmarks/baselines/naive.py PROJECT rows.csv out.jsonl
 """
 
 from __future__ import annotations
