@@ -163,6 +163,60 @@ def test_a_column_of_another_type_is_refused_by_name(place: Place) -> None:
     assert place.rows("key, n") == [("a", 0)]
 
 
+def test_fields_are_added_to_structs_at_any_depth(place: Place) -> None:
+    """At the end, where BigQuery puts them, whatever their order in the answers; rows that were there have none."""
+    place.deliver([row("a", 1), row("old", 2)], columns="key, {'x': n, 'in': {'p': n}} AS s, [{'x': n}] AS many")
+    table = place.client.get_table(place.table)
+    table.schema = [
+        bigquery.SchemaField(f.name, f.field_type, f.mode, description=f"what {f.name} is", fields=f.fields)
+        for f in table.schema
+    ]
+    place.client.update_table(table, ["schema"])
+    wider = (
+        "key, {'new': doc, 'in': {'q': [n], 'p': n + 10}, 'x': n} AS s, "
+        "CASE WHEN n > 0 THEN [{'k': 'v' || n, 'x': n}, {'k': NULL, 'x': 0}] ELSE [] END AS many"
+    )
+    place.deliver([row("a", 3), row("b", 0)], columns=wider, full=False, name="triage-0.b.1")
+    assert place.rows("key, s, many") == [
+        ("a", {"x": 3, "in": {"p": 13, "q": [3]}, "new": {}}, [{"x": 3, "k": "v3"}, {"x": 0, "k": None}]),
+        ("b", {"x": 0, "in": {"p": 10, "q": [0]}, "new": {}}, []),
+        ("old", {"x": 2, "in": {"p": 2, "q": []}, "new": None}, [{"x": 2, "k": None}]),
+    ]
+    schema = place.client.get_table(place.table).schema
+    assert [f.name for f in schema[1].fields] == ["x", "in", "new"]
+    assert [f.description for f in schema] == ["what key is", "what s is", "what many is"]
+    before = place.client.get_table(place.table).schema
+    less = "key, {'x': n} AS s, NULL::STRUCT(x BIGINT)[] AS many"
+    place.deliver([row("a", 4)], columns=less, full=False, name="triage-0.c.1")
+    assert place.rows("key, s, many")[0] == ("a", {"x": 4, "in": None, "new": None}, [])
+    assert place.client.get_table(place.table).schema == before
+
+
+def test_a_struct_that_is_null_stays_null(place: Place) -> None:
+    place.deliver([row("a", 1)], columns="key, {'x': n} AS s")
+    maybe = "key, CASE WHEN n > 1 THEN {'x': n, 'y': doc} END AS s"
+    place.deliver([row("a", 1), row("b", 2)], columns=maybe, name="triage-0.b.1")
+    assert place.rows("key, s") == [("a", None), ("b", {"x": 2, "y": {}})]
+
+
+def test_values_inside_of_a_struct_fit_wider_fields(place: Place) -> None:
+    made = "CREATE TABLE {t} (key STRING, s STRUCT<N NUMERIC, list ARRAY<FLOAT64>, doc STRING>, l ARRAY<NUMERIC>)"
+    fill(place.client, place.table, made)
+    place.deliver([row("a", 3)], columns="key, {'doc': doc, 'n': n, 'list': [n, 1]} AS s, [n, 2] AS l")
+    [(key, s, numbers)] = place.rows()
+    assert (key, int(s["N"]), s["list"], s["doc"], [int(x) for x in numbers]) == ("a", 3, [3.0, 1.0], "{}", [3, 2])
+
+
+def test_a_field_of_another_type_is_refused_by_name(place: Place) -> None:
+    place.deliver([row("a", 1)], columns="key, {'in': {'x': n}} AS s, [{'x': n}] AS many")
+    other = "key, {'in': {'x': note, 'y': n}} AS s, {'x': n} AS many"
+    with pytest.raises(
+        DestinationError, match=r"the column `s\.in\.x` is INT64, and the answers have STRING; `many` is"
+    ):
+        place.deliver([row("a", 1)], columns=other, name="triage-0.b.1")
+    assert [f.name for f in place.client.get_table(place.table).schema[1].fields[0].fields] == ["x"]
+
+
 def test_values_that_fit_a_wider_column_are_taken(place: Place) -> None:
     fill(place.client, place.table, "CREATE TABLE {t} (key STRING, n NUMERIC, doc STRING)")
     place.deliver([row("a", 3)], columns="key, n, doc")

@@ -253,9 +253,13 @@ class Column(Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The type as SQL writes it: `ARRAY<STRUCT<a INT64>>`."""
+        return self.sql(str)
+
+    def sql(self, quoted: Callable[[str], str]) -> str:
+        """The type as SQL writes it, with names of fields as `quoted` has them."""
         inner = _SQL_NAMES.get(self.kind, self.kind)
         if self.fields:
-            inner = f"STRUCT<{', '.join(f'{f.name} {f.shown}' for f in self.fields)}>"
+            inner = f"STRUCT<{', '.join(f'{quoted(f.name)} {f.sql(quoted)}' for f in self.fields)}>"
         return f"ARRAY<{inner}>" if self.mode == "REPEATED" else inner
 
 

@@ -161,6 +161,17 @@ def test_columns_are_added_when_that_is_allowed(client: bigquery.Client, dataset
         load(client, lines({"n": "x"}), table, schema=[field("n", "STRING")])
 
 
+def test_fields_of_records_are_added_when_that_is_allowed(client: bigquery.Client, dataset: str) -> None:
+    table, old = f"acme.{dataset}.t", field("r", "RECORD", "NULLABLE", field("a", "INTEGER"))
+    wider = [field("r", "RECORD", "NULLABLE", field("b", "STRING"), field("a", "INTEGER"))]
+    load(client, lines({"r": {"a": 1}}), table, schema=[old])
+    with pytest.raises(exceptions.BadRequest, match=r"Cannot add fields \(in field: r\)"):
+        load(client, lines({"r": {"b": "x"}}), table, schema=wider)
+    load(client, lines({"r": {"b": "x"}}), table, schema=wider, schema_update_options=["ALLOW_FIELD_ADDITION"])
+    found = [row.r for row in client.list_rows(table)]
+    assert found == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
+
+
 def test_a_load_says_how_its_table_is_laid_out(client: bigquery.Client, dataset: str) -> None:
     partition = bigquery.TimePartitioning(field="day", type_="MONTH")
     schema = [field("day", "DATE"), field("n", "INTEGER")]

@@ -201,6 +201,28 @@ def test_merge(client: bigquery.Client, dataset: str) -> None:
     assert [client.query_and_wait(claim).num_dml_affected_rows for _ in range(3)] == [1, 0, 0]
 
 
+def test_structs_are_assigned_by_place_and_not_converted(client: bigquery.Client, dataset: str) -> None:
+    table = made(client, dataset, "id INT64, s STRUCT<a INT64, b STRING>, l ARRAY<FLOAT64>", "(1, (1, 'x'), [1.5])")
+    merge = (
+        f"MERGE {table} T USING (SELECT 1 AS id, {{}} AS v, [1] AS l) S ON T.id = S.id WHEN MATCHED THEN UPDATE SET "
+    )
+    for value, to in (
+        ("STRUCT('x' AS b, 1 AS a)", "s = S.v"),
+        ("STRUCT(1 AS a)", "s = S.v"),
+        ("STRUCT(1 AS a, 'x' AS b, 2 AS c)", "s = S.v"),
+        ("STRUCT(1.5 AS a, 'x' AS b)", "s = S.v"),
+        ("0", "l = S.l"),
+    ):
+        with pytest.raises(exceptions.BadRequest, match=r"cannot be assigned to [sl], which has type (STRUCT|ARRAY)<"):
+            client.query(merge.format(value) + to).result()
+    with pytest.raises(exceptions.GoogleAPICallError, match="a struct of other names"):  # BigQuery takes it
+        client.query(merge.format("STRUCT(2 AS other, 'y' AS b)") + "s = S.v").result()
+    client.query(merge.format("STRUCT(2 AS A, 'y' AS b)") + "s = S.v, l = ARRAY(SELECT 2.5)").result()
+    assert rows_of(client, f"SELECT s, l FROM {table}") == [({"a": 2, "b": "y"}, [2.5])]
+    with pytest.raises(exceptions.BadRequest, match="Correlated subqueries"):
+        client.query(merge.format("0") + "l = ARRAY(SELECT CAST(x AS FLOAT64) FROM UNNEST(S.l) AS x)").result()
+
+
 def test_transactions(client: bigquery.Client, dataset: str) -> None:
     table = made(client, dataset, "id INT64", "(1)")
     client.query(

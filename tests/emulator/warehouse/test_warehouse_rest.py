@@ -168,6 +168,38 @@ def test_columns_are_added_and_stale_etags_refused(client: bigquery.Client, numb
     ]
 
 
+def test_fields_of_records_are_added_at_the_end(client: bigquery.Client, dataset: str) -> None:
+    """Wherever they are given; rows written before have none, by SQL, by REST and in a file of the new shape."""
+
+    def shaped(*fields: bigquery.SchemaField, mode: str = "NULLABLE") -> list[bigquery.SchemaField]:
+        return [field("r", "RECORD", mode, *fields), field("n", "INTEGER")]
+
+    table = client.create_table(bigquery.Table(f"acme.{dataset}.t", schema=shaped(field("a", "INTEGER"))))
+    assert client.insert_rows_json(table, [{"n": 1, "r": {"a": 1}}]) == []
+    table = client.get_table(table)
+    inner = field("in", "RECORD", "REPEATED", field("b", "STRING", "REQUIRED"))
+    table.schema = [field("z", "STRING"), *reversed(shaped(inner, field("a", "INTEGER")))]
+    table = client.update_table(table, ["schema"])
+    assert [f.name for f in table.schema] == ["r", "n", "z"] and [f.name for f in table.schema[0].fields] == ["a", "in"]
+    assert client.insert_rows_json(table, [{"n": 2, "r": {"a": 2, "in": [{"b": "x"}]}}]) == []
+    both = [({"a": 1, "in": []}, 1, None), ({"a": 2, "in": [{"b": "x"}]}, 2, None)]
+    assert rows_of(client, f"SELECT * FROM {dataset}.t ORDER BY n") == both
+    assert [tuple(row.values()) for row in client.list_rows(table)] == both
+    for refused, said in (
+        (shaped(field("a", "INTEGER")), "Field r.in is missing in new schema"),
+        (shaped(field("a", "STRING"), inner), "Field r.a has changed type from INTEGER to STRING"),
+        (shaped(field("a", "INTEGER", "REPEATED"), inner), "Field r.a has changed mode from NULLABLE to REPEATED"),
+        (shaped(field("a", "INTEGER"), inner, mode="REPEATED"), "Field r has changed mode"),
+        (shaped(field("a", "INTEGER"), inner, field("c", "STRING", "REQUIRED")), r"Cannot add required .*r\.c"),
+    ):
+        table = client.get_table(table)
+        table.schema = [*refused, field("z", "STRING")]
+        with pytest.raises(exceptions.BadRequest, match=said):
+            client.update_table(table, ["schema"])
+    with pytest.raises(exceptions.GoogleAPICallError):
+        client.query(f"ALTER TABLE {dataset}.t ADD COLUMN r.c STRING").result()  # the API alone adds fields
+
+
 def test_a_table_expires(client: bigquery.Client, dataset: str, server: EmulatorServer) -> None:
     table = bigquery.Table(f"acme.{dataset}.t", schema=[field("a", "INT64")])
     now = client.get_dataset(dataset).created

@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from batchform.adapters.bigquery_client import CALL_SECONDS, Access, closed, table_name, telling, vendor_errors
 from batchform.adapters.bigquery_types import Column, column_in
 from batchform.adapters.destinations.bigquery_jobs import Jobs, names_of
-from batchform.adapters.destinations.bigquery_rows import (
-    Lines,
-    columns_of,
-    evolved,
-    merge_sql,
-    own_rows,
-    staging_columns,
-    write_lines,
-)
+from batchform.adapters.destinations.bigquery_merge import evolved, merge_sql, own_rows
+from batchform.adapters.destinations.bigquery_rows import Lines, columns_of, staging_columns, write_lines
 from batchform.adapters.destinations.staging import refusing
 from batchform.adapters.sources.snapshot import temp_path
 from batchform.canon import digest_of, short
@@ -37,7 +30,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client, Table
 
 LABEL: Final = "batchform-spec"
-_FORMAT: Final = 1  # of what a merge does; part of the names of jobs
+_FORMAT: Final = 2  # of what a merge does; part of the names of jobs
 _ATTEMPTS: Final = 1000
 _HINT: Final = "Nothing was changed there, and no answer is lost: put this right and run `batchform sync`."
 _TIMES: Final = ("DATE", "DATETIME", "TIMESTAMP")
@@ -224,11 +217,11 @@ class BigQueryTable:
                     )
                 table = self._table(client)
                 continue
-            more = evolved([column_in(f) for f in table.schema], columns, shown=self._shown)
+            schema = [f.to_api_repr() for f in table.schema]
+            more = evolved(schema, [column_in(f) for f in table.schema], columns, shown=self._shown)
             changed = []
             if more is not None:
-                new = [SchemaField.from_api_repr(c.api()) for c in more[len(table.schema) :]]
-                table.schema = [*table.schema, *new]
+                table.schema = [SchemaField.from_api_repr(f) for f in more]
                 changed.append("schema")
             if not self._to.shared and (table.labels or {}).get(LABEL) != self._spec:
                 table.labels = {**(table.labels or {}), LABEL: self._spec}

@@ -1,32 +1,21 @@
-"""What a delivery to BigQuery is made of: its rows as JSON lines, its columns, and the statement that merges them."""
+"""What a delivery to BigQuery is made of: its rows as JSON lines, and its columns."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
-from batchform.adapters.bigquery_client import quoted, quoted_text
 from batchform.adapters.bigquery_types import Column, column_of
-from batchform.errors import DestinationError
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-METADATA: Final = "_batchform"
-# A value of the first type may be put into a column of the second.
-_WIDENS: Final = {
-    "INTEGER": {"NUMERIC", "BIGNUMERIC", "FLOAT"},
-    "NUMERIC": {"BIGNUMERIC", "FLOAT"},
-    "BIGNUMERIC": {"FLOAT"},
-    "JSON": {"STRING"},
-}
 
 
 class Lines(Struct, frozen=True):
@@ -98,78 +87,7 @@ def _endless(value: str) -> str:
 
 def staging_columns(columns: Iterable[Column]) -> list[Column]:
     """JSON is staged as text, and parsed by the merge: a number of many digits must not keep all rows from loading."""
-    return [structs.replace(c, kind="STRING") if c.kind == "JSON" else c for c in columns]
-
-
-# --- what is there, and what is new ------------------------------------------------------------------------------
-
-
-def evolved(there: Sequence[Column], ours: Sequence[Column], *, shown: str) -> list[Column] | None:
-    """The table's columns with ours added; None when it has them all. Raises DestinationError for any other change."""
-    found = {c.name.casefold(): c for c in there}
-    clashes, added = [], []
-    for column in ours:
-        other = found.get(column.name.casefold())
-        if other is None:
-            added.append(column)
-        elif not fits(column, other):
-            clashes.append(f"`{other.name}` is {other.shown}, and the answers have {column.shown}")
-    if clashes:
-        raise DestinationError(
-            f"{shown}: the column {'; '.join(clashes)}.",
-            hint="Only columns are added here. Deliver it under another name (destination.columns), or elsewhere.",
-        )
-    return [*there, *added] if added else None
-
-
-def fits(ours: Column, there: Column) -> bool:
-    """Whether our values go into a column as it is."""
-    if ours.mode != there.mode:
-        return False
-    if ours.kind == "RECORD" or there.kind == "RECORD":
-        # Fields are given by place: they must be the same ones.
-        same = [f.name.casefold() for f in ours.fields] == [f.name.casefold() for f in there.fields]
-        return ours.kind == there.kind and same and all(map(fits, ours.fields, there.fields))
-    return ours.kind == there.kind or there.kind in _WIDENS.get(ours.kind, ())
-
-
-# --- the merge ---------------------------------------------------------------------------------------------------
-
-
-def merge_sql(
-    target: str,
-    staging: str,
-    columns: Sequence[Column],
-    there: Sequence[Column],
-    *,
-    key: Sequence[str],
-    remove: str | None,
-) -> str:
-    """One statement that puts the staged rows into the table: by key, in place of what they had.
-
-    remove: the condition of rows of the table that are removed when they are not staged ("true": all), None for none.
-    """
-    kinds = {c.name.casefold(): c.kind for c in there}
-    values = {c.name: _merged(c, kinds.get(c.name.casefold(), c.kind)) for c in columns}
-    match = " AND ".join(f"T.{quoted(k)} = S.{quoted(k)}" for k in key)
-    keyed = {k.casefold() for k in key}
-    sets = ", ".join(f"{quoted(c)} = {v}" for c, v in values.items() if c.casefold() not in keyed)
-    parts = [f"MERGE {quoted(target)} T", f"USING {quoted(staging)} S", f"ON {match}"]
-    if sets:
-        parts.append(f"WHEN MATCHED THEN UPDATE SET {sets}")
-    names = ", ".join(map(quoted, values))
-    parts.append(f"WHEN NOT MATCHED BY TARGET THEN INSERT ({names}) VALUES ({', '.join(values.values())})")
-    if remove is not None:
-        condition = "" if remove == "true" else f" AND {remove}"
-        parts.append(f"WHEN NOT MATCHED BY SOURCE{condition} THEN DELETE")
-    return "\n".join(parts)
-
-
-def _merged(column: Column, there: str) -> str:
-    value = f"S.{quoted(column.name)}"
-    return f"PARSE_JSON({value}, wide_number_mode=>'round')" if column.kind == "JSON" and there == "JSON" else value
-
-
-def own_rows(spec: str) -> str:
-    """The condition of rows of a shared table that this spec delivered."""
-    return f"T.{quoted(METADATA)}.spec = {quoted_text(spec)}"
+    return [
+        structs.replace(c, kind="STRING" if c.kind == "JSON" else c.kind, fields=tuple(staging_columns(c.fields)))
+        for c in columns
+    ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlglot import exp
 
-from batchform.emulator.warehouse import translate
+from batchform.emulator.warehouse import merges, translate
 from batchform.emulator.warehouse.catalog import TableRow, Version
 from batchform.emulator.warehouse.declined import invalid, invalid_query
 from batchform.emulator.warehouse.estimate import estimate
@@ -38,6 +38,8 @@ def run(job: Run, statement: exp.Expr, relations: Relations, cursor: duckdb.Duck
     table, version = job.workspace.read(ref)
     if "view" in table.meta:
         raise invalid(f"Cannot modify view {ref}.")
+    if isinstance(statement, exp.Merge):
+        merges.check_clauses(statement)
     prepared = job.prepared(statement)
     relations.used[TARGET] = Used(TARGET, ref.table, version)
     _rename(_target_of(prepared))
@@ -48,6 +50,8 @@ def run(job: Run, statement: exp.Expr, relations: Relations, cursor: duckdb.Duck
     job.check_bytes(outcome.bytes_processed)
     insert = isinstance(prepared, exp.Insert)
     _copy(job, version, cursor, empty=insert or job.query.dry_run)
+    if isinstance(prepared, exp.Merge):
+        merges.check_values(prepared, version.schema, cursor)
     if job.query.dry_run:
         cursor.execute(f"EXPLAIN {prepared.sql(dialect='duckdb')}")
         return outcome

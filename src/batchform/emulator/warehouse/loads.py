@@ -16,6 +16,7 @@ from batchform.emulator.store import new_id
 from batchform.emulator.warehouse import inputs, values
 from batchform.emulator.warehouse.catalog import Conflict, File, TableRef
 from batchform.emulator.warehouse.declined import Declined, invalid, not_supported
+from batchform.emulator.warehouse.evolution import added, grown
 from batchform.emulator.warehouse.extracts import split_uri
 from batchform.emulator.warehouse.fields import Field, Schema, read_schema
 from batchform.emulator.warehouse.inputs import CsvFormat
@@ -221,13 +222,16 @@ def _merged(load: Load, there: Schema, given: Schema) -> Schema:
         if new is not None and new.type != old.type and not _converts(load, new, old):
             message = f"Field {old.name} has changed type from {old.type} to {new.type}"
             raise invalid(f"Provided Schema does not match Table {ref}. {message}")
+        if new is not None and (load.schema or "ALLOW_FIELD_ADDITION" in load.updates):
+            bigger = grown(ref, relaxed, new)
+            if bigger != relaxed and "ALLOW_FIELD_ADDITION" not in load.updates:
+                raise invalid(f"Provided Schema does not match Table {ref}. Cannot add fields (in field: {old.name})")
+            relaxed = bigger
         kept.append(relaxed)
     if known and "ALLOW_FIELD_ADDITION" not in load.updates:
         name = next(iter(known.values())).name
         raise invalid(f"Provided Schema does not match Table {ref}. Cannot add fields (field: {name})")
-    if any(f.required for f in known.values()):
-        raise invalid(f"Provided Schema does not match Table {ref}. Cannot add required fields.")
-    return (*kept, *known.values())
+    return (*kept, *added(ref, list(known.values())))
 
 
 def _converts(load: Load, new: Field, old: Field) -> bool:

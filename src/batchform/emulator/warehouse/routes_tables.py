@@ -12,6 +12,7 @@ from batchform.emulator.store import new_id
 from batchform.emulator.warehouse import catalog, changes, pages, resources, streaming, views
 from batchform.emulator.warehouse.catalog import Conflict, TableRef
 from batchform.emulator.warehouse.declined import Declined, invalid, not_supported
+from batchform.emulator.warehouse.evolution import evolved
 from batchform.emulator.warehouse.fields import Schema, read_schema
 from batchform.emulator.warehouse.warehouse import Warehouse, of
 from batchform.emulator.warehouse.workspace import Workspace
@@ -220,28 +221,6 @@ def _update(call: Call, warehouse: Warehouse, body: dict[str, Any], ref: TableRe
         expires = float(body["expirationTime"]) / 1000 if body["expirationTime"] else None
         with warehouse.catalog.writing() as db:
             db.execute("UPDATE tables SET expires = ? WHERE key = ?", (expires, row.key))
-
-
-def evolved(ref: TableRef, old: Schema, new: Schema) -> Schema:
-    """A schema that only adds columns, relaxes them or says something else about them. Raises Declined."""
-    given = {f.name.lower(): f for f in new}
-    for field in old:
-        changed = given.pop(field.name.lower(), None)
-        if changed is None:
-            raise invalid(f"Provided Schema does not match Table {ref}. Field {field.name} is missing in new schema")
-        if changed.type != field.type:
-            message = f"Field {field.name} has changed type from {field.type} to {changed.type}"
-            raise invalid(f"Provided Schema does not match Table {ref}. {message}")
-        if changed.mode != field.mode and not (field.required and changed.mode == "NULLABLE"):
-            message = f"Field {field.name} has changed mode from {field.mode} to {changed.mode}"
-            raise invalid(f"Provided Schema does not match Table {ref}. {message}")
-        if field.type == "RECORD" and tuple(f.name for f in changed.fields) != tuple(f.name for f in field.fields):
-            raise not_supported(f"changes of the fields inside of a record (field {field.name})")
-    for field in given.values():
-        if field.required:
-            raise invalid(f"Provided Schema does not match Table {ref}. Cannot add required columns ({field.name})")
-    order = {f.name.lower(): i for i, f in enumerate(new)}
-    return tuple(sorted(new, key=lambda f: order[f.name.lower()]))
 
 
 # --- rows ---
