@@ -97,6 +97,27 @@ def test_tokens_are_counted_as_they_are_charged(client: genai.Client) -> None:
     assert counted == ask(client, request_of(text)).usage_metadata.prompt_token_count
 
 
+def test_a_whole_request_is_counted_and_told_apart_from_contents(raw: httpx2.Client) -> None:
+    request = {**request_of("some words"), "systemInstruction": {"parts": [{"text": "Be brief."}]}}
+    url, name = f"/v1/models/{MODEL}:countTokens", f"models/{MODEL}"
+    charged = raw.post(f"/v1/models/{MODEL}:generateContent", json=request).json()["usageMetadata"]["promptTokenCount"]
+    whole = {"generateContentRequest": {"model": name, **request}}
+    assert raw.post(url, json=whole).json()["totalTokens"] == charged
+    for body, words in (
+        ({}, "CountTokens requires generate_content_request or contents to be set."),
+        ({"generateContentRequest": request}, "generate_content_request.model: model is not specified"),
+        ({**whole, "contents": request["contents"]}, "not both"),
+        ({"generateContentRequest": {"model": "models/gemini-2.5-pro", **request}}, "the call is for"),
+        ({"generateContentRequest": {"model": name, **request, "toolz": []}}, "Unknown name"),
+        ({"generateContentRequest": {"model": name}}, "contents is not specified"),
+        ({"systemInstruction": request["systemInstruction"], "contents": request["contents"]}, "Unknown name"),
+    ):
+        refused = raw.post(url, json=body)
+        assert refused.status_code == 400 and words in refused.json()["error"]["message"], body
+    text = {"contents": [{"parts": [{"text": "some words"}]}]}
+    assert raw.post("/v1/models/gemini-embedding-001:countTokens", json=text).json()["totalTokens"] == 3
+
+
 def test_models_say_what_they_can_do(client: genai.Client) -> None:
     assert "batchGenerateContent" in client.models.get(model=MODEL).supported_actions
     assert "batchGenerateContent" not in client.models.get(model="gemini-4-argon").supported_actions

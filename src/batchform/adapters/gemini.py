@@ -270,6 +270,12 @@ class GeminiBackend(GenaiBackend):
             if error.status not in (403, 404):
                 raise
 
+    def _countable(self, model: str, request: dict[str, Any], *, task: str) -> tuple[str, dict[str, Any]]:
+        name = f"models/{model}"
+        if task == "embed":
+            return name, {"contents": [request["content"]]}
+        return name, {"generateContentRequest": {"model": name, **request}}
+
     def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
         body = {"requests": [{"model": f"models/{model}", **request}]}
         answer = self._client.models.embed_content(

@@ -93,7 +93,7 @@ def open_client(*, base_url: str, timeout: float, realm: str, fence: Fence, tls:
 
 
 class RawReader:
-    """GET requests with retries.
+    """Requests that change nothing, with retries.
 
     headers: asked for each request, since a token ends; errors: makes ours of what fails; sleep: injected so that tests
     need not wait.
@@ -121,10 +121,24 @@ class RawReader:
     def json(self, path: str, *, doing: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The JSON object at a path. Raises NotFound, AuthError, BackendError."""
 
+        def read() -> httpx2.Response:
+            return self._client.get(f"{self._root}/{path}", params=dict(params or {}), headers=dict(self._headers()))
+
+        return self._object(read, doing=doing)
+
+    def answer(self, path: str, body: Mapping[str, Any], *, doing: str) -> dict[str, Any]:
+        """The JSON object that answers a question which changes nothing. Raises NotFound, AuthError, BackendError."""
+        asked = msgspec.json.encode(body)
+
+        def ask() -> httpx2.Response:
+            headers = {**self._headers(), "Content-Type": "application/json"}
+            return self._client.post(f"{self._root}/{path}", content=asked, headers=headers)
+
+        return self._object(ask, doing=doing)
+
+    def _object(self, call: Callable[[], httpx2.Response], *, doing: str) -> dict[str, Any]:
         def read() -> Any:
-            response = self._client.get(
-                f"{self._root}/{path}", params=dict(params or {}), headers=dict(self._headers())
-            )
+            response = call()
             genai_errors.APIError.raise_for_response(response)
             return msgspec.json.decode(response.content) if response.content else None
 

@@ -214,6 +214,19 @@ class GenaiBackend(ABC):
             self._client.batches.delete(name=job)
 
     @abstractmethod
+    def _countable(self, model: str, request: dict[str, Any], *, task: str) -> tuple[str, dict[str, Any]]:
+        """The path and the body that have a request counted. Raises BackendError for what is not counted."""
+
+    def count_tokens(self, model: str, request: bytes, *, task: str = "generate") -> int:
+        # Not through the client: for the Gemini API it refuses all that a request has besides its contents.
+        path, body = self._countable(self._model_id(model), msgspec.json.decode(request), task=task)
+        doing = f"Counting tokens for {model}"
+        tokens = self._reader.answer(f"{path}:countTokens", body, doing=doing).get("totalTokens", 0)
+        if not isinstance(tokens, int) or tokens < 0:
+            raise BackendError(f"{doing}: the answer is no number of tokens.", hint="Plan without --count.")
+        return tokens
+
+    @abstractmethod
     def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request for an embedding, at once."""
 

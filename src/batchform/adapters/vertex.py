@@ -39,6 +39,10 @@ _MODEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _OURS: Final = 'display_name:"bf-*"'
 
 
+_COUNTED: Final = ("contents", "systemInstruction", "tools", "generationConfig")
+"""Fields of a request that are counted; the call knows no others."""
+
+
 class VertexBackend(GenaiBackend):
     """ports.Backend over google-genai in a project and location. Raises AuthError at once when a named key is not set.
 
@@ -239,6 +243,12 @@ class VertexBackend(GenaiBackend):
         if at.startswith(wire.BQ):
             return {"format": "bigquery", "bigquery_uri": at}
         return {"format": "jsonl", "gcs_uri": at}
+
+    def _countable(self, model: str, request: dict[str, Any], *, task: str) -> tuple[str, dict[str, Any]]:
+        if task == "embed":
+            raise BackendError("Vertex AI counts no tokens of what is to be embedded.", hint="Plan without --count.")
+        name = f"projects/{self._where.project}/locations/{self._where.location}/publishers/google/models/{model}"
+        return name, {field: request[field] for field in _COUNTED if field in request}
 
     def _embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
         said = {**request, "embedContentConfig": request.get("embed_content_config", {})}

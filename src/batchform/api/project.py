@@ -69,17 +69,20 @@ class Project:
         allow: Selection = (),
         reason: str = "",
         on_change: Ways | None = None,
+        count: int = 0,
         out: str | PathLike[str] | None = None,
     ) -> Plan:
         """What would be sent, why, and for how much. Reads only. A plan that a limit holds is returned, not raised.
 
         allow: limits to release, such as `max_usd`; reason: why, recorded when it is applied; on_change: what becomes
-        of answered rows after an edit; out: a folder or gs:// that takes the exact bytes to send, so that `apply` sends
+        of answered rows after an edit; count: requests of each spec whose input tokens the service counts, 20 to
+        10,000; out: a folder or gs:// that takes the exact bytes to send, so that `apply` sends
         those.
         """
         from batchform.cli.plans import asked_of, make_plan, plan_into
 
         with self._session() as session:
+            session.count = _count(count)
             specs = session.select(_several(select))
             asked = asked_of(specs, _allowed(allow, reason), _ways(on_change), reason=reason.strip())
             if out is None:
@@ -96,6 +99,7 @@ class Project:
         allow: Selection = (),
         reason: str = "",
         on_change: Ways | None = None,
+        count: int = 0,
         approved: str | PathLike[str] | None = None,
         approver: str = "",
         detach: bool = False,
@@ -106,9 +110,9 @@ class Project:
         a saved plan, or what was approved say what may be spent.
 
         approved: plan anew, and send only inside what somebody approved: its digest, or the file or folder of the plan;
-        approver: who, recorded. detach: return once the jobs are created. check: raise what the exit code says
-        (RowsFailed, StillRunning, …) instead of returning it as `outcome.error`. Raises LimitExceeded and StalePlan,
-        with nothing sent.
+        approver: who, recorded. count: as in `plan`. detach: return once the jobs are created. check: raise what the
+        exit code says (RowsFailed, StillRunning, …) instead of returning it as `outcome.error`. Raises LimitExceeded
+        and StalePlan, with nothing sent.
         """
         from batchform.cli.applying import apply_project, error_of
         from batchform.cli.options import Reviewed
@@ -117,7 +121,10 @@ class Project:
         if approver and approved is None:
             raise UsageError("approver says who approved it", hint="Say what as well: approved=DIGEST.")
         saved = _saved(plan)
+        if saved and count:
+            raise UsageError("a saved plan says its tokens already", hint="Count when it is made: plan(count=200).")
         with self._session(memory=RUNNING_MEMORY, saved=saved) as session:
+            session.count = _count(count)
             done = apply_project(
                 session,
                 _Quiet(progress),
@@ -243,6 +250,15 @@ def _allowed(allow: Selection, reason: str) -> Sequence[str]:
     if allow and not reason.strip():
         raise UsageError("allow releases a limit, and needs a reason", hint='It is recorded in the ledger: reason="…".')
     return _several(allow)
+
+
+def _count(count: int) -> int:
+    from batchform.plan.sample_sizes import MIN_COUNTED, MOST_COUNTED
+
+    if count and not MIN_COUNTED <= count <= MOST_COUNTED:
+        hint = f"Say how many requests of each spec: {MIN_COUNTED} to {MOST_COUNTED:,}; 0 for none."
+        raise UsageError(f"count={count} is not a number of requests to count", hint=hint)
+    return count
 
 
 def _ways(on_change: Ways | None) -> Sequence[str]:

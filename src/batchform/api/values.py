@@ -33,7 +33,9 @@ class Validation(Struct, frozen=True):
 
 class PlannedSpec(Struct, frozen=True):
     """What one spec would do. actions, reasons: rows by name (`run`, `keep`; `new_key`), without zeros; held_by: why
-    rows are held → rows; jobs: to be created; known_after_apply: rows of a chain that are known later, at most."""
+    rows are held → rows; jobs: to be created; known_after_apply: rows of a chain that are known later, at
+    most; input_tokens, output_tokens: estimates; input_basis, output_basis: where they come from, in words;
+    counted_requests: of them, those whose input the service has counted."""
 
     name: str
     model: str
@@ -52,6 +54,11 @@ class PlannedSpec(Struct, frozen=True):
     known_after_apply: int
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
+    input_tokens: int
+    output_tokens: Range
+    input_basis: str
+    output_basis: str
+    counted_requests: int
 
 
 class Plan(Struct, frozen=True):
@@ -200,6 +207,11 @@ def _planned(spec: SpecPlan) -> PlannedSpec:
         known_after_apply=spec.after.rows if spec.after else 0,
         verdicts=spec.verdicts,
         notes=spec.notes,
+        input_tokens=spec.tokens.input,
+        output_tokens=spec.tokens.output,
+        input_basis=spec.tokens.input_basis,
+        output_basis=spec.tokens.basis,
+        counted_requests=spec.tokens.counted,
     )
 
 

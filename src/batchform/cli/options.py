@@ -81,6 +81,21 @@ def changes(function: F) -> F:
     )(function)
 
 
+def counting(function: F) -> F:
+    """Adds --count, with or without a number: how many requests of each spec the service counts; 0 without it."""
+    from batchform.plan.sample_sizes import MIN_COUNTED, MOST_COUNTED, USUALLY_COUNTED
+
+    return click.option(
+        "--count",
+        type=click.IntRange(MIN_COUNTED, MOST_COUNTED),
+        is_flag=False,
+        flag_value=USUALLY_COUNTED,
+        callback=lambda _context, _option, value: value or 0,
+        metavar="[ROWS]",
+        help=f"Let the service count tokens of up to ROWS requests of each spec (default {USUALLY_COUNTED}). Free.",
+    )(function)
+
+
 def allowances(function: F) -> F:
     """Adds --allow, repeatable, which releases one named limit for this plan, and --reason, which must say why."""
 

@@ -13,6 +13,7 @@ from batchform.plan.work import Settings
 if TYPE_CHECKING:
     from batchform.cli.options import Asked
     from batchform.cli.wiring import Session
+    from batchform.plan.counting import Counting
     from batchform.spec.resolved import ResolvedSpec
 
 
@@ -34,4 +35,21 @@ def settings_of(
         partial=len(specs) < len(session.project.specs),
         before=lambda tag, key_hex: earlier_request(session.ledger, tag, key_hex),
         wave_of=wave_of,
+        counting=_counting(session) if session.count and purpose == "apply" else None,
     )
+
+
+def _counting(session: Session) -> Counting:
+    """Counts by the backend of each spec, remembered beside what else is."""
+    from batchform.adapters.token_counts import TokenCounts
+    from batchform.plan.counting import Counting, Told
+    from batchform.run.counting import count_requests
+
+    known = TokenCounts(session.cache)
+
+    def counter(spec: ResolvedSpec, requests: Sequence[bytes]) -> Told:
+        return count_requests(
+            spec, requests, backend=lambda: session.backends(spec.backend_name), known=known, clock=session.clock
+        )
+
+    return Counting(session.count, counter)

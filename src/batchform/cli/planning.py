@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchform.cli.options import Common, allowances, changes, common, selection
+from batchform.cli.options import Common, allowances, changes, common, counting, selection
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ FORMATS = ("text", "markdown", "json")
 @selection
 @allowances
 @changes
+@counting
 @click.option("--out", metavar="DIR", help="Save the plan with the exact bytes to send: `apply DIR` sends those.")
 @click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--steps", is_flag=True, help="Print what apply would do, step by step, from the list that it walks.")
@@ -37,6 +38,7 @@ def plan_command(
     allow: Sequence[str],
     reason: str,
     on_change: Sequence[str],
+    count: int,
     out: str | None,
     output: str,
     steps: bool,
@@ -56,6 +58,7 @@ def plan_command(
     common, stream = streamed(common, "plan", events=events)
     with told(stream), open_session(common) as session:
         note_warnings(session, common)
+        session.count = count
         specs = session.select(select)
         asked = asked_of(specs, allow, on_change, reason=reason)
         if out:

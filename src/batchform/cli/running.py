@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchform.cli.options import Common, Reviewed, allowances, changes, common, selection
+from batchform.cli.options import Common, Reviewed, allowances, changes, common, counting, selection
 from batchform.cli.planning import streamed, told
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @selection
 @allowances
 @changes
+@counting
 @click.option("--approved", metavar="DIGEST", help="Plan anew, and send only inside what was approved by this digest.")
 @click.option("--envelope", metavar="FILE", help="The plan.json that was approved; default: one in approvals/.")
 @click.option("--approver", default="", metavar="NAME", help="Who approved it, recorded in the ledger.")
@@ -38,6 +39,7 @@ def apply_command(
     allow: Sequence[str],
     reason: str,
     on_change: Sequence[str],
+    count: int,
     approved: str | None,
     envelope: str | None,
     approver: str,
@@ -58,10 +60,13 @@ def apply_command(
 
     if (envelope or approver) and not approved:
         raise UsageError("--envelope and --approver belong to --approved", hint="Name what was approved by its digest.")
+    if count and plan:
+        raise UsageError("a saved plan says its tokens already", hint="Count when it is made: batchform plan --count")
     reviewed = Reviewed(approved, envelope, approver) if approved else None
     common, stream = streamed(common, "apply", events=events)
     with told(stream), open_session(common, memory=RUNNING_MEMORY, saved=plan) as session:
         note_warnings(session, common)
+        session.count = count
         audience = _Person(common, saved=bool(plan), yes=yes, events=stream)
         done = apply_project(
             session, audience, saved=plan, reviewed=reviewed, select=select, allow=allow, reason=reason,

@@ -60,6 +60,7 @@ class Session:
         self.env = env
         self.clock = SystemClock()
         self._memory = memory
+        self.count = 0  # requests of each spec whose tokens the service is to count
         self.offline = False  # whether objects that rows name may be looked up
         self.who = f"{getpass.getuser()}@{platform.node()}"
         self._emulators: list[EmulatorServer] = []

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from batchform.emulator import answers, execute, grammar, models, rules
 from batchform.emulator.calls import Call, Route, json_response
 from batchform.emulator.models import Model
-from batchform.emulator.refusal import bad_field
+from batchform.emulator.refusal import Refusal, bad_field
 
 
 def get(call: Call) -> Response:
@@ -56,10 +56,27 @@ def outcome_of(call: Call, model: Model, request: dict[str, Any]) -> answers.Out
 def count(call: Call) -> Response:
     model = models.find(call.args["model"], method=models.COUNT)
     asked = call.message("CountTokens")
-    request = asked.get("generateContentRequest", {"contents": asked.get("contents", [])})
-    rules.check(request, model)
+    request = _to_count(asked, model)
     tokens = answers.count_tokens(request)
     return json_response({"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]})
+
+
+def _to_count(asked: dict[str, Any], model: Model) -> dict[str, Any]:
+    """The request whose tokens are asked for. Raises Refusal 400."""
+    whole, contents = asked.get("generateContentRequest"), asked.get("contents")
+    if whole is not None and contents:
+        raise bad_field("CountTokens takes either generate_content_request or contents, not both.", "contents")
+    if whole is None and not contents:
+        raise Refusal(400, "CountTokens requires generate_content_request or contents to be set.")
+    if whole is not None:
+        if "model" not in whole:
+            field = "generate_content_request.model"
+            raise bad_field(f"* CountTokensRequest.{field}: model is not specified", field)
+        rules.check(whole, model)
+        return dict(whole)
+    if not model.embeds:
+        rules.check({"contents": contents}, model)
+    return {"contents": contents}
 
 
 def embed(call: Call) -> Response:

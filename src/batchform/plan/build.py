@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from batchform.errors import DestinationError, Diagnostic, InvalidProject
-from batchform.ledger.records import ROW_COLUMNS, ControlView, ledger_mark
+from batchform.ledger.records import ControlView, ledger_mark
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows, write_bookkeeping, write_reread
 from batchform.plan.caching import cache_complaints, check_cache
+from batchform.plan.carried import carry_answers
 from batchform.plan.chains import Awaited, Chains, chain_notes, hold_back, kept
 from batchform.plan.compare import compare, remembered
-from batchform.plan.diff import CANDIDATES, Diff, Recorded
+from batchform.plan.counting import Sample, count_tokens
+from batchform.plan.diff import Diff, Recorded
 from batchform.plan.digest import plan_digest
 from batchform.plan.draft import Draft, Outcome, draft_spec
 from batchform.plan.guards import judge_guards
@@ -41,7 +43,6 @@ from batchform.plan.work import Saving, Settings, Work
 from batchform.ports import BackendLimits
 from batchform.rows.keyed import KeyedRows, source_digest
 from batchform.rows.request import merge
-from batchform.rows.sql import identifier, literal
 from batchform.spec.chains import in_order
 from batchform.spec.ignored import without_ignored
 from batchform.spec.image import rows_per_job
@@ -56,10 +57,6 @@ if TYPE_CHECKING:
 
 _INLINE_SHARE = 0.3
 """Share of the service's inline limit that a job's lines may fill: the SDK escapes non-ASCII text, up to threefold."""
-_ANSWER_FIELDS = (
-    "answer_fp", "answer_tag", "answer_key_hash", "answer_serial", "parse_digest", "answered_at", "finish_reason",
-    "model_version", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "cost_usd",
-)  # fmt: skip
 
 
 def build_plan(
@@ -224,7 +221,7 @@ def _plan_spec(
             waits=waits,
         )
         if shards_kept:
-            _carry_answers(con, past, shards, folder)
+            carry_answers(con, past, shards, folder)
         bookkeeping = reread = None
         if shards_kept:
             to = own / "bookkeeping.rows.parquet"
@@ -290,6 +287,8 @@ def render_candidates(
     if spec.task == "image":
         limits = replace(limits, max_rows_per_job=min(limits.max_rows_per_job, rows_per_job(spec.spec)))
     rules = row_rules(spec, settings.registry, largest=limits.largest, most=most)
+    if settings.counting is not None:
+        rules.sample = Sample(settings.counting.most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))
     cutter = ShardCutter(
@@ -324,6 +323,7 @@ def render_candidates(
             *cache_complaints(spec, rendered, cutter.shards, settings, all_rows=most is None),
         ]
         rendered.complaints = without_ignored(judged, spec.spec.ignore)
+        count_tokens(spec, rules.sample, rendered, settings.counting)
     finally:
         cutter.abandon()
         free.close()
@@ -345,28 +345,6 @@ def backend_limits(backend: Backend, *, submit: str, registry: Registry) -> Back
     largest = int(inline * _INLINE_SHARE) if submit == "inline" else service.max_input_bytes
     rows = min(backend.max_rows_per_job, service.max_rows or backend.max_rows_per_job)
     return BackendLimits(rows, min(backend.max_bytes_per_job, largest), inline, largest)
-
-
-def _carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[DraftShard], folder: Path) -> None:
-    """Rows sent again keep their last answer in the ledger until the new one is there."""
-    if past.relation is None or not shards:
-        return
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE bf_prior AS SELECT key_hash, {', '.join(_ANSWER_FIELDS)} FROM {past.relation} "
-        f"WHERE answer_fp IS NOT NULL AND key_hash IN (SELECT key_hash FROM {CANDIDATES})"
-    )
-    if not con.execute("SELECT count(*) FROM bf_prior").fetchall()[0][0]:
-        return
-    taken = ", ".join(f"p.{f} AS {f}" for f in _ANSWER_FIELDS)
-    columns = ", ".join(identifier(c) for c in ROW_COLUMNS)
-    for shard in shards:
-        path = folder / shard.rows_path
-        carried = path.with_suffix(".carried")
-        con.execute(
-            f"COPY (SELECT {columns} FROM (SELECT n.* REPLACE ({taken}) FROM read_parquet({literal(str(path))}) n "
-            f"LEFT JOIN bf_prior p USING (key_hash))) TO {literal(str(carried))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-        carried.replace(path)
 
 
 def _history(con: DuckDBPyConnection, spec: ResolvedSpec, past: Recorded) -> History | None:

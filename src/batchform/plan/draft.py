@@ -86,6 +86,7 @@ def draft_spec(
         max_output_tokens=config.get("maxOutputTokens"),
         fixed_bytes=rendered.fixed_bytes,
         image_size=image_size(spec.spec),
+        counted=rendered.counted,
     )
     largest = len(rendered.longest.request) if rendered.longest else 0
     on_rungs = [shard for shard in shards if shard.rung]

@@ -123,13 +123,15 @@ class Shard(Struct, frozen=True):
 class Tokens(Struct, frozen=True):
     """Estimated tokens of what will be sent. basis: where the output figure comes from, in words.
 
-    input: estimate; output: low, expected, high, for all requests together.
+    input: estimate; output: low, expected, high, for all requests together; counted: requests whose input the service
+    has counted.
     """
 
     input: int
     output: Range
     basis: str
     input_basis: str = ""
+    counted: int = 0
 
 
 class Budget(Struct, frozen=True):

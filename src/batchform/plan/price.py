@@ -1,8 +1,10 @@
 """What a plan will cost, and what an answer did cost. Pure: figures in, figures and words out.
 
 The rules, all of them:
-- input: this spec's own tokens per request byte when 20 or more of its rows were answered; else one token per 4
-  bytes of rendered text, 25 % either way, and the rest of the request (schema, configuration) only in the high figure;
+- input: as the service counted it, where that was asked for (of a sample: its tokens per request byte, with their
+  statistical error); else this spec's own tokens per request byte when 20 or more of its rows were answered; else one
+  token per 4 bytes of rendered text, 25 % either way, and the rest of the request (schema, configuration) only in the
+  high figure;
 - output, thinking included, since it bills as output: p5, p50 and p95 of those rows, else 5 %, 25 % and 100 %
   of max_output_tokens, else 64, 512 and 8,192 tokens an answer;
 - batch prices of the day; the high figure takes the dearer of today's price and that at the end of the job's
@@ -21,6 +23,7 @@ from msgspec.structs import replace
 
 from batchform.plan.model import ZERO, Range, Tokens
 from batchform.plan.registry import ModelInfo, Registry
+from batchform.plan.rendered import Counted
 
 MIN_HISTORY: Final = 20
 TIER_TOKENS: Final = 200_000
@@ -78,6 +81,7 @@ class Estimate(Struct, frozen=True):
             self.tokens.output + other.tokens.output,
             self.tokens.basis,
             self.tokens.input_basis,
+            self.tokens.counted,
         )
         notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
         return Estimate(tokens, self.cost + other.cost, self.priced and other.priced, notes)
@@ -187,6 +191,7 @@ class Estimator(Struct, frozen=True):
     max_output_tokens: int | None = None
     fixed_bytes: int = 0
     image_size: str = ""
+    counted: Counted | None = None
 
     @classmethod
     def of(
@@ -199,12 +204,14 @@ class Estimator(Struct, frozen=True):
         max_output_tokens: int | None = None,
         fixed_bytes: int = 0,
         image_size: str = "",
+        counted: Counted | None = None,
         mode: Mode = "batch",
     ) -> Estimator:
         """An estimator for a model on a day.
 
         max_output_tokens: as the spec's generation config sets it; image_size: of a spec that asks for images;
-        fixed_bytes: of each request, those that are not rendered text: JSON, configuration, response schema.
+        fixed_bytes: of each request, those that are not rendered text: JSON, configuration, response schema;
+        counted: requests whose input the service has counted.
         """
         late = when + dt.timedelta(hours=registry.service.job_expires_hours)
         return cls(
@@ -216,6 +223,7 @@ class Estimator(Struct, frozen=True):
             max_output_tokens=max_output_tokens,
             fixed_bytes=fixed_bytes,
             image_size=image_size,
+            counted=counted,
         )
 
     def estimate(self, *, requests: int, request_bytes: int, largest_bytes: int = 0, file_tokens: int = 0) -> Estimate:
@@ -229,7 +237,8 @@ class Estimator(Struct, frozen=True):
         input_tokens, input_basis = self._input(requests, request_bytes, file_tokens)
         per_request, basis = self._output()
         output = Range(*(round(requests * n) for n in per_request))
-        tokens = Tokens(round(input_tokens.expected), output, basis, input_basis)
+        many = min(requests, self.counted.requests) if self.counted else 0
+        tokens = Tokens(round(input_tokens.expected), output, basis, input_basis, many)
         mean = input_tokens.expected / requests
         largest = max(mean, self._input(1, largest_bytes)[0].expected)
         notes = self._notes(tokens.input, largest)
@@ -243,6 +252,8 @@ class Estimator(Struct, frozen=True):
         return Estimate(tokens, cost, priced=True, notes=notes)
 
     def _input(self, requests: int, request_bytes: int, file_tokens: int = 0) -> tuple[Range, str]:
+        if self.counted:
+            return self._as_counted(self.counted, request_bytes, file_tokens)
         past = self.history
         if past and past.enough and past.request_bytes:
             ratio = past.prompt_tokens / past.request_bytes
@@ -257,6 +268,14 @@ class Estimator(Struct, frozen=True):
             "4 bytes of prompt per token, give or take 25 %"
             + (f"; about {file_tokens:,} of attached files" if file_tokens else ""),
         )
+
+    @staticmethod
+    def _as_counted(known: Counted, request_bytes: int, file_tokens: int) -> tuple[Range, str]:
+        """Files are not with the service before the requests are sent: their tokens stay estimates."""
+        text, off = request_bytes * known.tokens / known.size, known.spread
+        low, high = 1 - _UNCALIBRATED, 1 + _UNCALIBRATED
+        tokens = Range(text * (1 - off) + file_tokens * low, text + file_tokens, text * (1 + off) + file_tokens * high)
+        return tokens, known.words + (f"; about {file_tokens:,} of attached files" if file_tokens else "")
 
     def _output(self) -> tuple[tuple[float, float, float], str]:
         if self.info and self.info.kind == "embedding":

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 from batchform.errors import Diagnostic
 from batchform.plan.changes import Decision, Edited
 from batchform.plan.model import Action, Reason
+from batchform.spec.wording import counted
 
 
 class Preview(Struct):
@@ -19,6 +20,24 @@ class Preview(Struct):
     request: bytes
     changed: tuple[str, ...]
     tag: str | None = None  # job that carried the row's earlier request
+
+
+class Counted(Struct, frozen=True):
+    """Requests that the service counted. of: how many there are in all; size: bytes of the counted ones; spread: how
+    far off the sum of all may be, as a share of it, at 95 %."""
+
+    requests: int
+    of: int
+    tokens: int
+    size: int
+    spread: float = 0.0
+
+    @property
+    def words(self) -> str:
+        if self.requests == self.of:
+            return f"counted by the service in {'all ' if self.of > 1 else ''}{counted(self.of, 'request')}"
+        share = f"{self.spread * 100:.1f}"
+        return f"counted by the service in {self.requests:,} of {self.of:,} requests, give or take {share} %"
 
 
 class Rendered(Struct):
@@ -36,6 +55,7 @@ class Rendered(Struct):
     waiting: int = 0  # rows that another row's request will answer
     notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
     edited: Edited = field(default_factory=lambda: Edited(Decision("rerun")))
+    counted: Counted | None = None  # by the service, where that was asked for
     complaints: list[Diagnostic] = field(default_factory=list)  # about single rows
 
     def count(self, action: Action, reason: Reason | None) -> None:

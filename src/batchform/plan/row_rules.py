@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from batchform.errors import Diagnostic, RowPlace
+from batchform.plan.counting import Sample
 from batchform.plan.importer import Columns, form_of, worded
 from batchform.plan.registry import ModelInfo, Registry
 from batchform.plan.row_models import RowModelRules, row_model_rules
@@ -62,6 +63,7 @@ class RowRules:
         self._spec = spec
         self._model = model
         self.file_tokens: Callable[[bytes], int] | None = None  # of a request's files, where rows have any
+        self.sample: Sample | None = None  # of the requests, where tokens are to be counted
         self._left = most
         self._largest = largest
         self._columns = columns
@@ -106,6 +108,9 @@ class RowRules:
     def _judge_batch(self) -> None:
         if not self._keys:
             return
+        if self.sample is not None:
+            for key, request in zip(self._keys, self._requests, strict=True):
+                self.sample.look(key, request)
         import pyarrow as pa  # never where there is nothing to send: a plan without changes must start at once
         import pyarrow.compute as pc
 

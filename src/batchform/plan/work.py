@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from batchform.plan.bounds import Spare
 from batchform.plan.changes import Decision
+from batchform.plan.counting import Counting
 from batchform.plan.draft import Before
 from batchform.plan.registry import Registry
 from batchform.plan.unchanged import Kept
@@ -38,7 +39,7 @@ class Settings(Struct, frozen=True):
     "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
     on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
     spare: how far what is approved lies around the plan; reason: why limits
-    are released.
+    are released; counting: what lets the service count tokens, None to estimate them.
     """
 
     registry: Registry
@@ -53,6 +54,7 @@ class Settings(Struct, frozen=True):
     on_change: Mapping[str, Decision] = field(default_factory=dict)
     spare: Spare | None = None
     reason: str = ""
+    counting: Counting | None = None
 
 
 class Saving(Struct, frozen=True):

@@ -20,6 +20,7 @@ from batchform.ports.caches import Caches, KeptContext
 from batchform.ports.clock import Clock
 from batchform.ports.destinations import Delivered, Delivery, Destination, HoldsImages, ImageStore
 from batchform.ports.sources import Chained, Identified, Probed, Relation, Source
+from batchform.ports.tokens import TokenCounts
 
 __all__ = [
     "TERMINAL_STATES",
@@ -46,4 +47,5 @@ __all__ = [
     "Staged",
     "StoredFile",
     "StoredFiles",
+    "TokenCounts",
 ]

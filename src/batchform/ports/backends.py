@@ -218,4 +218,9 @@ class Backend(Protocol):
         result line of a batch would hold it."""
         ...
 
+    def count_tokens(self, model: str, request: bytes, *, task: str = "generate") -> int:
+        """Input tokens of one request, as `generate` takes it; nothing is charged for it. Raises BackendError, with
+        status 400 for this very request. Threads may call it at once."""
+        ...
+
     def close(self) -> None: ...

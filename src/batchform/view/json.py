@@ -90,6 +90,7 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "tokens": {
             "input": spec.tokens.input,
             "output": _range(spec.tokens.output),
+            "counted_requests": spec.tokens.counted,
             "input_basis": spec.tokens.input_basis,
             "output_basis": spec.tokens.basis,
         },

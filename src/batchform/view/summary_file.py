@@ -84,7 +84,7 @@ def _envelope(told: dict[str, Any]) -> Envelope | None:
 
 
 def _spec(told: dict[str, Any]) -> SpecPlan:
-    tokens, after = told["tokens"], told.get("known_after_apply")
+    after = told.get("known_after_apply")
     return SpecPlan(
         name=told["name"],
         spec_digest=told["spec_digest"],
@@ -100,7 +100,7 @@ def _spec(told: dict[str, Any]) -> SpecPlan:
         requests_to_send=told["requests_to_send"],
         shards=tuple(_shard(i, s) for i, s in enumerate(told["shards"])),
         bytes=told["bytes"],
-        tokens=Tokens(tokens["input"], _range(tokens["output"]), tokens["output_basis"], tokens["input_basis"]),
+        tokens=_tokens(told["tokens"]),
         cost=_range(told["cost_usd"]),
         verdicts=tuple(_verdict(v) for v in told["verdicts"]),
         samples=tuple(_sample(s) for s in told["samples"]),
@@ -148,6 +148,11 @@ def _verdict(told: dict[str, Any]) -> Verdict:
         message=told["message"], allowed=told["allowed"],
         budget=Budget(budget["settled"], budget["in_flight"], budget["planned"], budget["basis"]) if budget else None,
     )  # fmt: skip
+
+
+def _tokens(told: dict[str, Any]) -> Tokens:
+    many = told.get("counted_requests", 0)
+    return Tokens(told["input"], _range(told["output"]), told["output_basis"], told["input_basis"], many)
 
 
 def _range(told: dict[str, float]) -> Range:

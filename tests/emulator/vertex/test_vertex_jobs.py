@@ -203,6 +203,31 @@ def test_a_model_answers_and_counts_synchronously(bench: Bench) -> None:
         )
 
 
+def test_a_whole_request_is_counted_as_it_is_charged(bench: Bench, wire: httpx2.Client) -> None:
+    url = f"/v1beta1/projects/acme/locations/{LOCATION}/publishers/google/models/{MODEL}"
+    request = {
+        "contents": [{"role": "user", "parts": [{"text": "some words"}]}],
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "generationConfig": {"temperature": 0, "maxOutputTokens": 9},
+        "tools": [{"googleSearch": {}}],
+    }
+    charged = wire.post(f"{url}:generateContent", json=request).json()["usageMetadata"]["promptTokenCount"]
+    assert wire.post(f"{url}:countTokens", json=request).json()["totalTokens"] == charged
+    told = bench.client.models.count_tokens(
+        model=MODEL,
+        contents="some words",
+        config={"system_instruction": "Be brief.", "generation_config": {"temperature": 0}},
+    )
+    assert told.total_tokens == charged
+    for change in (
+        {"toolConfig": {}},
+        {"generationConfig": {"temperature": 3}},
+        {"contents": []},
+        {"tools": [{"x": 1}]},
+    ):
+        assert wire.post(f"{url}:countTokens", json={**request, **change}).status_code == 400, change
+
+
 def test_a_gateway_may_stand_before_the_path(bench: Bench) -> None:
     job = bench.create(keyed({"k": "hi"}))
     with vertex_client(f"{bench.server.url}/my/gateway") as client:

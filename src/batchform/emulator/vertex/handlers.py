@@ -65,10 +65,13 @@ def embed(call: Call) -> Response:
     return json_response({"embedding": (outcome.response or {})["embedding"]})
 
 
+_COUNTED: Final = ("contents", "systemInstruction", "tools", "generationConfig")
+
+
 def count(call: Call) -> Response:
     model = bodies.find_model(f"publishers/google/models/{call.args['model']}", method=models.COUNT)
     asked = call.message("VertexCountTokens")
-    request: dict[str, Any] = {name: asked[name] for name in ("contents", "systemInstruction") if name in asked}
+    request: dict[str, Any] = {name: asked[name] for name in _COUNTED if name in asked}
     rows.check(request, model)
     tokens = answers.count_tokens(request)
     characters = sum(len(part.get("text", "")) for c in request["contents"] for part in c["parts"])
