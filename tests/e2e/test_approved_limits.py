@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
+from msgspec.structs import replace
 from tests_e2e_kit import Workspace
 
 from batchform.cli.approved import find_envelope, held_inside, specs_of
@@ -14,6 +14,7 @@ from batchform.cli.plans import make_plan
 from batchform.cli.running import make_progress_for
 from batchform.cli.wiring import open_session
 from batchform.errors import StalePlan
+from batchform.plan.model import Range
 from batchform.run.reconcile import apply_plan
 
 NEW = {"user": {"text": "New prompt: {{ body }}"}}
@@ -87,12 +88,14 @@ def test_two_applies_at_once_do_not_both_use_it_up(workspace: Workspace) -> None
 
 
 def test_dollars_bound_what_has_no_price_any_more(workspace: Workspace) -> None:
-    price = {"batch_input": 100.0, "batch_output": 100.0, "input": 200.0, "output": 200.0}
-    workspace.project(prices="prices.yaml")
-    workspace.write("prices.yaml", yaml.safe_dump({"prices": {"gemini-3.5-flash-lite": price}}))
-    apply = approved(workspace)
-    later = {**price, "since": "2099-01-01"}
-    workspace.write("prices.yaml", yaml.safe_dump({"prices": {"gemini-3.5-flash-lite": later}}))
-    refused = workspace.run(*apply)
-    assert (refused.code, "what it costs is not known any more" in refused.err) == (4, True), refused.err
-    assert workspace.billed() == []
+    _, _, _, digest, *_ = approved(workspace)
+    quiet = Common(str(workspace.root), None, as_json=True, quiet=True)
+    with open_session(quiet) as session:
+        envelope = find_envelope(session.root, digest, str(workspace.root / "plan"))
+        specs = specs_of(session, envelope)
+        plan = make_plan(session, specs, folder=session.scratch / "bundle")
+        held_inside(session, envelope, plan, specs, "")
+        unpriced = replace(plan, specs=tuple(replace(spec, cost=Range(0.0, 0.0, 0.0)) for spec in plan.specs))
+        with pytest.raises(StalePlan) as refused:
+            held_inside(session, envelope, unpriced, specs, "")
+        assert "triage: what it costs is not known any more, and $" in refused.value.render()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,26 @@ def test_every_node_has_a_place(value: dict[str, object]) -> None:
 def test_any_text_is_a_document_or_a_complaint(text: str) -> None:
     document, problems = parse_yaml(text, "a.yaml")
     assert document is not None or problems
+
+
+PIECES = st.sampled_from(
+    ["a", "b", "é", "😀", "1", "on", ": ", ":", "- ", "? ", ", ", "[", "]", "{", "}", "# x", "|\n ", ">-\n ", "'", '"',
+     "&a ", "*a", "<<: ", "!x ", "---", "...", "%", "\\u0041", "\n", "\n", "\n  ", "  ", "\t", "\x85"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=24).map("".join))
+def test_with_libyaml_and_without_it_a_text_is_the_same_document(text: str) -> None:
+    quick, _ = parse_yaml(text, "a.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "__with_libyaml__", False)
+        plain, _ = parse_yaml(text, "a.yaml")
+    assert plain is None or quick == plain  # libyaml takes some that PyYAML does not, such as a tab before a comment
+
+
+def test_what_is_nested_deeply_ends_no_process() -> None:
+    for opening in ("[", "{a: ", "- "):
+        assert parse_yaml(opening * 20_000, "a.yaml")[0] is None
 
 
 def test_keys_are_text_and_booleans_are_yaml_1_1() -> None:

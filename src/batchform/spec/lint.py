@@ -5,10 +5,9 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
-
-from msgspec import Struct
 
 from batchform.errors import Diagnostic
 from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
@@ -29,15 +28,6 @@ _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FREE_FORM = (
     "generation_config", "request", "safety_settings", "tools", "tool_config", "labels", "output", "description",
 )  # fmt: skip
-
-
-class ProjectFiles(Struct, frozen=True):
-    """The project's own files. spec_entries: as listed in `specs:`, relative to the root; spec_files: found in them."""
-
-    root: Path
-    file: Path
-    spec_entries: Sequence[str]
-    spec_files: Sequence[Path]
 
 
 def lint_spec(document: Document, spec: Spec, root: Path, config: Project | None) -> list[Diagnostic]:
@@ -164,63 +154,29 @@ def destination_identity(spec: Spec, root: Path) -> str:
         return f"sql\0{spec.destination.database}\0{spec.destination.table.casefold()}"
     if isinstance(spec.destination, BigQueryDestination):
         return bigquery_identity(spec.name, spec.destination)
-    where = _place(root, spec.destination.path)
+    where = place_of(root, spec.destination.path)
     table = spec.destination.table if isinstance(spec.destination, DatabaseDestination) else ""
     return f"{where}\0{table.casefold()}"
 
 
-def lint_destinations(specs: Sequence[tuple[Document, Spec]], project: ProjectFiles) -> Iterator[Diagnostic]:
-    """Complaints about destinations that would write over the project's own files, or over another spec's source."""
-    for document, spec in specs:
-        target = _written_file(spec, project.root)
-        if target is None:
-            continue
-        written = f"the destination `{shown(spec.destination.place)}`"
-        if kept := _own_file(target, project):
-            message, hint = f"{written} {kept}", "Answers are no part of the project: write them to results/."
-            yield document.diagnostic("destination-in-project", message, ("destination", "path"), hint=hint)
-        for other, reading in specs:
-            patterns = [_place(project.root, path) for _, path in source_paths(reading)]
-            if other is not document and any(glob_matches(pattern, target) for pattern in patterns):
-                message = f"{written} is one of the files that {other.path} reads"
-                hint = "What a source holds is never written over: write elsewhere, and let that spec read a copy."
-                yield document.diagnostic("destination-is-source", message, ("destination", "path"), hint=hint)
-                break
-
-
-def _own_file(target: str, project: ProjectFiles) -> str:
-    """What the file of this path is to the project; "" if nothing."""
-    if is_remote(target):
-        return ""
-    if target == _resolved(project.file):
-        return "is the project's file"
-    if target in {_resolved(file) for file in project.spec_files}:
-        return "is a spec"
-    for name in [*project.spec_entries, "templates", "schemas"]:
-        folder = project.root / name
-        if folder.is_dir() and is_inside(Path(target), folder):
-            return f"is inside {shown(name.rstrip('/'))}/, which holds the project's own files"
-    return ""
-
-
-def _written_file(spec: Spec, root: Path) -> str | None:
+def written_file(spec: Spec, root: Path) -> str | None:
     """The file that a delivery writes; of a folder of parts, some file in it. None when it writes no file."""
     if isinstance(spec.destination, SqlDestination | BigQueryDestination):
         return None
     path = spec.destination.path
-    return _place(root, f"{path}part.{spec.destination.type}" if path.endswith("/") else path)
+    return place_of(root, f"{path}part.{spec.destination.type}" if path.endswith("/") else path)
 
 
-def _place(root: Path, path: str) -> str:
+def place_of(root: Path, path: str) -> str:
     """What tells two paths apart: the gs:// path as it is written, or the local one without links and `..`."""
-    return path if is_remote(path) else _resolved(root / path)
+    return path if is_remote(path) else real_path(root / path)
 
 
 def _paths(
     document: Document, spec: Spec, root: Path, folders: Sequence[Path], config: Project | None
 ) -> Iterator[Diagnostic]:
     sources = source_paths(spec)
-    target = _written_file(spec, root)
+    target = written_file(spec, root)
     for at, path in [*sources, *([(("destination", "path"), spec.destination.place)] if target else ())]:
         problem = _path_problem(path, root, folders)
         if problem:
@@ -236,12 +192,12 @@ def _paths(
         message = f"a {spec.destination.type} destination is a file, not a folder"
         yield document.diagnostic("wrong-value", message, ("destination", "path"))
     for _, path in sources:
-        if glob_matches(_place(root, path), target):
+        if glob_matches(place_of(root, path), target):
             message = f"the destination `{shown(spec.destination.place)}` is one of the files that the source reads"
             hint = "Answers must not become rows: write them elsewhere."
             yield document.diagnostic("destination-is-source", message, ("destination", "path"), hint=hint)
             break
-    if config and Path(target).is_relative_to(_place(root, config.ledger)):
+    if config and Path(target).is_relative_to(place_of(root, config.ledger)):
         message = "the destination is inside the ledger, where only batchform writes"
         yield document.diagnostic("destination-in-ledger", message, ("destination", "path"))
 
@@ -281,10 +237,10 @@ def _remote_problem(path: str) -> tuple[str, str, str] | None:
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path is in a folder once links are followed."""
-    return Path(_resolved(path)).is_relative_to(_resolved(folder))
+    return Path(real_path(path)).is_relative_to(real_path(folder))
 
 
-def _resolved(path: Path) -> str:
+def real_path(path: Path) -> str:
     """The path with links followed as far as it exists, and `..` gone."""
     try:
         return str(path.resolve())
@@ -294,6 +250,12 @@ def _resolved(path: Path) -> str:
 
 def glob_matches(pattern: str, path: str) -> bool:
     """Whether a path is one that a glob names: `*` and `?` within a folder, `**` across folders, `[…]`."""
+    return glob_pattern(pattern).fullmatch(path) is not None
+
+
+@lru_cache(maxsize=1024)
+def glob_pattern(pattern: str) -> re.Pattern[str]:
+    """What the paths that a glob names match as a whole."""
     regex, at = "", 0
     while at < len(pattern):
         if pattern.startswith("**/", at):
@@ -308,19 +270,21 @@ def glob_matches(pattern: str, path: str) -> bool:
         else:
             regex, at = regex + re.escape(pattern[at]), at + 1
     try:
-        return re.fullmatch(regex, path, re.DOTALL) is not None
+        return re.compile(regex, re.DOTALL)
     except re.error:
-        return pattern == path
+        return re.compile(re.escape(pattern))
 
 
 __all__ = [
     "FilesSource",
-    "ProjectFiles",
     "destination_identity",
     "glob_matches",
+    "glob_pattern",
     "is_inside",
-    "lint_destinations",
     "lint_project",
     "lint_spec",
+    "place_of",
+    "real_path",
     "source_paths",
+    "written_file",
 ]

@@ -16,7 +16,8 @@ from batchform.spec.complaints import validate
 from batchform.spec.delivery import check_columns
 from batchform.spec.environment import overlaid, refuse_references, substitute
 from batchform.spec.ignored import without_ignored
-from batchform.spec.lint import ProjectFiles, destination_identity, lint_destinations, lint_project, lint_spec
+from batchform.spec.lint import destination_identity, lint_project, lint_spec
+from batchform.spec.lint_destinations import ProjectFiles, lint_destinations
 from batchform.spec.lint_texts import lint_templates, lint_texts
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment

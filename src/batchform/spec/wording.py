@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _LISTED = 24
 _SECRET_FIELD = re.compile(r"(?i)(\b(?:api_?key|apikey|password|secret|token|credentials?)\b[\"']?\s*:\s*)\S.*")
@@ -14,15 +15,22 @@ _SECRET_VALUE = re.compile(r"AIza[0-9A-Za-z_-]{10,}|-----BEGIN[^-]*-----.*")
 
 def shown(text: object, limit: int = 80) -> str:
     """Text from a user's file as it may stand in a message: printable, one line, not endless, without secrets."""
-    clean = _SECRET_VALUE.sub("…", "".join(c if c.isprintable() else "\ufffd" for c in str(text)))
+    whole = str(text)
+    if not whole.isprintable():
+        whole = "".join(c if c.isprintable() else "\ufffd" for c in whole)
+    clean = _SECRET_VALUE.sub("…", whole)
     clean = _SECRET_URL.sub(lambda found: f"{found[1]}…@" if found[1] else f"{found[2]}…", clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def source_line(text: str, column: int) -> str:
     """A line as a complaint shows it; empty when the caret would stand too far to the right to be read."""
-    clean = _SECRET_FIELD.sub(r"\1…", text.rstrip("\r\n").replace("\t", " "))
-    return shown(clean, 160) if column <= 160 else ""
+    return _clean_line(text) if column <= 160 else ""
+
+
+@lru_cache(maxsize=256)  # each node of a file is placed, and several stand in one line
+def _clean_line(text: str) -> str:
+    return shown(_SECRET_FIELD.sub(r"\1…", text.rstrip("\r\n").replace("\t", " ")), 160)
 
 
 def nearest(name: object, options: Iterable[str]) -> str | None:
