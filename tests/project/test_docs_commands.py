@@ -34,6 +34,7 @@ NOT_RUN = {
     r"make (demo|test|check|prove|bench|bench-memory|clean)": "installs, or runs these tests; .ci/run does both",
     r"make (validate|plan|show|apply|sync|status)\b.*": "same recipe as the command beside it; see test_makefile.py",
     r"(gcloud|bq) .*": "asks a project of Google Cloud",
+    r"(jq|opa|conftest) .*": "programs of others; tests/e2e/test_policy_docs.py runs the rules that they are given",
     r"batchform emulator serve\b.*": "runs until stopped; the `gemini` fixture below is that very command",
 }
 
