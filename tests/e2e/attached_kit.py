@@ -39,10 +39,10 @@ def wav(seconds: float = 1.0) -> bytes:
 
 
 def pdf(pages: int = 1) -> bytes:
-    """Empty pages."""
+    """Empty pages, each higher than the one before."""
     kids = " ".join(f"{n} 0 R" for n in range(3, 3 + pages))
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>"]
-    objects += ["<< /Type /Page /Parent 2 0 R /MediaBox [0 0 72 72] >>"] * pages
+    objects += [f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 72 {72 + n}] >>" for n in range(pages)]
     out, offsets = b"%PDF-1.4\n", []
     for number, text in enumerate(objects, 1):
         offsets.append(len(out))

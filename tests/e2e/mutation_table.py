@@ -352,6 +352,7 @@ SPEC_CASES: dict[str, list[Case]] = {
     ],
     "prompt.attachments.Attachment.optional": [attached(0, optional=True)],
     "prompt.attachments.Attachment.position": [attached(0, position="before"), attached(2, position="after")],
+    "prompt.attachments.Attachment.split_pages": [attached(0, split_pages=5)],
     "prompt.attachments.Attachment.inline_up_to": [attached(0, inline_up_to=1)],
     "prompt.examples.path": [shots(0), shots(0, path="data/more.jsonl"), shots(4, SHOT + SHOT)],
     "prompt.examples.user": [shots(0, user={"text": "Hello"}), shots(4, user="system.j2")],

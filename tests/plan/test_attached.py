@@ -98,15 +98,15 @@ def test_an_image_has_258_tokens_a_tile(tmp_path: Path, width: int, height: int,
     for mime, head in heads.items():
         path = tmp_path / "image"
         path.write_bytes(head)
-        assert media.measure(path, "image", mime, len(head)).tokens == 258 * tiles, mime
+        assert media.measure(path, mime, len(head)).tokens == 258 * tiles, mime
 
 
 def test_what_says_nothing_of_its_length_is_guessed_by_its_size(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"not what it says")
-    assert media.measure(path, "x", "audio/wav", 16_000).tokens == 32
-    assert media.measure(path, "x", "application/pdf", 100_001).tokens == 3 * 258
-    assert media.measure(path, "x", "image/png", 16).tokens == 4 * 258
+    assert media.measure(path, "audio/wav", 16_000).tokens == 32
+    assert media.measure(path, "application/pdf", 100_001).tokens == 3 * 258
+    assert media.measure(path, "image/png", 16).tokens == 4 * 258
     assert media.guess("video/mp4", 2_500_000) == 2630
     assert media.guess("text/plain", 5) == 2
 

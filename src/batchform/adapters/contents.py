@@ -10,15 +10,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from batchform.adapters import media
 from batchform.adapters.sources.paths import confine, is_settled
 from batchform.canon import file_digest
 from batchform.errors import SourceError
+from batchform.rows import pdf
 from batchform.rows.attached import AttachedFile
+from batchform.rows.pages import part_name, part_suffix, ranges
 from batchform.spec.remote import address, is_remote
 
 if TYPE_CHECKING:
     from batchform.adapters.storage.client import Stat, StorageClient
+    from batchform.spec.attachments import CompiledAttachment
 
 HTTPS: Final = "https://"
 INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
@@ -27,11 +32,30 @@ _SEEN: Final = 4096
 _UNKNOWN: Final = "crc32c:00000000-1"
 
 
+class Known(Struct, frozen=True):
+    """Of a local file: its digest, about how many tokens it has, and the pages of a PDF if they could be counted."""
+
+    digest: str
+    tokens: int
+    pages: int | None
+
+
+class Found(Struct, frozen=True):
+    """What a row names. content: a digest, or an address that is sent as it is; file: None for such an address; part:
+    of a part of a PDF, what stands behind the row's key in that of the part; pages: of a whole PDF, if known."""
+
+    content: str
+    mime: str
+    file: AttachedFile | None
+    part: str = ""
+    pages: int | None = None
+
+
 class Memory:
     """Digests of local files by path, MIME type, size and time of change, in a file that may be deleted at any time."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "attachments-1.sqlite3"
+        self._path = folder / "attachments-2.sqlite3"
         self._db: sqlite3.Connection | None = None
         self._unsaved = 0
         self._broken = False
@@ -43,24 +67,24 @@ class Memory:
                 self._db = sqlite3.connect(self._path, timeout=5.0)
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS files (path TEXT, mime TEXT, size INTEGER, changed INTEGER, "
-                    "digest TEXT, tokens INTEGER, PRIMARY KEY (path, mime))"
+                    "digest TEXT, tokens INTEGER, pages INTEGER, PRIMARY KEY (path, mime))"
                 )
             except (OSError, sqlite3.Error):
                 self._give_up()
         return self._db
 
-    def find(self, path: Path, mime: str, stat: os.stat_result) -> tuple[str, int] | None:
-        """(digest, tokens), if the file is as it was."""
+    def find(self, path: Path, mime: str, stat: os.stat_result) -> Known | None:
+        """What is known of a file, if it is as it was."""
         try:
             db = self._open()
-            sql = "SELECT digest, tokens FROM files WHERE path = ? AND mime = ? AND size = ? AND changed = ?"
+            sql = "SELECT digest, tokens, pages FROM files WHERE path = ? AND mime = ? AND size = ? AND changed = ?"
             found = db.execute(sql, (str(path), mime, stat.st_size, stat.st_mtime_ns)).fetchone() if db else None
         except sqlite3.Error:
             self._give_up()
             return None
-        return (str(found[0]), int(found[1])) if found else None
+        return Known(*found) if found else None
 
-    def keep(self, path: Path, mime: str, stat: os.stat_result, digest: str, tokens: int) -> None:
+    def keep(self, path: Path, mime: str, stat: os.stat_result, known: Known) -> None:
         """Remember a file, unless it was changed just now."""
         if not is_settled(stat.st_mtime_ns):
             return
@@ -68,8 +92,8 @@ class Memory:
             db = self._open()
             if db is None:
                 return
-            row = (str(path), mime, stat.st_size, stat.st_mtime_ns, digest, tokens)
-            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = (str(path), mime, stat.st_size, stat.st_mtime_ns, known.digest, known.tokens, known.pages)
+            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             self._unsaved += 1
             if self._unsaved >= _SAVE_EVERY:
                 self.save()
@@ -109,46 +133,51 @@ class Contents:
         memory: Memory | None,
     ) -> None:
         self._root, self._allow, self._cloud, self._storage, self._memory = root, allow, cloud, storage, memory
-        self._seen: dict[tuple[str, str | None, int | None], tuple[str, str, AttachedFile | None]] = {}
+        self._seen: dict[tuple[str, str | None, int | None, int | None], tuple[Found, ...]] = {}
 
     def begin(self) -> None:
         """Rows are read anew: what was seen of files may no longer hold."""
         self._seen.clear()
 
-    def of(self, text: str, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile | None]:
-        """(content or address, MIME type, file) of a path or URI. No file for an address that is sent as it is.
+    def of(self, text: str, one: CompiledAttachment) -> tuple[Found, ...]:
+        """What a path or URI holds: one, or each part of a PDF that is asked about in parts. Raises SourceError.
 
-        A file that many rows name is looked at once, as long as not too many others come between. Raises SourceError.
+        A file that many rows name is looked at once, as long as not too many others come between.
         """
-        asked = (text, stated, inline_up_to)
+        asked = (text, one.mime_type, one.inline_up_to, one.split_pages)
         found = self._seen.get(asked)
         if found is None:
-            found = self._look(text, stated, inline_up_to)
+            found = self._look(text, one.mime_type, one.inline_up_to, one.split_pages)
             if len(self._seen) >= _SEEN:
                 self._seen.clear()
             self._seen[asked] = found
         return found
 
-    def _look(self, text: str, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile | None]:
-        if text.startswith(HTTPS):
-            return self._address(text, stated)
-        if is_remote(text):
-            return self._object(text, stated)
+    def _look(self, text: str, stated: str | None, inline_up_to: int | None, split: int | None) -> tuple[Found, ...]:
+        if text.startswith(HTTPS) or is_remote(text):
+            found = self._address(text, stated) if text.startswith(HTTPS) else self._object(text, stated)
+            if split and found.mime == media.PDF:
+                raise SourceError(
+                    f"{text} cannot be split: only files in the project are.",
+                    hint="Download it into the project and name it by its path, or leave out `split_pages`.",
+                )
+            return (found,)
         if "://" in text:
             raise SourceError(f"{text!r} is neither a path nor a gs:// or https:// address.")
         if not text.isprintable():
             raise SourceError(f"{text!r} is no path.")
-        return self._local(self._root / text, stated, inline_up_to)
+        local, path = self._local(self._root / text, stated, inline_up_to, split)
+        return (local,) if split is None else self._split(local, path, split, inline_up_to)
 
-    def _address(self, text: str, stated: str | None) -> tuple[str, str, None]:
+    def _address(self, text: str, stated: str | None) -> Found:
         if self._cloud != "vertex":
             raise SourceError(
                 f"{text} is an address, and jobs of the Gemini API read no addresses.",
                 hint="Download the file into the project and name it by its path.",
             )
-        return text, media.type_of(text.partition("?")[0], stated), None
+        return Found(text, media.type_of(text.partition("?")[0], stated), None)
 
-    def _object(self, text: str, stated: str | None) -> tuple[str, str, AttachedFile]:
+    def _object(self, text: str, stated: str | None) -> Found:
         if self._cloud != "vertex":
             raise SourceError(
                 f"{text} is in Cloud Storage, which jobs of the Gemini API do not read.",
@@ -156,11 +185,11 @@ class Contents:
             )
         mime = media.type_of(text, stated)
         if self._storage is None:
-            return _UNKNOWN, mime, AttachedFile(_UNKNOWN, mime, 1, text, media.guess(mime, 1))
+            return Found(_UNKNOWN, mime, AttachedFile(_UNKNOWN, mime, 1, text, media.guess(mime, 1)))
         found = self.stat(text)
         media.check_size(text, mime, found.size)
         digest = object_digest(found)
-        return digest, mime, AttachedFile(digest, mime, found.size, text, media.guess(mime, found.size))
+        return Found(digest, mime, AttachedFile(digest, mime, found.size, text, media.guess(mime, found.size)))
 
     def stat(self, text: str) -> Stat:
         """An object as it is now. Raises SourceError."""
@@ -173,29 +202,62 @@ class Contents:
             raise SourceError(f"There is no object {text}.")
         return found
 
-    def _local(self, path: Path, stated: str | None, inline_up_to: int | None) -> tuple[str, str, AttachedFile]:
+    def _local(self, path: Path, stated: str | None, inline_up_to: int | None, split: int | None) -> tuple[Found, Path]:
         if not os.path.lexists(path):
             raise SourceError(f"There is no file {os.path.relpath(path, self._root)}.")
         file = confine(path, root=self._root, allow=self._allow)
         mime = media.type_of(file.name, stated)
         try:
             stat = file.path.stat()
-            media.check_size(file.name, mime, stat.st_size)
-            digest, tokens = self._read(file.path, file.name, mime, stat)
+            media.check_size(file.name, mime, stat.st_size, split=split is not None)
+            known = self._read(file.path, mime, stat)
+            if not split:
+                media.check_pages(file.name, known.pages)
         except OSError as error:
             raise SourceError(f"{file.name} cannot be read: {error.strerror}.") from error
         most = INLINE_UP_TO[self._cloud] if inline_up_to is None else inline_up_to
-        name = file.name
-        return digest, mime, AttachedFile(digest, mime, stat.st_size, name, tokens, stat.st_size <= most)
+        found = AttachedFile(known.digest, mime, stat.st_size, file.name, known.tokens, stat.st_size <= most)
+        return Found(known.digest, mime, found, pages=known.pages), file.path
 
-    def _read(self, path: Path, name: str, mime: str, stat: os.stat_result) -> tuple[str, int]:
+    def _split(self, whole: Found, path: Path, most: int, inline_up_to: int | None) -> tuple[Found, ...]:
+        """The parts of a PDF with more pages than one request is to hold."""
+        file = whole.file
+        if whole.mime != media.PDF or file is None:
+            return (whole,)
+        if whole.pages is None:
+            raise SourceError(
+                f"The pages of {file.name} cannot be counted.",
+                hint="Save it anew, without a password, or leave the row out with source.where."
+                if pdf.is_there()
+                else "`split_pages` needs a library: pip install 'batchform[pdf]'.",
+            )
+        if whole.pages <= most:
+            media.check_size(file.name, whole.mime, file.size)
+            return (whole,)
+        parts = []
+        for first, last in ranges(whole.pages, most):
+            digest, name = part_name(whole.content, first, last), f"{file.name}, pages {first} to {last}"
+            size = file.size * (last - first + 1) // whole.pages
+            limit = (
+                0 if self._cloud == "vertex" else INLINE_UP_TO[self._cloud] if inline_up_to is None else inline_up_to
+            )
+            if min(size, file.size) <= limit or file.size > media.MAX_PDF_BYTES:
+                size = len(pdf.cut(path, first, last, name=file.name))
+            media.check_size(name, whole.mime, size)
+            tokens = media.page_tokens(last - first + 1)
+            part = AttachedFile(digest, whole.mime, size, file.name, tokens, size <= limit)
+            parts.append(Found(digest, whole.mime, part, part_suffix(whole.content, first, last, whole.pages)))
+        return tuple(parts)
+
+    def _read(self, path: Path, mime: str, stat: os.stat_result) -> Known:
         known = self._memory.find(path, mime, stat) if self._memory else None
         if known is not None:
             return known
-        digest, tokens = file_digest(path), media.measure(path, name, mime, stat.st_size).tokens
+        measured = media.measure(path, mime, stat.st_size)
+        known = Known(file_digest(path), measured.tokens, measured.pages)
         if self._memory:
-            self._memory.keep(path, mime, stat, digest, tokens)
-        return digest, tokens
+            self._memory.keep(path, mime, stat, known)
+        return known
 
 
 def object_digest(found: Stat) -> str:

@@ -122,7 +122,7 @@ def find_file(
 
 def names(file: File) -> Iterator[str]:
     """Names for a file, at most 40 of [a-z0-9-]; the later ones serve when earlier uploads are too old."""
-    stem = "bfa-" + canon.short(canon.digest_of("attachment", [file.digest, file.mime_type]), 32)
+    stem = "bfa-" + canon.short(canon.digest_of("attachment", [file.name or file.digest, file.mime_type]), 32)
     yield f"files/{stem}"
     for n in range(2, _NAMES + 1):
         yield f"files/{stem}-{n}"

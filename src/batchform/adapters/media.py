@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from batchform.errors import SourceError
+from batchform.rows.pdf import page_count
 from batchform.spec.mime import UNKNOWN, mime_type
 
 PDF: Final = "application/pdf"
@@ -48,6 +49,7 @@ _SECOND_TOKENS: Final = {"audio": 32, "video": 263}
 _BYTES_PER_SECOND: Final = {"audio": 16_000, "video": 250_000}
 _BYTES_PER_PAGE: Final = 50_000
 _HEAD: Final = 1 << 16
+_SPLIT: Final = "Ask about it in parts, with `split_pages` of the attachment."
 
 
 class Measured(Struct, frozen=True):
@@ -72,29 +74,35 @@ def type_of(name: str, stated: str | None) -> str:
     return found
 
 
-def check_size(name: str, mime: str, size: int) -> None:
-    """Refuse a file that no model takes. Raises SourceError."""
+def check_size(name: str, mime: str, size: int, *, split: bool = False) -> None:
+    """Refuse a file that no model takes. split: it is sent in parts. Raises SourceError."""
     if not size:
         raise SourceError(f"{name} is empty.", hint="Leave the row out with source.where, or mend the file.")
-    most, what = (MAX_PDF_BYTES, "a PDF") if mime == PDF else (MAX_FILE_BYTES, "a file")
+    most, what = (MAX_PDF_BYTES, "a PDF") if mime == PDF and not split else (MAX_FILE_BYTES, "a file")
     if size > most:
         raise SourceError(
             f"{name} has {size:,} bytes, and {what} may have {most:,}.",
-            hint="Split it before, one row per part." if mime == PDF else "Cut it, or send a smaller copy.",
+            hint=_SPLIT if mime == PDF else "Cut it, or send a smaller copy.",
         )
 
 
-def measure(path: Path, name: str, mime: str, size: int) -> Measured:
-    """About how many tokens a local file has. Raises SourceError for a PDF with too many pages, OSError."""
+def check_pages(name: str, pages: int | None) -> None:
+    """Refuse a PDF with more pages than a request may hold. Raises SourceError."""
+    if pages is not None and pages > MAX_PDF_PAGES:
+        raise SourceError(f"{name} has {pages:,} pages, and a PDF may have {MAX_PDF_PAGES:,}.", hint=_SPLIT)
+
+
+def page_tokens(pages: int) -> int:
+    """About how many tokens so many pages of a PDF have."""
+    return pages * _TILE_TOKENS
+
+
+def measure(path: Path, mime: str, size: int) -> Measured:
+    """About how many tokens a local file has. Raises OSError."""
     kind = mime.partition("/")[0]
     if mime == PDF:
-        pages = _pages(path)
-        if pages is not None and pages > MAX_PDF_PAGES:
-            raise SourceError(
-                f"{name} has {pages:,} pages, and a PDF may have {MAX_PDF_PAGES:,}.",
-                hint="Split it before, one row per part.",
-            )
-        return Measured((pages or -(-size // _BYTES_PER_PAGE)) * _TILE_TOKENS, pages)
+        pages = page_count(path)
+        return Measured(page_tokens(pages or -(-size // _BYTES_PER_PAGE)), pages)
     if kind == "image":
         with path.open("rb") as f:
             return Measured(_tiles(dimensions(f.read(_HEAD))) * _TILE_TOKENS)
@@ -170,20 +178,3 @@ def wav_seconds(head: bytes, size: int) -> float | None:
         return None
     per_second = int(struct.unpack("<I", head[at + 16 : at + 20])[0])
     return size / per_second if per_second else None
-
-
-def _pages(path: Path) -> int | None:
-    """Pages of a PDF; None where pypdf is not installed, or cannot read it: models may all the same."""
-    try:
-        import pypdf
-        from pypdf.errors import PyPdfError
-    except ImportError:
-        return None
-    import logging
-
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells of each oddity of a file that it can read
-    try:
-        with path.open("rb") as f:
-            return len(pypdf.PdfReader(f).pages)
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError):
-        return None

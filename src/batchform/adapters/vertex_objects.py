@@ -78,7 +78,7 @@ class ObjectStaging:
             if file.path is None:
                 return self._checked(file)
             suffix = file.path.suffix.lower() if file.path.suffix.isascii() else ""
-            at = self._folder.below(f"attachments/{canon.short(file.digest, 64)}{suffix}")
+            at = self._folder.below(f"attachments/{file.name or canon.short(file.digest, 64)}{suffix}")
             there = self._client.stat(at)
             if there is None or there.size != file.size:
                 check_content(file.path, file.digest, file.path.name)

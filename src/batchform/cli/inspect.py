@@ -106,6 +106,10 @@ def explain_command(common: Common, spec: str, keys: Sequence[str], sample: int 
                 _echo_groups(common, resolved.name, groups)
                 return
             keys = _chosen(groups, sample)
+        elif resolved.splits:
+            from batchform.cli.rows import keys_of_parts
+
+            keys = keys_of_parts(session, resolved, keys)
         for number, key in enumerate(keys):
             explanation = _explain(session, resolved, key)
             if common.as_json:

@@ -72,13 +72,14 @@ def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: st
     from batchform.errors import SourceError
     from batchform.ledger.records import rerun_name
     from batchform.rows.keyed import WIDE
+    from batchform.rows.pages import chosen_sql
     from batchform.rows.sql import literal
 
-    con, _ = _opened(session, spec, whole=where is not None)
+    con, _ = _opened(session, spec, whole=where is not None, attached=spec.splits)
     try:
         conditions = ["true"]
         if keys:
-            conditions.append(f"bf_key IN ({', '.join(literal(k) for k in keys)})")
+            conditions.append(chosen_sql(keys, spec))
             _refuse_missing(con, spec, keys)
         if where:
             check_condition(where)
@@ -105,13 +106,29 @@ def _choose(session: Session, spec: ResolvedSpec, keys: Sequence[str], where: st
     return name, count, in_flight
 
 
+def keys_of_parts(session: Session, spec: ResolvedSpec, keys: Sequence[str]) -> list[str]:
+    """Keys with those of their parts in place of keys of rows whose PDF is asked about in parts."""
+    from batchform.rows.keyed import WIDE
+    from batchform.rows.pages import chosen_sql
+
+    con, _ = _opened(session, spec, attached=True)
+    try:
+        found = []
+        for key in keys:
+            rows = con.execute(f"SELECT bf_key FROM {WIDE} WHERE {chosen_sql([key], spec)}").fetchall()
+            found += [str(name) for (name,) in rows] or [key]
+        return found
+    finally:
+        con.close()
+
+
 def _refuse_missing(con: DuckDBPyConnection, spec: ResolvedSpec, keys: Sequence[str]) -> None:
     from batchform.errors import UsageError
     from batchform.rows.keyed import WIDE
-    from batchform.rows.sql import literal
+    from batchform.rows.pages import chosen_sql, row_key
 
-    listed = ", ".join(literal(k) for k in keys)
-    found = {r[0] for r in con.execute(f"SELECT bf_key FROM {WIDE} WHERE bf_key IN ({listed})").fetchall()}
+    rows = con.execute(f"SELECT bf_key FROM {WIDE} WHERE {chosen_sql(keys, spec)}").fetchall()
+    found = {name for (key,) in rows for name in (key, row_key(key))}
     missing = [k for k in keys if k not in found]
     if missing:
         raise UsageError(
@@ -126,7 +143,7 @@ def _opened(
 
     con = session.connect()
     try:
-        source = session.rows(spec) if attached else session.source(spec, whole=whole)
+        source = session.rows(spec, whole=whole) if attached else session.source(spec, whole=whole)
         return con, prepare(con, spec, source, recorded_fp_columns=())
     except BaseException:
         con.close()
@@ -210,20 +227,20 @@ def with_files(
     """(key, canonical request, files that it names) of the named rows, or of the first `limit` rows."""
     from batchform.errors import UsageError
     from batchform.rows.keyed import WIDE, rendered_columns
+    from batchform.rows.pages import chosen_sql, row_key
     from batchform.rows.request import RequestRenderer
-    from batchform.rows.sql import literal
     from batchform.rows.stream import stream, values_sql
 
     con, keyed = _opened(session, spec, attached=True)
     try:
         names = rendered_columns(spec, keyed.columns)
         columns = values_sql(names, keyed.columns, "w")
-        where = f" WHERE bf_key IN ({', '.join(literal(k) for k in keys)})" if keys else ""
+        where = f" WHERE {chosen_sql(keys, spec)}" if keys else ""
         bound = f" LIMIT {limit}" if limit and not keys else ""
         batches = stream(con, f"SELECT w.bf_key{columns} FROM {WIDE} w{where}{bound}")
         found: list[tuple[Any, ...]] = [row for batch in batches for row in batch]
-        missing = [k for k in keys if k not in {r[0] for r in found}]
-        if missing:
+        there = {name for row in found for name in (row[0], row_key(row[0]))}
+        if missing := [k for k in keys if k not in there]:
             raise UsageError(f"{spec.name} has no row with key {', '.join(map(repr, missing[:5]))}")
         renderer, made = RequestRenderer(spec, names), []
         for row in found:

@@ -218,11 +218,12 @@ class Session:
 
         return source_of(self, spec, whole=whole)
 
-    def rows(self, spec: ResolvedSpec) -> Source:
-        """A spec's source, its rows with their attachments."""
+    def rows(self, spec: ResolvedSpec, *, whole: bool = False) -> Source:
+        """A spec's source, its rows with their attachments. whole: see `source`."""
         from batchform.cli.places import attached
 
-        return attached(self, spec, self.source(spec)) if spec.attachments else self.source(spec)
+        source = self.source(spec, whole=whole)
+        return attached(self, spec, source) if spec.attachments else source
 
     def destination(self, spec: ResolvedSpec) -> Destination:
         from batchform.cli.places import destination_of

@@ -15,6 +15,7 @@ from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import UNPARSED
 from batchform.plan.changes import Decision
 from batchform.rows.keyed import NARROW, KeyedRows
+from batchform.rows.pages import row_key_sql
 from batchform.rows.sql import literal
 from batchform.spec.resolved import ResolvedSpec
 
@@ -214,10 +215,12 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
         "row_same": _row_same(rows.fingerprints),
     }
     flags = ", ".join(f"{sql} AS {name}" for name, sql in same.items())
+    of_row = f"{row_key_sql('l.key')} AS row_key, " if spec.splits else ""
     joined = (
         f"SELECT n.rowid AS ordinal, coalesce(n.key_hash, l.key_hash) AS key_hash, l.key_hash IS NOT NULL AS known, "
         f"l.status, l.request_fp, l.answer_fp, l.answer_fp IS NOT NULL AS answered, l.tag, l.answer_tag, l.attempt, "
         f"l.failure, l.failure_parse, l.parse_digest, l.answer_serial, l.changed_serial, l.request_bytes, "
+        f"{of_row}"
         f"{flags} "
         f"FROM {NARROW} n FULL JOIN {recorded.relation} l ON n.key_hash = l.key_hash"
     )
@@ -254,7 +257,10 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         kept.append(f"(NOT row_same AND {spec_same})")
     if keeps_prompt and idempotency.on_row_change == "keep":
         kept.append("realm_same")
-    pruned = f"CASE WHEN status = 'absent' THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
+    # What parts a row was asked in before stays until it is answered in the parts that it has now.
+    stays = f"row_key IN (SELECT {row_key_sql('key')} FROM {NARROW})" if spec.splits else "false"
+    pruned = f"CASE WHEN status = 'absent' AND NOT {stays} THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
+    left = f"CASE WHEN {stays} THEN '{FORGET}' ELSE '{REMOVE}' END" if destination.prune else literal(FORGET)
     by_sync = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
     retryable = ", ".join(literal(c) for c in sent_again(spec))
     unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
@@ -265,7 +271,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
             {pruned if destination.prune else literal(QUIET_ABSENT)}
         WHEN NOT known THEN '{NEW}'
         WHEN status = 'in_flight' THEN CASE WHEN tag IN ({unknown}) THEN '{UNKNOWN}' ELSE '{IN_FLIGHT}' END
-        WHEN ordinal IS NULL THEN '{REMOVE if destination.prune else FORGET}'
+        WHEN ordinal IS NULL THEN {left}
         WHEN {asked} THEN '{REQUESTED}'
         WHEN status = 'pending' THEN '{PENDING}'
         WHEN status = 'failed' AND failure = 'invalid_output' AND tag NOT IN ({gone})

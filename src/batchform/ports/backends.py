@@ -39,7 +39,8 @@ class File(Struct, frozen=True):
     """A file that requests name by its content.
 
     digest: `sha256:<hex>`, or `crc32c:<hex>-<size>` of an object in Cloud Storage; size in bytes; path: where its bytes
-    are on this machine, None for an object; address: of the object, "" for a local file.
+    are on this machine, None for an object; address: of the object, "" for a local file; name: of pages of a PDF, which
+    are named by the content of the whole, what its copy is to be called, where names can be chosen.
     """
 
     digest: str
@@ -47,6 +48,7 @@ class File(Struct, frozen=True):
     size: int
     path: Path | None
     address: str = ""
+    name: str = ""
 
 
 class Placed(Struct, frozen=True):

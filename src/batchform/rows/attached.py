@@ -26,16 +26,19 @@ AFTER: Final = "\x00batchform:after\x00"
 _BEFORE_AT: Final = canonical_json(BEFORE) + b","
 _AFTER_AT: Final = b"," + canonical_json(AFTER)
 
-_NAMED: Final = re.compile(rb'"fileUri":"((?:sha256|crc32c):[0-9a-f-]+)","mimeType":"([^"\\]+)"')
+_NAMED: Final = re.compile(
+    rb'"fileUri":"((?:sha256|crc32c):[0-9a-f-]+(?:#pages=[0-9]+-[0-9]+)?)","mimeType":"([^"\\]+)"'
+)
 """Within a JSON text a quote is escaped, so that no text of a row can look like this."""
 
 
 class AttachedFile(Struct, frozen=True, array_like=True):
     """A file that requests name by its content.
 
-    digest: `sha256:<hex>`, or `crc32c:<hex>-<size>` of an object in Cloud Storage; name: a local path relative to the
-    project, or a gs:// address; size in bytes; tokens: about how many it is for a model; inline: whether its bytes go
-    within the request.
+    digest: `sha256:<hex>`, with `#pages=51-100` behind it if only these pages of a PDF are meant, or
+    `crc32c:<hex>-<size>` of an object in Cloud Storage; name: a local path relative to the project, or a gs:// address;
+    size in bytes, of pages about; tokens: about how many it is for a model; inline: whether its bytes go within the
+    request.
     """
 
     digest: str
@@ -121,11 +124,12 @@ def by_content(part: dict[str, Any]) -> dict[str, Any]:
         return {**{name: v for name, v in part.items() if name != "inlineData"}, "fileData": own}
     named = part.get("fileData")
     if isinstance(named, dict) and (staged := _STAGED.search(str(named.get("fileUri")))):
-        return {**part, "fileData": {**named, "fileUri": f"sha256:{staged[1]}"}}
+        pages = f"#pages={staged[2]}" if staged[2] else ""
+        return {**part, "fileData": {**named, "fileUri": f"sha256:{staged[1]}{pages}"}}
     return part
 
 
-_STAGED: Final = re.compile(r"^gs://.*/attachments/([0-9a-f]{64})(?:\.[^/]*)?$")
+_STAGED: Final = re.compile(r"^gs://.*/attachments/([0-9a-f]{64})(?:\.pages-([0-9]+-[0-9]+))?(?:\.[^/]*)?$")
 
 
 def at_uri(uri: str, mime_type: str) -> bytes:

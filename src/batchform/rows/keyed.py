@@ -22,7 +22,8 @@ from msgspec import Struct
 from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
-from batchform.rows.names import ATTACHMENTS, FILES
+from batchform.rows.names import ATTACHMENTS, FILES, MADE, PART
+from batchform.rows.pages import check_rows
 from batchform.rows.sql import identifier, literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.delivery import output_columns, source_columns
@@ -66,7 +67,7 @@ def template_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[st
     wanted: set[str] = set()
     for template in templates:
         if template.columns is None:
-            return tuple(c for c in columns if c != FILES)
+            return tuple(c for c in columns if c == ATTACHMENTS or c not in MADE)
         wanted |= template.columns
     return tuple(c for c in columns if c in wanted or c == ATTACHMENTS)
 
@@ -157,8 +158,10 @@ def _keyed(
     key, rows_from = _key_sql(con, spec, relation)
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT *, CAST(left(sha256(bf_key), 32) AS UUID) AS bf_key_hash "
-        f"FROM (SELECT {key} AS bf_key, s.* FROM {rows_from})"
+        f"FROM (SELECT {key}{f' || s.{PART}' if PART in relation.columns else ''} AS bf_key, s.* FROM {rows_from})"
     )
+    if PART in relation.columns:
+        check_rows(con, spec, WIDE)
     fingerprints = _fingerprints(recorded, relation.columns)
     endless = _endless(spec, relation.columns)
     _build_narrow(con, fingerprints, endless)
@@ -251,7 +254,7 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
     from batchform.spec.templates import explain_render_error
 
     read = relation.columns if template.columns is None else template.columns
-    names = [c for c in relation.columns if c in read and c not in (ATTACHMENTS, FILES)]
+    names = [c for c in relation.columns if c in read and c not in MADE]
     wanted = values_sql(names, relation.columns, "s").removeprefix(", ") or "NULL"
     con.execute("CREATE OR REPLACE TEMP TABLE bf_keys (key VARCHAR)")
     chunks: list[pa.Array] = []

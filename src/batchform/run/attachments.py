@@ -6,8 +6,9 @@ where a file is at the service changes from run to run, and changes no row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from batchform.plan.attached import listed_files
 from batchform.plan.model import Shard
 from batchform.ports import Backend, File, Placed
 from batchform.rows.attached import AttachedFile, at_uri, inline, names_in, with_places
+from batchform.rows.pages import pages_of
+from batchform.rows.pdf import cut
 from batchform.run.context import PASSING, RunContext, call_again
 from batchform.spec.remote import is_remote
 
@@ -97,8 +100,8 @@ def _is_old(renew_at: datetime | None, now: datetime) -> bool:
 
 def _uploaded(ctx: RunContext, backend: Backend, files: Sequence[AttachedFile]) -> dict[tuple[str, str], Placed]:
     def one(file: AttachedFile) -> Placed:
-        known = _file(ctx, file)
-        return call_again(ctx, lambda: backend.place_file(known), while_=_AGAIN)
+        with _file(ctx, file) as known:
+            return call_again(ctx, lambda: backend.place_file(known), while_=_AGAIN)
 
     first, *others = files
     found = {first.identity: one(first)}  # alone: it opens the connection that the others share
@@ -110,13 +113,29 @@ def _uploaded(ctx: RunContext, backend: Backend, files: Sequence[AttachedFile]) 
     return found
 
 
-def _file(ctx: RunContext, file: AttachedFile) -> File:
+@contextmanager
+def _file(ctx: RunContext, file: AttachedFile) -> Iterator[File]:
+    """A file as a backend takes it; one that is made for it is there until then."""
     if is_remote(file.name):
-        return File(file.digest, file.mime_type, file.size, None, file.name)
-    return File(file.digest, file.mime_type, file.size, ctx.project.root / file.name)
+        yield File(file.digest, file.mime_type, file.size, None, file.name)
+    elif (pages := pages_of(file.digest)) is None:
+        yield File(file.digest, file.mime_type, file.size, ctx.project.root / file.name)
+    else:
+        content = _content(ctx, file)
+        name = f"{pages[0].rpartition(':')[2]}.pages-{pages[1]}-{pages[2]}"
+        path = ctx.work_dir / f"{name}.pdf"
+        path.write_bytes(content)
+        try:
+            yield File(digest(content), file.mime_type, len(content), path, name=name)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _content(ctx: RunContext, file: AttachedFile) -> bytes:
+    if (pages := pages_of(file.digest)) is not None:
+        whole = ctx.project.root / file.name
+        check_content(whole, pages[0], file.name)
+        return cut(whole, pages[1], pages[2], name=file.name)
     try:
         content = (ctx.project.root / file.name).read_bytes()
     except OSError as error:

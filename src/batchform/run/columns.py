@@ -16,12 +16,14 @@ from batchform.spec.delivery import OutputColumn
 from batchform.spec.expressions import (
     DETAILS,
     FIELDS,
+    PARTS_FIELD,
     USAGE,
     VECTOR_FIELD,
     Expression,
     Field,
     InField,
     InResponse,
+    InResponses,
     Key,
     KeyColumn,
     Metadata,
@@ -43,6 +45,7 @@ that sent it, and the fingerprint of the request that it answers."""
 
 _OF_RESPONSE = {
     "response": "CAST(a.response AS JSON)",
+    PARTS_FIELD: "CAST(a.parts AS JSON)",
     VECTOR_FIELD: "CAST(CAST(a.response AS JSON) AS FLOAT[])",
 }
 """Fields that are made of the recorded response."""
@@ -147,6 +150,9 @@ def _sql(expression: Expression, context: Context, rendered: Sequence[OutputColu
             return f"json_extract_string(a.{name}, {literal(_pointer(steps))})"
         case InResponse(steps, kind):
             return _response_sql(steps, kind)
+        case InResponses(steps):
+            one = f"json_extract(x, {literal(_pointer(steps))})"
+            return f"to_json(list_transform(CAST(CAST(a.response AS JSON) AS JSON[]), lambda x: {one}))"
         case RowColumn(name):
             return f"s.{identifier(name)}"
         case Rendered():

@@ -148,7 +148,7 @@ def _write(
     """Write what a destination lacks, or all of it (`anew`). None when it lacks nothing."""
     control = ledger.control()
     last, digest = control.deliveries.get(spec.name), destination_digest(spec)
-    rows = ledger.rows_relation(con, spec.name)
+    rows = _states(con, ledger, spec)
     exists = still_there(control, spec, destination)
     need = needs_delivery(con, rows, last, digest=digest, exists=exists)
     if not need.any and not anew:
@@ -163,6 +163,7 @@ def _write(
         folder=folder,
         provenance=_shows_provenance(spec),
         details=details_read(output_columns(spec)),
+        in_parts=spec.splits,
     )
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)
     context = Context(spec.name, key, _source(con, spec, source_rows), folder, images_folder(spec.spec) or "")
@@ -184,6 +185,16 @@ def _write(
     )
 
 
+def _states(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec) -> str:
+    """FROM-able row states, as they are delivered."""
+    rows = ledger.rows_relation(con, spec.name)
+    if not spec.splits:
+        return rows
+    from batchform.rows.pages import whole_sets  # only where rows have parts
+
+    return whole_sets(con, rows)
+
+
 def answers_table(
     con: DuckDBPyConnection,
     ledger: Ledger,
@@ -195,7 +206,7 @@ def answers_table(
     """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
     the output columns). Times are text."""
     control = ledger.control()
-    rows = ledger.rows_relation(con, spec.name)
+    rows = _states(con, ledger, spec)
     [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {DELIVERABLE}").fetchall()
     joined = join_answers(
         con,
@@ -206,6 +217,7 @@ def answers_table(
         folder=scratch,
         provenance=_shows_provenance(spec),
         details=details_read(output_columns(spec)),
+        in_parts=spec.splits,
     )
     show_answers(con, joined, joined.all)
     key = key_types(con, spec.key_columns, recorded_types(control, spec), joined.rows)

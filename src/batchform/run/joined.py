@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchform.errors import LedgerCorrupt
 from batchform.ledger.records import ControlView, answers_name
 from batchform.ledger.row_writer import ROW_GROUP
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import reading_answers, require_whole
+from batchform.rows.pages import FIRST, LAST
 from batchform.rows.sql import literal
 from batchform.run.columns import ANSWERS
 from batchform.spec.expressions import FIELDS
@@ -25,6 +27,7 @@ ROWS_AT_ONCE: Final = 100_000
 """Up to so many rows are joined together, or those of one file if it has more."""
 
 _FILES_AT_ONCE: Final = 256
+_PARTS: Final = "bf_answer_parts"
 _FILES: Final = "bf_answer_files"
 _ROWS: Final = "bf_deliverable"
 
@@ -33,16 +36,20 @@ class Joined(Struct, frozen=True):
     """What `join_answers` found. rows: FROM-able key, key_hash, answer_key_hash, answer_serial, answered_at, cost_usd
     and the number of the file that holds the answer; paths: of those files; sizes: rows of each; provenance: whether
     ANSWERS also has the plan (`bf_plan`) and the request (`bf_request`) of each answer; details: those of DETAILS that
-    it has."""
+    it has; gathered: whether the parts of a row are one answer, of which `rows` has a row each."""
 
     rows: str
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     provenance: bool = False
     details: tuple[str, ...] = ()
+    gathered: bool = False
 
     def groups(self) -> Iterator[range]:
-        """Numbers of files that are joined together."""
+        """Numbers of files that are joined together: all of them where the parts of a row may be in several."""
+        if self.gathered:
+            yield self.all
+            return
         first = rows = 0
         for number, size in enumerate(self.sizes):
             if number > first and (rows + size > ROWS_AT_ONCE or number - first >= _FILES_AT_ONCE):
@@ -67,14 +74,18 @@ def join_answers(
     folder: Path,
     provenance: bool = False,
     details: tuple[str, ...] = (),
+    in_parts: bool = False,
 ) -> Joined:
     """Find the answers of all deliverable rows. rows: FROM-able row states of a spec; folder: for a file that the
-    result reads. Raises LedgerCorrupt when a recorded answer is in no file: none may be left out."""
+    result reads; in_parts: `rows` are those of `whole_sets`, and the answers to the parts of a row are gathered.
+
+    Raises LedgerCorrupt when a recorded answer is in no file: none may be left out.
+    """
     names, found = _make_files(con, ledger, control, rows)
     narrow = folder / "deliverable.parquet"
     con.execute(
         "COPY (SELECT r.key, r.key_hash, r.answer_key_hash, r.answer_serial, r.answered_at, r.cost_usd, "
-        f"f.number AS file{', r.answer_fp' if provenance else ''} "
+        f"f.number AS file{', r.answer_fp' if provenance else ''}{f', r.{FIRST}, r.{LAST}' if in_parts else ''} "
         f"FROM {rows} r JOIN {_FILES} f ON f.tag = r.answer_tag AND f.parse = r.parse_digest "
         "WHERE r.answer_fp IS NOT NULL AND r.status <> 'gone') "
         f"TO {literal(str(narrow))} (FORMAT parquet, ROW_GROUP_SIZE {ROW_GROUP})"
@@ -91,7 +102,7 @@ def join_answers(
             f"{held:,} of them.",
             hint="`batchform ledger verify` names what is missing; nothing was delivered.",
         )
-    return joined
+    return replace(joined, gathered=in_parts)
 
 
 def show_answers(con: DuckDBPyConnection, joined: Joined, files: range, *, where: str = "true") -> None:
@@ -103,15 +114,22 @@ def show_answers(con: DuckDBPyConnection, joined: Joined, files: range, *, where
     own = {"batch_job": "r.job", "answered_at": "r.answered_at", "cost_usd": "r.cost_usd"}
     fields = ", ".join(f"{own.get(name, f'a.{name}')} AS {name}" for name in (*FIELDS, *joined.details))
     more = ", r.plan AS bf_plan, lower(hex(r.answer_fp)) AS bf_request" if joined.provenance else ""
+    more += f", r.{FIRST}, r.{LAST}" if joined.gathered else ""
     # The condition is always true. DuckDB takes it for one that few rows pass, and so hashes these narrow rows and
     # streams the wide answers past them, not the other way round.
     con.execute(
-        f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS "
+        f"CREATE OR REPLACE TEMP VIEW {_PARTS if joined.gathered else ANSWERS} AS "
         f"SELECT r.key, r.key_hash, r.answer_serial AS bf_serial, {fields}{more} "
         f"FROM {_answer_files(joined.paths[files.start : files.stop], joined.details)} a "
         f"JOIN {_ROWS} r ON r.file = CAST(a.file_index AS BIGINT) + {files.start} AND r.answer_key_hash = a.key_hash "
         "WHERE hash(r.file) >= 0"
     )
+    if joined.gathered:
+        from batchform.run.gather import gathered
+
+        whole = gathered(_PARTS, joined.details, provenance=joined.provenance)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {ANSWERS}_whole AS {whole}")
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {ANSWERS} AS SELECT * FROM {ANSWERS}_whole")
 
 
 def _make_files(

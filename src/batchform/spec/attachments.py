@@ -22,6 +22,7 @@ KINDS: Final = ("path", "pattern", "column")
 class CompiledAttachment(Struct, frozen=True):
     """One entry of `prompt.attachments`. template: of a path or a pattern; at: where it stands in the spec.
 
+    split_pages: pages of a PDF that one request holds; None for all of them.
     inline_up_to: bytes up to which a file goes within the request; None for what the backend takes well.
     """
 
@@ -33,6 +34,7 @@ class CompiledAttachment(Struct, frozen=True):
     optional: bool = False
     position: Literal["before", "after"] = "before"
     inline_up_to: int | None = None
+    split_pages: int | None = None
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -84,7 +86,15 @@ def compile_attachments(
             column = one.column or ""
             found.append(
                 CompiledAttachment(
-                    given[0], where, template, column, one.mime_type, one.optional, one.position, one.inline_up_to
+                    given[0],
+                    where,
+                    template,
+                    column,
+                    one.mime_type,
+                    one.optional,
+                    one.position,
+                    one.inline_up_to,
+                    one.split_pages,
                 )
             )
     return tuple(found)

@@ -113,6 +113,9 @@ def _against(document: Document, spec: ResolvedSpec, upstream: ResolvedSpec) -> 
         )
         hint = "Send both to backends of one kind, in the environment too that is chosen with --env."
         yield document.diagnostic("chain-realm", message, _NAME, hint=hint)
+    if upstream.splits:
+        message = f"{upstream.name} asks about PDFs in parts, and a chain reads one answer of each row"
+        yield document.diagnostic("parts-refused", message, _NAME, hint="Read what it delivers, as a file.")
     source = spec.spec.source
     assert isinstance(source, SpecSource)
     if source.with_source or source.query is not None:

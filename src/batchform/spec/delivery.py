@@ -14,12 +14,14 @@ from batchform.spec.embed import VECTOR
 from batchform.spec.expressions import (
     DETAILS,
     FIELDS,
+    PARTS_FIELD,
     VECTOR_FIELD,
     Expression,
     ExpressionError,
     Field,
     InField,
     InResponse,
+    InResponses,
     Key,
     KeyColumn,
     Metadata,
@@ -140,6 +142,8 @@ def _parts(expression: Expression) -> Iterator[object]:
     match expression:
         case InResponse(steps, kind):
             yield from (list(steps), kind)
+        case InResponses(steps):
+            yield list(steps)
         case InField(name, steps):
             yield from (name, list(steps))
         case KeyColumn(name) | Field(name) | RowColumn(name):
@@ -176,6 +180,7 @@ def _written(spec: ResolvedSpec) -> tuple[tuple[OutputColumn, ...], list[Complai
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []
         return _named(columns, [(f, Field(f)) for f in _OF_VECTORS], []), complaints
     given = [detail for tool, detail in _OF_TOOLS if _names(spec, tool) and detail not in spec.key_columns]
+    given += [PARTS_FIELD] if spec.splits else []
     fields = [*(f for f in _DEFAULT if f != "response"), *given]
     if spec.output_format == IMAGES:
         complaints = _flatten_needs("answers in JSON") if spec.spec.destination.flatten else []

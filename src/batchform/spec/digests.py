@@ -72,7 +72,7 @@ def spec_digest(
 ) -> str:
     """Of everything that can matter to a plan: not the description, tags, or who may see a preview."""
     kept = {"name", "source", "destination", "idempotency", "submit", "tolerate_failed"}
-    carried = {"attachments": [[a.optional, a.inline_up_to] for a in attachments]} if attachments else {}
+    carried = {"attachments": [_carried(a) for a in attachments]} if attachments else {}
     return digest_of(
         "spec",
         {
@@ -87,3 +87,8 @@ def spec_digest(
             **digests,
         },
     )
+
+
+def _carried(attachment: CompiledAttachment) -> list[object]:
+    said: list[object] = [attachment.optional, attachment.inline_up_to]
+    return [*said, attachment.split_pages] if attachment.split_pages else said

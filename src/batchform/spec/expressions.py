@@ -53,6 +53,9 @@ DETAILS: Final[dict[str, str]] = {
     "thoughts": "VARCHAR",
 }
 
+PARTS_FIELD: Final = "parts"
+"""Of a row that is asked about in parts, what is known of each: JSON list, in the order of the pages."""
+
 # The API's names of token counts → ours.
 USAGE: Final[dict[str, str]] = {
     "prompt_token_count": "prompt_tokens",
@@ -102,6 +105,12 @@ class InResponse(Struct, frozen=True):
     type: str
 
 
+class InResponses(Struct, frozen=True):
+    """A value inside the answer to each part of a row: JSON list, in the order of the pages."""
+
+    steps: tuple[str | int, ...]
+
+
 class RowColumn(Struct, frozen=True):
     """A column of the source."""
 
@@ -121,7 +130,7 @@ class Metadata(Struct, frozen=True):
     """Whose the row is and what it came of: spec, plan, job, request, answered_at, cost_usd."""
 
 
-Expression = Key | Metadata | KeyColumn | Field | InField | InResponse | RowColumn | Rendered
+Expression = Key | Metadata | KeyColumn | Field | InField | InResponse | InResponses | RowColumn | Rendered
 
 
 def parse(text: str, spec: ResolvedSpec) -> Expression:
@@ -132,7 +141,8 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return KeyColumn(text.strip())
     root, steps = split(text)
     if root == "response" and steps:
-        return in_response(steps, spec)
+        found = in_response(steps, spec)
+        return InResponses(found.steps) if spec.splits else found
     if root == "usage":
         return Field(USAGE[_only_step(root, steps, USAGE)])
     if root == "key" and steps:
@@ -144,6 +154,8 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return Key()
     if root in IMAGE_FIELDS and not steps and spec.output_format == IMAGES:
         return Field(root)
+    if root == PARTS_FIELD and not steps and spec.splits:
+        return Field(PARTS_FIELD)
     if root == VECTOR_FIELD and not steps and spec.output_format == VECTOR:
         return Field(VECTOR_FIELD)
     if steps and (root, spec.output_format) in (*((name, IMAGES) for name in IMAGE_FIELDS), (VECTOR_FIELD, VECTOR)):
@@ -152,6 +164,7 @@ def parse(text: str, spec: ResolvedSpec) -> Expression:
         return InField(root, steps)
     if root not in FIELDS and root not in DETAILS:
         known = ["response", "usage", "row", "key", *spec.key_columns, *FIELDS, *DETAILS]
+        known += [PARTS_FIELD] if spec.splits else []
         known += [VECTOR_FIELD] if spec.output_format == VECTOR else []
         known += IMAGE_FIELDS if spec.output_format == IMAGES else []
         raise ExpressionError(f"nothing is called `{root}`{near(root, known)}; a column of the source is `row.{root}`")

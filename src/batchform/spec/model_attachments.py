@@ -32,6 +32,13 @@ class Attachment(Strict):
         "A file that is named must be there all the same.",
     )
     position: Literal["before", "after"] = Wire("before", description="Before or after the text of the user turn.")
+    split_pages: int | None = Wire(
+        None,
+        ge=1,
+        le=1000,
+        description="Pages of a PDF in one request: a longer one is asked about in parts, whose answers are delivered "
+        "as one row.",
+    )
     inline_up_to: Count | None = Field(
         None,
         description="Bytes up to which a file goes within the request, in place of an upload. "

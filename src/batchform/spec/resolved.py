@@ -114,6 +114,11 @@ class ResolvedSpec(Struct, frozen=True):
         return () if isinstance(key, str) else tuple(key)
 
     @property
+    def splits(self) -> bool:
+        """Whether rows may be asked about in parts: see `rows.pages`."""
+        return any(a.split_pages for a in self.attachments)
+
+    @property
     def upstream(self) -> str | None:
         """The spec whose answers are this one's rows; None when they come from elsewhere."""
         return self.spec.source.name if isinstance(self.spec.source, SpecSource) else None

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from batchform.adapters.contents import Contents
+from batchform.adapters.contents import Contents, Found
 from batchform.adapters.sources.paths import expand
 from batchform.adapters.sources.snapshot import write_batches
 from batchform.canon import digest_of
 from batchform.errors import SourceError
 from batchform.ports import Chained, Relation, Source
-from batchform.rows.attached import AttachedFile, encode, part
-from batchform.rows.names import ATTACHMENTS, FILES
+from batchform.rows.attached import encode, part
+from batchform.rows.names import ATTACHMENTS, FILES, PART, ROW
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.attachments import CompiledAttachment
 from batchform.spec.resolved import ResolvedSpec
-from batchform.spec.wording import suggestion
+from batchform.spec.wording import counted, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,31 +42,46 @@ class AttachedSource:
     ) -> None:
         self._source, self._spec, self._contents = source, spec, contents
         self._root, self._allow = root, allow
+        self._rows: str | None = None  # SQL: which row of the source a part comes of
 
     def open(self, con: DuckDBPyConnection) -> Relation:
         """Open the rows and read what their files hold. Raises SourceError naming the row and the file."""
         found = self._source.open(con)
         self._contents.begin()
-        for name in (ATTACHMENTS, FILES):
+        for name in (ATTACHMENTS, FILES, *((PART, ROW) if self._spec.splits else ())):
             if name in found.columns:
                 raise SourceError(f"the source has a column {name}, which batchform makes itself", hint="Rename it.")
         names = self._read_columns(found.columns)
         values = values_sql(names, found.columns, "s").removeprefix(", ") or "NULL"
         rows = Rows(self._spec, names, self)
+        schema = _schema(splits=self._spec.splits)
         try:
-            attached = write_batches(con, _schema(), rows.batches(stream(con, f"SELECT {values} FROM {found.sql} s")))
+            attached = write_batches(con, schema, rows.batches(stream(con, f"SELECT {values} FROM {found.sql} s")))
         except SourceError as error:
             raise self._placed(con, error, rows.done - 1) from error
-        sql = f"(SELECT * FROM {found.sql} bf_r POSITIONAL JOIN {attached.sql} bf_a)"
+        sql, added = f"(SELECT * FROM {found.sql} bf_r POSITIONAL JOIN {attached.sql} bf_a)", {}
+        self._rows = None
+        if self._spec.splits:
+            sql, added = self._in_parts(con, found, attached.sql), {PART: "VARCHAR", ROW: "BIGINT"}
         return Relation(
             sql,
-            {**found.columns, ATTACHMENTS: "VARCHAR", FILES: "VARCHAR"},
+            {**found.columns, ATTACHMENTS: "VARCHAR", FILES: "VARCHAR", **added},
             found.described,
             found.paths,
             digest_of("attached", [found.identity, rows.digest]),
-            found.notes,
+            (*found.notes, *rows.notes),
             found.versions,
         )
+
+    def _in_parts(self, con: DuckDBPyConnection, found: Relation, attached: str) -> str:
+        """FROM-able: each row as often as it has parts, in the order of rows and parts."""
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE bf_in_parts AS SELECT s.* EXCLUDE (bf_n), a.* FROM "
+            f"(SELECT *, row_number() OVER () - 1 AS bf_n FROM {found.sql}) s "
+            f"JOIN (SELECT *, row_number() OVER () AS bf_m FROM {attached}) a ON s.bf_n = a.{ROW} ORDER BY a.bf_m"
+        )
+        self._rows = f"SELECT {ROW} FROM bf_in_parts WHERE rowid = ?"
+        return "(SELECT * EXCLUDE (bf_m) FROM bf_in_parts)"
 
     def _placed(self, con: DuckDBPyConnection, error: SourceError, ordinal: int) -> SourceError:
         """An error of one row, with where that row stands."""
@@ -77,6 +92,8 @@ class AttachedSource:
 
     def locate(self, con: DuckDBPyConnection, ordinals: Sequence[int]) -> list[str]:
         """Where rows stand in the source itself."""
+        if self._rows is not None:
+            ordinals = [int(con.execute(self._rows, [o]).fetchall()[0][0]) for o in ordinals]
         return self._source.locate(con, ordinals)
 
     def _read_columns(self, columns: Mapping[str, str]) -> tuple[str, ...]:
@@ -94,8 +111,8 @@ class AttachedSource:
             wanted |= set(read)
         return tuple(c for c in columns if c in wanted)
 
-    def files(self, row: Mapping[str, Any], one: CompiledAttachment) -> Iterator[tuple[str, str, AttachedFile | None]]:
-        """(content or address, MIME type, file) of each file that one attachment gives a row. Raises SourceError."""
+    def files(self, row: Mapping[str, Any], one: CompiledAttachment) -> Iterator[tuple[Found, ...]]:
+        """What each file is that one attachment gives a row: in one piece, or in parts. Raises SourceError."""
         found = one.named(row)
         if one.kind == "pattern" and found:
             paths = expand(found, root=self._root, allow=self._allow, optional=one.optional)
@@ -106,7 +123,7 @@ class AttachedSource:
                 hint="Set `optional: true` on the attachment, or leave the row out with source.where.",
             )
         for text in found:
-            yield self._contents.of(text, one.mime_type, one.inline_up_to)
+            yield self._contents.of(text, one)
 
 
 class AttachedAnswers(AttachedSource):
@@ -144,47 +161,76 @@ class AttachedAnswers(AttachedSource):
 
 
 class Rows:
-    """The values of ATTACHMENTS and FILES for rows as they come; `digest` of all of them at the end."""
+    """The values of ATTACHMENTS and FILES for rows as they come, with PART and ROW where rows may have parts; `digest`
+    of all of them at the end."""
 
     def __init__(self, spec: ResolvedSpec, names: Sequence[str], source: AttachedSource) -> None:
         self._spec, self._names, self._source = spec, names, source
         self.done = 0
         self.digest = ""
+        self._made = self._split = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of rows in parts."""
+        if not self._split:
+            return ()
+        said = (
+            f"{counted(self.done, 'row')} of the source: {counted(self._split, 'PDF')} longer than `split_pages`, so "
+            f"{counted(self._made, 'request')}. Each counts as a row until the answers are delivered."
+        )
+        return (said,)
 
     def batches(self, rows: Iterator[list[tuple[Any, ...]]]) -> Iterator[pa.RecordBatch]:
         """One Arrow batch for each of rows."""
         import pyarrow as pa
 
+        splits = self._spec.splits
         for batch in rows:
-            made = []
+            made: list[tuple[str, str, str, int]] = []
             for values in batch:
                 self.done += 1
-                made.append(self._row(dict(zip(self._names, values, strict=False))))
-            shown = [one for one, _ in made]
+                made += self._row(dict(zip(self._names, values, strict=False)))
+            self._made += len(made)
+            shown = [one for one, *_ in made]
             self.digest = digest_of("files", [self.digest, shown])
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(shown, pa.string()), pa.array([files for _, files in made], pa.string())], schema=_schema()
-            )
+            arrays = [pa.array(shown, pa.string()), pa.array([files for _, files, *_ in made], pa.string())]
+            if splits:
+                arrays += [pa.array([m[2] for m in made], pa.string()), pa.array([m[3] for m in made], pa.int64())]
+            yield pa.RecordBatch.from_arrays(arrays, schema=_schema(splits=splits))
 
-    def _row(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        parts: dict[str, list[dict[str, Any]]] = {}
-        files: dict[tuple[str, str], AttachedFile] = {}
-        count = 0
+    def _row(self, row: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+        """ATTACHMENTS, FILES, PART and ROW of each part of a row."""
+        pieces: list[tuple[CompiledAttachment, tuple[Found, ...]]] = []
         for one in self._spec.attachments:
             try:
-                for uri, mime, file in self._source.files(row, one):
-                    parts.setdefault(one.position, []).append(part(uri, mime))
-                    count += 1
-                    if file is not None:
-                        files[file.identity] = file
+                pieces += [(one, found) for found in self._source.files(row, one)]
             except SourceError as error:
                 raise self._at(error, one) from error
             except Exception as error:  # whatever a template can raise
                 raise self._explained(error, one) from error
-        if count > MAX_FILES:
-            many = SourceError(f"it has {count:,} files, and a request holds {MAX_FILES:,}")
+        if len(pieces) > MAX_FILES:
+            many = SourceError(f"it has {len(pieces):,} files, and a request holds {MAX_FILES:,}")
             raise self._at(many, self._spec.attachments[0])
-        return encode(parts, files.values())
+        long = [(one, found) for one, found in pieces if len(found) > 1]
+        if len(long) > 1:
+            several = SourceError(
+                f"it has {len(long)} PDFs that are longer than `split_pages`, and only one can be asked about in parts",
+                hint="Make a row of each.",
+            )
+            raise self._at(several, long[1][0])
+        self._split += len(long)
+        for number in range(len(long[0][1]) if long else 1):
+            chosen = [(one, found[number] if len(found) > 1 else found[0]) for one, found in pieces]
+            yield self._piece(chosen)
+
+    def _piece(self, chosen: Sequence[tuple[CompiledAttachment, Found]]) -> tuple[str, str, str, int]:
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for one, found in chosen:
+            parts.setdefault(one.position, []).append(part(found.content, found.mime))
+        files = {f.file.identity: f.file for _, f in chosen if f.file is not None}
+        suffix = next((f.part for _, f in chosen if f.part), "")
+        return *encode(parts, files.values()), suffix, self.done - 1
 
     def _at(self, error: SourceError, one: CompiledAttachment) -> SourceError:
         return SourceError(
@@ -199,7 +245,8 @@ class Rows:
         return explain_render_error(one.template, error, f"row {self.done}")
 
 
-def _schema() -> pa.Schema:
+def _schema(*, splits: bool) -> pa.Schema:
     import pyarrow as pa
 
-    return pa.schema([(ATTACHMENTS, pa.string()), (FILES, pa.string())])
+    own = [(PART, pa.string()), (ROW, pa.int64())] if splits else []
+    return pa.schema([(ATTACHMENTS, pa.string()), (FILES, pa.string()), *own])
