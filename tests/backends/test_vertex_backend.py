@@ -19,6 +19,7 @@ from batchform.adapters.vertex_wire import Place, labels, remote_job, suits, sui
 from batchform.emulator import EmulatorServer
 from batchform.errors import AuthError, BackendError, NotCreated, NotFound, OutcomeUnknown
 from batchform.ports import RemoteJob, Staged
+from batchform.run.context import PASSING
 from batchform.spec.backends import EmulatorBackend
 from batchform.spec.model import GoogleCloud
 
@@ -431,7 +432,7 @@ def test_a_dataset_elsewhere_is_refused_before_anything_is_sent(
         lines.write_text('{"key":"k","request":{"contents":[]}}\n')
         with pytest.raises(BackendError, match=rf"lies in {where}, where jobs of {location} cannot read it") as caught:
             backend.stage(lines, digest="sha256:00", tag="bf-1", mode="file")
-        assert f"one in {location}" in caught.value.hint
+        assert f"one in {location}" in caught.value.hint and caught.value.status not in PASSING
         assert not [j for j in backend.list_jobs() if j.tag == "bf-1"]
 
 
@@ -460,8 +461,9 @@ def test_a_bucket_elsewhere_is_refused_before_anything_is_sent(
     with emulated(emulator, location=location, staging=f"gs://{bucket}/staging") as backend:
         lines = tmp_path / "shard.jsonl"
         lines.write_text('{"key":"k","request":{"contents":[]}}\n')
-        with pytest.raises(BackendError, match=rf"lies in {where}, where jobs of {location} cannot read it"):
+        with pytest.raises(BackendError, match=rf"lies in {where}, where jobs of {location} cannot read it") as caught:
             backend.stage(lines, digest="sha256:00", tag="bf-1", mode="file")
+    assert caught.value.status not in PASSING, "nothing that waits could mend is tried again"
 
 
 def test_jobs_of_any_shape_are_read() -> None:

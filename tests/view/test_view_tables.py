@@ -114,6 +114,21 @@ def test_they_look_as_agreed(printer: object, value: object, name: str, width: i
     assert all(c == "\n" or c.isprintable() for c in text)
 
 
+def test_tags_and_money_are_whole_beside_the_long_names_of_vertex() -> None:
+    long = "projects/acme-support/locations/us-central1/batchPredictionJobs/5190123456789"
+    sent = replace(
+        RUNNING, tag="bf-triage-90ac67ba16c7-530071-a1", job=long, state="collected", done=None, total=None,
+        usd=0.000069, est_usd=0.0000694, input_expires_in=None,
+    )  # fmt: skip
+    for width in (80, 110, 140, 200):
+        text = shown(print_jobs, (sent, replace(sent, job=None)), width)
+        row = text.splitlines()[1]
+        assert row.startswith(f"{sent.tag}  collected  ") and "$0.000069" in row, width
+        assert ("name at the service" in text) == (width > 110)
+        assert width <= 110 or row.endswith("Jobs/5190123456789"), "its end tells one from another"
+        assert all(cell_len(line) <= width for line in text.splitlines())
+
+
 def test_nothing_yet_is_said_in_a_sentence() -> None:
     empty = StatusView("acme", "", ".batchform", 0, (), ())
     assert "Nothing was applied yet." in shown(print_status, empty, 80)

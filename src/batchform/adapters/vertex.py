@@ -134,7 +134,7 @@ class VertexBackend(GenaiBackend):
     def _model_id(self, model: str) -> str:
         if not _MODEL_ID.fullmatch(model):
             raise BackendError(
-                f"{model!r} is not a model id of Vertex AI.", hint="Write it like gemini-3.5-flash-lite."
+                f"{model!r} is not a model id of Vertex AI.", hint="Write it like gemini-3.5-flash-lite.", status=400
             )
         return model
 
@@ -198,7 +198,9 @@ class VertexBackend(GenaiBackend):
 
     def stage(self, path: Path, *, digest: str, tag: str, mode: str) -> Staged:
         if mode == "inline":
-            raise BackendError(f"Vertex AI takes no inline input ({tag}).", hint="Use `submit: file` in the spec.")
+            raise BackendError(
+                f"Vertex AI takes no inline input ({tag}).", hint="Use `submit: file` in the spec.", status=400
+            )
         staging = self._tables if self._config.via == "bigquery" else self._objects
         return Staged(path=path, name=staging.put(path, digest=digest, tag=tag))
 
@@ -207,6 +209,7 @@ class VertexBackend(GenaiBackend):
             raise BackendError(
                 "Files that go with requests need a bucket, and the backend has none.",
                 hint="Set `staging: gs://BUCKET/FOLDER` on the backend.",
+                status=400,
             )
         return Placed(self._objects.place(file))
 

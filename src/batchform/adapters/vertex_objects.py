@@ -66,6 +66,7 @@ class ObjectStaging:
         raise BackendError(
             f"{doing}: all {_NAMES} names of it below {self._folder} are taken by other content.",
             hint="Delete what lies there; only batchform should write below `staging`.",
+            status=400,
         )
 
     def place(self, file: File) -> str:
@@ -107,6 +108,7 @@ class ObjectStaging:
             raise BackendError(
                 f"Bucket {self._folder.bucket} lies in {where}, where jobs of {self._location} cannot read it.",
                 hint=f"Set `staging` to a bucket in {self._location}, or `location` to where the bucket is.",
+                status=400,
             )
         self._fits = True
 

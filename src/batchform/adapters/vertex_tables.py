@@ -141,6 +141,7 @@ class TableStaging:
                 f"Dataset {self._dataset} lies in {where}, where jobs of {self._location} cannot read it: "
                 "BigQuery's tables must be in the job's own region.",
                 hint=f"Set `dataset` to one in {self._location}, or `location` to where it is, or `via: storage`.",
+                status=400,
             )
         self._where = where or self._where
         self._fits = True

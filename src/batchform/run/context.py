@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 
-from batchform.errors import BackendError, BatchformError, LedgerMoved
+from batchform.errors import AuthError, BackendError, BatchformError, LedgerMoved
 from batchform.ledger.records import AnyEvent, Collected, Intent, JobRecord, StateSeen
 from batchform.ledger.segments import timestamp
 from batchform.ledger.store import Ledger, RowsFile
@@ -171,7 +171,7 @@ def call_again(
         try:
             return call()
         except BackendError as error:
-            if error.status not in while_:
+            if error.status not in while_ or isinstance(error, AuthError):
                 raise
             if told:
                 ctx.progress.note(told(error))

@@ -20,6 +20,10 @@ from batchform.view.values import Explanation, JobLine, ResultsTable, SpecLine, 
 
 CELL: Final = 40
 NULL: Final = "∅"
+_GAP: Final = 2
+_WIDE: Final = 110
+_NAME: Final = 20
+"""What a heading and the end of a name at the service need."""
 _URGENT: Final = 6 * 3600.0
 _MARKS: Final = {"-": "red", "+": "green", "@": "dim", " ": ""}
 _STATUS_WORDS: Final = {
@@ -84,35 +88,46 @@ def print_jobs(jobs: Sequence[JobLine], console: Console | None = None) -> None:
     if not jobs:
         console.print(line("No jobs."))
         return
+    columns = _job_columns(jobs, console.width)
     table = plain_table()
-    wide = console.width >= 110
-    table.add_column("job", no_wrap=True, overflow="ellipsis")
-    for name, right in (
-        ("state", False),
-        ("age", False),
-        ("rows", True),
-        ("done", True),
-        ("est.", True),
-        ("cost", True),
-    ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, min_width=4)
-    if wide:
-        table.add_column("name at the service", no_wrap=True, overflow="ellipsis")
-    for job in jobs:
-        cells: list[Text | str] = [
-            Text(safe(job.tag)),
-            Text(safe(job.state), _state_style(job)),
-            duration(job.age),
-            count(job.rows),
-            f"{100 * job.done // job.total} %" if job.done is not None and job.total else "",
-            money(job.est_usd),
-            "" if job.usd is None else money(job.usd),
-        ]
-        table.add_row(*cells, *([Text(safe(job.job or ""))] if wide else []))
+    for name in columns:
+        right = name in ("rows", "done", "est.", "cost")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", min_width=4)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     console.print(table)
     for job in jobs:
         for words, style in _job_notes(job):
             console.print(line((f"{safe(job.tag)}: ", "dim"), (words, style), indent=2))
+
+
+def _job_columns(jobs: Sequence[JobLine], width: int) -> dict[str, list[Text]]:
+    """The columns that fit whole, by their headings. The job's name at the service gets what is left, from its end:
+    those of Vertex AI are longer than a terminal."""
+    columns = {
+        "job": [Text(safe(j.tag)) for j in jobs],
+        "state": [Text(safe(j.state), _state_style(j)) for j in jobs],
+        "age": [Text(duration(j.age)) for j in jobs],
+        "rows": [Text(count(j.rows)) for j in jobs],
+        "done": [Text(f"{100 * j.done // j.total} %" if j.done is not None and j.total else "") for j in jobs],
+        "est.": [Text(money(j.est_usd)) for j in jobs],
+        "cost": [Text("" if j.usd is None else money(j.usd)) for j in jobs],
+    }
+
+    def left() -> int:
+        return width - sum(max(4, len(n), *(c.cell_len for c in cells)) + _GAP for n, cells in columns.items()) + _GAP
+
+    for name in ("done", "est.", "age"):
+        if left() < 0 and not (name == "done" and any(c.plain for c in columns[name])):
+            del columns[name]
+    room = left() - _GAP
+    if width >= _WIDE and room >= _NAME:
+        columns["name at the service"] = [Text(_end_of(safe(j.job or ""), room)) for j in jobs]
+    return columns
+
+
+def _end_of(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[1 - room :]
 
 
 def _job_notes(job: JobLine) -> Iterable[tuple[str, str]]:

@@ -84,7 +84,11 @@ def test_table_life(client: bigquery.Client, dataset: str) -> None:
         client.create_table(table)
     assert client.create_table(table, exists_ok=True).num_rows == 0
     assert [t.table_id for t in client.list_tables(dataset)] == ["t"]
+    asked = ["bigquery.tables.getData"]
+    assert client.test_iam_permissions(made, asked) == {"permissions": asked}  # `doctor` asks
     client.delete_table(table)
+    with pytest.raises(exceptions.NotFound):
+        client.test_iam_permissions(made, asked)
     with pytest.raises(exceptions.NotFound, match=f"Not found: Table acme:{dataset}.t"):
         client.get_table(table)
     client.delete_table(table, not_found_ok=True)

@@ -174,6 +174,13 @@ def get_table(call: Call) -> Response:
     return _show_table(call, of(call.store), _ref(call))
 
 
+def table_permissions(call: Call) -> Response:
+    """Everybody may do everything."""
+    of(call.store).find(_ref(call))
+    asked = body_of(call).get("permissions") or []
+    return json_response({"permissions": asked})
+
+
 def list_tables(call: Call) -> Response:
     warehouse, project, name = of(call.store), call.args["project"], call.args["dataset"]
     warehouse.dataset(project, name)
@@ -240,7 +247,7 @@ def insert_all(call: Call) -> Response:
 _PROJECT: Final = r"/bigquery/v2/projects/(?P<project>[^/]+)"
 _DATASETS: Final = _PROJECT + r"/datasets"
 _DATASET: Final = _DATASETS + r"/(?P<dataset>[^/]+)"
-_TABLE: Final = _DATASET + r"/tables/(?P<table>[^/]+)"
+_TABLE: Final = _DATASET + r"/tables/(?P<table>[^/:]+)"
 
 ROUTES: Final = tuple(
     Route(f"bigquery.{name}", method, path, handler, open_to_all=True)
@@ -257,6 +264,7 @@ ROUTES: Final = tuple(
         ("tables.patch", "PATCH", _TABLE, update_table),
         ("tables.update", "PUT", _TABLE, update_table),
         ("tables.delete", "DELETE", _TABLE, delete_table),
+        ("tables.testIamPermissions", "POST", _TABLE + ":testIamPermissions", table_permissions),
         ("tabledata.list", "GET", _TABLE + "/data", list_rows),
         ("tabledata.insertAll", "POST", _TABLE + "/insertAll", insert_all),
     )
