@@ -78,6 +78,8 @@ def test_list_is_sorted_by_prefix_and_holds_objects_only(blobs: Blobs) -> None:
     assert blobs.list("segments/a") == ["segments/a", "segments/ab/c"]
     assert blobs.list("archive/x") == ["archive/x"]
     assert blobs.list("nothing/") == []
+    there = ("segments/a", "segments/ab/c", "segments/ab", "segments", "archive", "archive/xy", "nothing")
+    assert [blobs.has(n) for n in there] == [True, True, False, False, False, False, False]
     assert blobs.list("") == ["archive/x", "segments-not", "segments/a", "segments/ab/c", "segments/b"]
 
 

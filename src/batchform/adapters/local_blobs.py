@@ -55,6 +55,9 @@ class LocalBlobs:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return path
 
+    def has(self, name: str) -> bool:
+        return self._path(name).is_file()
+
     def list(self, prefix: str) -> list[str]:
         folder = self.root / prefix.rpartition("/")[0]
         names = []

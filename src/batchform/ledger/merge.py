@@ -52,10 +52,9 @@ def merge_rows(con: DuckDBPyConnection, parts: Sequence[Part], to: Path) -> int:
 
 def _latest(con: DuckDBPyConnection, parts: Sequence[Part], starts: Sequence[int]) -> bytearray:
     """One byte for each record of all parts, in order: 1 for those that no later record replaces."""
-    records = " UNION ALL ".join(
-        f"SELECT key_hash, {start} + file_row_number AS place FROM {parquet([part.path])}"
-        for part, start in zip(parts, starts, strict=False)
-    )
+    # One scan of all files, not one for each: DuckDB plans every scan of a query anew.
+    place = f"({starts[:-1]}::BIGINT[])[file_index::BIGINT + 1] + file_row_number"
+    records = f"SELECT key_hash, {place} AS place FROM {parquet([part.path for part in parts])}"
     latest = bytearray(starts[-1])
     for condition in _ranges(starts[-1]):
         found = con.sql(f"SELECT max(place) FROM ({records}) WHERE {condition} GROUP BY key_hash")

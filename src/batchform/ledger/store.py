@@ -253,7 +253,7 @@ class Ledger:
 
     def has_blob(self, name: str) -> bool:
         _beside(name)
-        return name in self.blobs.list(name)
+        return self.blobs.has(name)
 
     def set_aside(self, name: str) -> None:
         """Move a damaged blob to `damaged/`, so that it can be written anew."""

@@ -33,6 +33,10 @@ class Blobs(Protocol):
         """A local path with the object's bytes (the file itself, or a read cache). Raises FileNotFoundError."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        ...
+
     def list(self, prefix: str) -> list[str]:
         """Names under a prefix, sorted."""
         ...

@@ -81,6 +81,9 @@ class StorageBlobs:
                 self._forget(name)  # replaced or deleted between the two calls
         raise FileNotFoundError(errno.ENOENT, "no such object", str(at))
 
+    def has(self, name: str) -> bool:
+        return name in self.list(name)
+
     def list(self, prefix: str) -> list[str]:
         start = len(str(self._place.below("")))
         listed = {str(stat.at)[start:]: stat for stat in self._client.list(self._place.below(prefix))}
