@@ -447,6 +447,8 @@ SPEC_CASES: dict[str, list[Case]] = {
     "idempotency.on_prompt_change.Canary.canary": free(idempotency={"on_prompt_change": {"canary": 2}}),
     "idempotency.on_row_change": free(idempotency={"on_row_change": "keep"}),
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
+    "moved.from": free(moved={"from": "earlier"}),
+    "moved.key": free(moved={"key": ["title"]}),
     "retry.max_attempts": free(retry={"max_attempts": 20}),
     "retry.on": free(retry={"on": ["blocked", "empty"]}),
     **{f"retry.on.Change.{name}": free(**on_truncated(**{name: value})) for name, value in CHANGES.items()},

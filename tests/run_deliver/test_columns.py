@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchform.rows.keyed import _columns_key
+from batchform.rows.keyed import columns_key
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import _response_sql, key_column_text, key_types
 from batchform.run.ordered import cuts_of, write_ordered
@@ -35,7 +35,7 @@ def test_a_key_of_several_columns_is_taken_apart_again(rows: list[list[str]], co
         if kept:
             con.executemany(f"INSERT INTO t VALUES ({', '.join('?' * count)})", kept)
         parts = ", ".join(key_column_text(i, count) for i in range(count))
-        key = _columns_key([identifier(n) for n in names])
+        key = columns_key([identifier(n) for n in names])
         found = con.execute(f"SELECT {parts} FROM (SELECT {key} AS key FROM t ORDER BY rowid)").fetchall()
     assert [list(r) for r in found] == kept
 

@@ -70,6 +70,7 @@ def apply_project(
     from batchform.cli.waves import Waves
     from batchform.errors import LedgerMoved, StalePlan, UsageError
     from batchform.plan.model import Action
+    from batchform.plan.moving import as_moved
     from batchform.run.reconcile import apply_plan, fold_ledger
 
     if saved and reviewed:
@@ -91,7 +92,8 @@ def apply_project(
     audience.planned(chosen, moved=_tables_moved(session, chosen) if saved else "")
     if any(not v.ok for v in chosen.all_verdicts):
         raise _held(chosen)
-    _check_destinations(session, chosen)
+    with as_moved(session.ledger, chosen, bundle):
+        _check_destinations(session, chosen)
     if not (saved or reviewed):
         audience.agree(chosen)
     with audience.progress() as progress:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from batchform.cli.rungs import after
 if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.plan.explain_groups import SpecExplanation
+    from batchform.plan.work import Settings, Work
     from batchform.spec.resolved import ResolvedSpec
     from batchform.view.values import Explanation
 
@@ -125,7 +127,19 @@ def explain_command(common: Common, spec: str, keys: Sequence[str], sample: int 
 def _groups(session: Session, spec: ResolvedSpec, examples: int) -> SpecExplanation:
     from batchform.plan.explain_groups import explain_spec
 
-    return explain_spec(session.work([spec])[0], session.ledger, session.settings([spec]), examples=examples)
+    with _as_planned(session, spec) as (work, settings):
+        return explain_spec(work, session.ledger, settings, examples=examples)
+
+
+@contextmanager
+def _as_planned(session: Session, spec: ResolvedSpec) -> Iterator[tuple[Work, Settings]]:
+    """What one spec is planned with, its rows under the names and keys that a plan would see."""
+    from batchform.plan.moving import moved_on
+
+    work, folder = session.work([spec]), session.scratch / "explained"
+    folder.mkdir(exist_ok=True)
+    with moved_on(session.project, work, session.ledger, session.settings([spec]), folder=folder) as (_, settings):
+        yield work[0], settings
 
 
 def _chosen(groups: SpecExplanation, rows: int) -> list[str]:
@@ -153,8 +167,8 @@ def _explain(session: Session, spec: ResolvedSpec, key: str) -> Explanation:
     from batchform.plan.explain import explain_row
     from batchform.view.values import Component, Explanation
 
-    work = session.work([spec])[0]
-    found = explain_row(work, session.ledger, session.settings([spec]), key)
+    with _as_planned(session, spec) as (work, settings):
+        found = explain_row(work, session.ledger, settings, key)
     return Explanation(
         spec=spec.name,
         key=key,

@@ -110,7 +110,8 @@ def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
     if isinstance(to, BigQueryDestination):
         from batchform.adapters.destinations.bigquery import BigQueryTable
 
-        table = BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now)
+        was = _earlier_names(session, spec)
+        table = BigQueryTable(to, spec=spec.name, access=_access(session), now=session.clock.now, was=was)
         return with_images(table, spec.spec, root=session.root, allow=session.allowed, storage=beside)
 
     storage = session.storage if _lies_remote(to) else None
@@ -121,8 +122,22 @@ def destination_of(session: Session, spec: ResolvedSpec) -> Destination:
         allow=session.allowed,
         storage=storage,
         databases=session.project.config.databases,
+        was=() if isinstance(to, FileDestination) else _earlier_names(session, spec),
     )
     return with_images(rows, spec.spec, root=session.root, allow=session.allowed, storage=beside)
+
+
+def _earlier_names(session: Session, spec: ResolvedSpec) -> tuple[str, ...]:
+    """Names that a spec's rows went under before, as its file or the ledger says: tables may still bear them."""
+    from batchform.ledger.moves import Moved
+
+    names = list(spec.spec.moved.names if spec.spec.moved else ())
+    wanted = {spec.name}
+    for _, event in reversed(session.ledger.control().moves):
+        if isinstance(event, Moved) and event.before and event.spec in wanted:
+            wanted.add(event.before)
+            names.append(event.before)
+    return tuple(dict.fromkeys(names))
 
 
 def delivered_of(session: Session, spec: ResolvedSpec) -> Source:

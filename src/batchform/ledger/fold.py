@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from batchform.ledger.moves import Forgotten, Moved, fold_move
 from batchform.ledger.records import (
     Admitted,
     Allowed,
@@ -69,6 +70,8 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
             _spend(view, at, event)
         elif isinstance(event, Disowned):
             view.disowned.add(event.job)
+        elif isinstance(event, Moved | Forgotten):
+            fold_move(view, at, event)
     return view
 
 

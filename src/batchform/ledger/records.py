@@ -11,9 +11,12 @@ import msgspec
 
 from batchform.canon import digest
 from batchform.ledger.cache_use import CacheUse as CacheUse
+from batchform.ledger.event import Event as Event
 from batchform.ledger.head import Head as Head
 from batchform.ledger.head import Retired as Retired
 from batchform.ledger.head import Segment as Segment
+from batchform.ledger.moves import Forgotten as Forgotten
+from batchform.ledger.moves import Moved as Moved
 from batchform.ledger.names import answers_name as answers_name
 from batchform.ledger.names import archive_name as archive_name
 from batchform.ledger.names import bears_mark as bears_mark
@@ -102,17 +105,6 @@ ANSWER_DETAILS: Final[dict[str, str]] = {
     "url_context": "VARCHAR",  # JSON of urlContextMetadata: pages that were read
     "thoughts": "VARCHAR",  # text parts that are thoughts, joined
 }
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """Base of all control events. `at`: RFC 3339 UTC; `by`: user@host of the writer.
-
-    serial: written by compaction only; absent in a fresh segment, where it means the segment's serial.
-    """
-
-    at: str
-    by: str = ""
-    serial: int = 0
 
 
 class Intent(Event, frozen=True, kw_only=True, tag=True):
@@ -343,6 +335,7 @@ class Disowned(Event, frozen=True, kw_only=True, tag=True):
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
     | Allowed | Approved | ApprovalEnded | Admitted | ChangeDecided | Spent | InputDeleted | JobDeleted | Disowned
+    | Moved | Forgotten
 )  # fmt: skip
 
 
@@ -393,3 +386,5 @@ class ControlView(msgspec.Struct, kw_only=True):
     changes: dict[str, ChangeDecided] = msgspec.field(default_factory=dict)  # last one, by spec
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves
+    keys: dict[str, list[str]] = msgspec.field(default_factory=dict)  # blobs of which keys moved, by spec
+    moves: list[tuple[int, Moved | Forgotten]] = msgspec.field(default_factory=list)  # with serial

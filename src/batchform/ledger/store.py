@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from batchform.ledger import segments as seg
 from batchform.ledger.fold import fold
 from batchform.ledger.group import MOST, Member, Pending, together
 from batchform.ledger.log import Log
+from batchform.ledger.moves import moved_head
 from batchform.ledger.records import AnyEvent, ControlView, Head, Segment
 from batchform.ledger.relation import Part, create_keys_view, create_rows_view
 from batchform.ledger.segments import RowsFile
@@ -52,6 +53,7 @@ class Ledger:
         self._control: tuple[tuple[str, int, int], ControlView] | None = None
         self._waiting: deque[Member] = deque()
         self._pending: Pending | None = None
+        self._supposed: dict[str, Path] = {}
         self.stores: StoresOf | None = None  # reads raw results that are not kept here; set by whoever opens backends
 
     @classmethod
@@ -223,6 +225,25 @@ class Ledger:
             if pending.events or pending.files:
                 self.commit(pending.events, pending.joined_files(scratch), expect=base)
 
+    @contextmanager
+    def supposing(
+        self, events: Sequence[AnyEvent], files: Sequence[RowsFile], blobs: Mapping[str, Path]
+    ) -> Iterator[None]:
+        """Within the block, whoever reads this ledger sees these as if they were recorded, under the next serial.
+
+        For plans, which only read: nothing is recorded at the end, and nothing may be committed or refreshed within.
+        files: their row states; blobs: local files of the blobs that the events name.
+        """
+        before = self.log.head
+        assert before is not None
+        try:
+            self.log.head, self._control = moved_head(before, events, at=""), None
+            self._pending, self._supposed = Pending(list(events), [f for f in files if f.rows]), dict(blobs)
+            yield
+        finally:
+            self.log.head, self._control = before, None
+            self._pending, self._supposed = None, {}
+
     # --- blobs beside the segments -------------------------------------------------------------------------------
 
     def put_blob(self, name: str, path: Path) -> None:
@@ -246,6 +267,8 @@ class Ledger:
     def blob(self, name: str) -> Path:
         """A local file with a stored blob. Raises LedgerCorrupt if it is not there: ask `has_blob` where it may be."""
         _beside(name)
+        if name in self._supposed:
+            return self._supposed[name]
         try:
             return self.blobs.local(name)
         except FileNotFoundError:
@@ -311,7 +334,9 @@ class Ledger:
             return self.head
         token = secrets.token_hex(6)
         drafts = self._write(token, events, files)
-        return self.log.publish(token, drafts, lambda head: _appended(head, drafts), expect=expect)
+        at = seg.timestamp(self.log.clock.now())
+        change = lambda head: _appended(moved_head(head, events, at=at), drafts)  # noqa: E731
+        return self.log.publish(token, drafts, change, expect=expect)
 
     def _write(self, token: str, events: Sequence[AnyEvent], files: Sequence[RowsFile]) -> list[Segment]:
         """The segments of a commit, durable and not yet named by any head."""

@@ -30,6 +30,7 @@ from batchform.plan.draft import Draft, Outcome, draft_spec
 from batchform.plan.guards import judge_guards
 from batchform.plan.ladder import check_rungs, climber_of
 from batchform.plan.model import ZERO, Action, Plan, SpecPlan, Tokens, Verdict
+from batchform.plan.moving import moved_on, with_moves
 from batchform.plan.policy import PROJECT, by_realm, check_allow, holds, judge, judge_project, release
 from batchform.plan.price import History, history_sql
 from batchform.plan.recorded import attempts, check_destination, reading
@@ -71,6 +72,24 @@ def build_plan(
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
     said = check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
+    with moved_on(project, work, ledger, settings, folder=folder) as (moves, settings):
+        plan = _judged(project, work, ledger, settings, said, allow, folder=folder, save=save)
+    plan = with_moves(plan, moves)
+    return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
+
+
+def _judged(
+    project: ResolvedProject,
+    work: Sequence[Work],
+    ledger: Ledger,
+    settings: Settings,
+    said: Mapping[str, Sequence[Diagnostic]],
+    allow: frozenset[str],
+    *,
+    folder: Path,
+    save: Saving,
+) -> Plan:
+    """The specs planned, and every limit judged. said: warnings of specs by their names; allow: limits released."""
     drafts = _drafts(project, work, ledger, settings, said, folder=folder, save=save)
     if errors := [c for draft in drafts for c in draft.complaints if c.severity == "error"]:
         raise InvalidProject(errors)
@@ -88,7 +107,7 @@ def build_plan(
         own = judge(name, draft.limits, draft.figures, spend=spent, allow=allow)
         own += release(guards(name, draft.limits, [asking[name]]), allow)
         specs.append(_hold(replace(draft.plan, verdicts=own), [*own, *whole], folder))
-    plan = Plan(
+    return Plan(
         digest="",
         project=project.config.project,
         environment=project.environment,
@@ -106,7 +125,6 @@ def build_plan(
         wave_of=settings.wave_of,
         reason=settings.reason,
     )
-    return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
 
 
 def _with_envelope(plan: Plan, work: Sequence[Work], settings: Settings) -> Plan:
@@ -228,7 +246,7 @@ def _plan_spec(
             count = write_bookkeeping(
                 con, spec, past, found, free,
                 realm=realm_of(spec.backend), fp_columns=fp_columns, at=_rfc3339(settings.now), to=to,
-                removals="record" if settings.purpose in ("apply", "wave") and not waits.leaves else "leave",
+                removals="record" if settings.records_left(spec.name) and not waits.leaves else "leave",
             )  # fmt: skip
             bookkeeping = f"specs/{spec.name}/{to.name}" if count else None
             free_rows, to = to if count else None, own / "reread.rows.parquet"
@@ -281,7 +299,7 @@ def render_candidates(
     realm, paying = realm_of(spec.backend), PAYING[settings.purpose]
     if settings.purpose != "apply" and control.applied_to.get(spec.name, spec.backend_name) != spec.backend_name:
         paying = frozenset()  # nobody has reviewed that its rows go to this backend
-    if waits is not None and waits.wholly:
+    if (waits is not None and waits.wholly) or spec.name in settings.waiting:
         paying = frozenset()
     limits = backend_limits(spec.backend, submit=spec.spec.submit, registry=settings.registry)
     if spec.task == "image":
@@ -290,6 +308,7 @@ def render_candidates(
     if settings.counting is not None:
         rules.sample = Sample(settings.counting.most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
+    renderer.why_left = settings.waiting.get(spec.name, renderer.why_left)
     renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))
     cutter = ShardCutter(
         spec,

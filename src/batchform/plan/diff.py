@@ -54,8 +54,8 @@ class Recorded(Struct, frozen=True):
     """What the ledger says about one spec, as a plan needs it.
 
     relation: FROM-able row states (ROW_COLUMNS), None if the spec has none; fp_columns: distinct recorded sets;
-    archived: FROM-able (key_hash, request_fp, tag, parse_digest, class) of every result ever archived, answers and
-    failures, None if there is none;
+    archived: FROM-able (key_hash, request_fp, tag, parse_digest, class, held_as) of every result ever archived, answers
+    and failures, None if there is none; held_as: the key_hash under which the archive holds it;
     unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
     holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
     hashes) that a person asked for; gone: tags of jobs whose results are archived no longer; change: what becomes of
@@ -180,7 +180,8 @@ def _materialise_candidates(con: DuckDBPyConnection, classed: str, recorded: Rec
         return
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE bf_past AS SELECT key_hash, request_fp, "
-        "arg_max(tag || ' ' || parse_digest, tag) FILTER (class = 'answered') AS answer, "
+        "arg_max(tag || '@' || replace(CAST(held_as AS VARCHAR), '-', '') || ' ' || parse_digest, tag) "
+        "FILTER (class = 'answered') AS answer, "
         "count(*) FILTER (class <> 'answered') AS failures, "
         "string_agg(class, ',' ORDER BY class) FILTER (class <> 'answered') AS classes, "
         f"arg_max(class, tag) FILTER (class <> 'answered') AS failure FROM {recorded.archived} "
@@ -212,7 +213,7 @@ def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
         "schema_same": f"l.schema_digest = {literal(spec.schema_digest)}",
         "realm_same": f"l.realm = {literal(_realm(spec))}",
         "version_same": f"l.fp_version = {FINGERPRINT_VERSION}",
-        "row_same": _row_same(rows.fingerprints),
+        "row_same": row_same(rows.fingerprints),
     }
     flags = ", ".join(f"{sql} AS {name}" for name, sql in same.items())
     of_row = f"{row_key_sql('l.key')} AS row_key, " if spec.splits else ""
@@ -290,7 +291,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         ELSE '{KEEP}' END"""
 
 
-def _row_same(fingerprints: Mapping[str, str]) -> str:
+def row_same(fingerprints: Mapping[str, str]) -> str:
     """Each recorded row is compared over the very columns that its own fingerprint covers."""
     if not fingerprints:
         return "false"

@@ -243,6 +243,24 @@ class Cached(Struct, frozen=True):
     storage_known: bool = True
 
 
+class Moving(Struct, frozen=True):
+    """Rows of a spec that go on under its present name or key, for nothing.
+
+    before: earlier name of the spec, "" where only keys move; rows: how many records go along; jobs: that are at work
+    and go along; keys: rows that take a new key; waits: rows in jobs, for which new keys wait. states: bundle-relative
+    Parquet of the row states that apply commits; keys_path: likewise, of which key was which.
+    """
+
+    spec: str
+    before: str = ""
+    rows: int = 0
+    jobs: int = 0
+    keys: int = 0
+    waits: int = 0
+    states: str = ""
+    keys_path: str = ""
+
+
 class SpecPlan(Struct, frozen=True):
     """What one spec would do.
 
@@ -312,6 +330,7 @@ class Plan(Struct, frozen=True):
     under: str = ""  # digest of the envelope that it is applied under
     approver: str = ""  # who has approved that, where it was said
     models_dated: str = ""  # of the table of models and limits
+    moves: tuple[Moving, ...] = ()  # recorded before anything else
 
     @property
     def rows_to_send(self) -> int:
@@ -345,6 +364,6 @@ class Plan(Struct, frozen=True):
     def has_changes(self) -> bool:
         """Whether apply would do anything at all, paid or free."""
         idle = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN, Action.HELD)
-        if any(s.change and s.change.source == "command" for s in self.specs):
+        if self.moves or any(s.change and s.change.source == "command" for s in self.specs):
             return True
         return self.rows_after > 0 or any(n for s in self.specs for a, n in s.actions.items() if a not in idle)

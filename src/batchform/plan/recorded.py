@@ -143,23 +143,31 @@ def reading(ledger: Ledger, spec: ResolvedSpec) -> Iterator[None]:
 
 
 def _relation(con: DuckDBPyConnection, ledger: Ledger, name: str) -> str | None:
-    if ledger.head is None or not any(s.kind == "rows" and s.spec == name for s in ledger.head.segments):
+    if ledger.head is None or not ledger.row_parts(name):
         return None
     return ledger.rows_relation(con, name)
 
 
 def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str | None:
     """Every result that was ever archived for the spec, by key and request, and every attempt that left none, so that
-    no answer is paid for again and no failed request is sent more often than it may be."""
+    no answer is paid for again and no failed request is sent more often than it may be. What is archived under keys
+    that rows had before stands under those that they took, too."""
     names = [*_answers(ledger, control, spec), *_attempts(ledger, control, spec)]
     if not names:
         return None
     files = ", ".join(literal(str(ledger.blob(name))) for name in names)
     # Answers that an earlier version kept of rows that had moved on name no request.
-    return (
-        f"(SELECT key_hash, request_fp, tag, parse_digest, class FROM read_parquet([{files}]) "
-        "WHERE request_fp IS NOT NULL)"
+    archived = (
+        "SELECT key_hash, request_fp, tag, parse_digest, class, key_hash AS held_as "
+        f"FROM read_parquet([{files}]) WHERE request_fp IS NOT NULL"
     )
+    for number, keys in enumerate(control.keys.get(spec.name, ())):
+        m, renamed = f"m{number}", f"read_parquet({literal(str(ledger.blob(keys)))})"
+        archived += (
+            f" UNION ALL SELECT {m}.key_hash, request_fp, tag, parse_digest, class, held_as "
+            f"FROM ({archived}) a{number} JOIN {renamed} {m} ON a{number}.key_hash = {m}.before"
+        )
+    return f"({archived})"
 
 
 def _attempts(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:

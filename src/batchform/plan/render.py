@@ -67,6 +67,7 @@ class CandidateRenderer:
         self._columns = rows.columns
         self._free_rows = free
         self._paying = paying
+        self.why_left = LEFT_TO_APPLY  # why rows are held that this plan may not send
         self._names = template_columns(spec, rows.columns)
         self.fp_columns = fp_columns_text(self._names, rows.columns)
         fp_sql = fingerprint_sql(self.fp_columns, rows.columns)
@@ -130,7 +131,7 @@ class CandidateRenderer:
                 consider(row[0], row[1], Action.RUN, Reason.NEW_KEY, request, ())
             count += len(batch)
         if held:
-            self.out.held[LEFT_TO_APPLY] = count
+            self.out.held[self.why_left] = count
             self.out.actions[Action.HELD] = count
             return
         self.out.actions[Action.RUN] = count
@@ -178,7 +179,8 @@ class CandidateRenderer:
         if past is None:
             return False
         self.out.count(Action.REUSE, self._why(state))
-        self._free_rows.add(key, key_hex, row_fp, fp, (past[0], key_hex, past[1]))
+        tag, _, held_as = past[0].partition("@")
+        self._free_rows.add(key, key_hex, row_fp, fp, (tag, held_as, past[1]))
         return True
 
     def _by_another(self, key: str, key_hex: str, row_fp: str, fp: bytes, state: dict[str, Any], shared: str) -> None:
@@ -218,7 +220,7 @@ class CandidateRenderer:
             self._hold(f"failed: {failure} (same request; retry allows no more)")
             return
         if state["class"] not in self._paying:
-            self._hold(LEFT_TO_APPLY)
+            self._hold(self.why_left)
             return
         if held := self.edited.holds(key_hex, request, state, self._why(state)):
             self._hold(held)
@@ -349,7 +351,7 @@ class CandidateRenderer:
             )
         if self._recorded.archived is not None:
             kinds.append(
-                "SELECT p.key_hash, 0, 'answered ' || a.tag || ' ' || replace(CAST(a.key_hash AS VARCHAR), '-', '') "
+                "SELECT p.key_hash, 0, 'answered ' || a.tag || ' ' || replace(CAST(a.held_as AS VARCHAR), '-', '') "
                 f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.archived} a "
                 "ON p.request_fp = a.request_fp WHERE a.class = 'answered'"
             )

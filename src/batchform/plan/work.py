@@ -39,7 +39,8 @@ class Settings(Struct, frozen=True):
     "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
     on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
     spare: how far what is approved lies around the plan; reason: why limits
-    are released; counting: what lets the service count tokens, None to estimate them.
+    are released; counting: what lets the service count tokens, None to estimate them; waiting: specs whose rows are all
+    held, and why.
     """
 
     registry: Registry
@@ -55,6 +56,11 @@ class Settings(Struct, frozen=True):
     spare: Spare | None = None
     reason: str = ""
     counting: Counting | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+    def records_left(self, spec: str) -> bool:
+        """Whether it is recorded that keys left the source: not where they are about to be others."""
+        return self.purpose in ("apply", "wave") and spec not in self.waiting
 
 
 class Saving(Struct, frozen=True):

@@ -79,11 +79,13 @@ def rendered_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> tuple[st
 
 def needed_columns(spec: ResolvedSpec) -> frozenset[str] | None:
     """The source columns that the key, the prompt and the destination read; None for all of them."""
-    templates = (*spec.templates, *([spec.key_template] if spec.key_template else ()))
+    keys = [t for t in (spec.key_template, spec.moved_key and spec.moved_key.template) if t]
+    templates = (*spec.templates, *keys)
     attached = _attached(spec)
     if attached is None:
         return None
-    needed = {*spec.key_columns, *source_columns(spec), *attached}
+    earlier = spec.moved_key.columns if spec.moved_key else ()
+    needed = {*spec.key_columns, *earlier, *source_columns(spec), *attached}
     for template in templates:
         if template.columns is None:
             return None
@@ -213,15 +215,15 @@ def _key_sql(con: DuckDBPyConnection, spec: ResolvedSpec, relation: Relation) ->
     """(SQL of the key, FROM clause that it reads). NULL where the row has no key."""
     base = f"{relation.sql} s"
     if spec.key_template is None:
-        return _columns_key([f"s.{identifier(c)}" for c in spec.key_columns]), base
-    pushed = _pushed_key(spec.key_template, relation.columns)
+        return columns_key([f"s.{identifier(c)}" for c in spec.key_columns]), base
+    pushed = pushed_key(spec.key_template, relation.columns)
     if pushed is not None:
         return pushed, base
-    _render_keys(con, spec.key_template, relation, base)
+    render_keys(con, spec.key_template, relation.columns, base)
     return "k.key", f"{base} POSITIONAL JOIN bf_keys k"
 
 
-def _columns_key(columns: Sequence[str]) -> str:
+def columns_key(columns: Sequence[str]) -> str:
     """One column: its text. Several: texts joined with `|`, with `\\` and `|` escaped, so that no two meet."""
     texts = [f"CAST({c} AS VARCHAR)" for c in columns]
     if len(texts) == 1:
@@ -232,7 +234,7 @@ def _columns_key(columns: Sequence[str]) -> str:
     return f"CASE WHEN {empty} THEN '' ELSE {whole} END"
 
 
-def _pushed_key(template: Template, columns: Mapping[str, str]) -> str | None:
+def pushed_key(template: Template, columns: Mapping[str, str]) -> str | None:
     """A key expression of literal text and bare text or integer columns runs in SQL; others are rendered."""
     from batchform.spec.templates import simple_parts
 
@@ -247,16 +249,18 @@ def _pushed_key(template: Template, columns: Mapping[str, str]) -> str | None:
     return " || ".join(pieces) if pieces else "''"
 
 
-def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation, base: str) -> None:
-    """Render a key expression for every row, in order, into the temp table bf_keys."""
+def render_keys(
+    con: DuckDBPyConnection, template: Template, columns: Mapping[str, str], base: str, table: str = "bf_keys"
+) -> None:
+    """Render a key expression for every row, in order, into a temp table with the column `key`."""
     import pyarrow as pa
 
     from batchform.spec.templates import explain_render_error
 
-    read = relation.columns if template.columns is None else template.columns
-    names = [c for c in relation.columns if c in read and c not in MADE]
-    wanted = values_sql(names, relation.columns, "s").removeprefix(", ") or "NULL"
-    con.execute("CREATE OR REPLACE TEMP TABLE bf_keys (key VARCHAR)")
+    read = columns if template.columns is None else template.columns
+    names = [c for c in columns if c in read and c not in MADE]
+    wanted = values_sql(names, columns, "s").removeprefix(", ") or "NULL"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} (key VARCHAR)")
     chunks: list[pa.Array] = []
     done = 0
     for batch in stream(con, f"SELECT {wanted} FROM {base}"):
@@ -270,9 +274,8 @@ def _render_keys(con: DuckDBPyConnection, template: Template, relation: Relation
                 raise explain_render_error(template, exc, f"row {done + len(keys) + 1}") from exc
         done += len(batch)
         chunks.append(pa.array(keys, pa.string()))
-    table = pa.table({"key": pa.chunked_array(chunks, pa.string())})
-    con.register("bf_keys_arrow", table)
-    con.execute("INSERT INTO bf_keys SELECT key FROM bf_keys_arrow")
+    con.register("bf_keys_arrow", pa.table({"key": pa.chunked_array(chunks, pa.string())}))
+    con.execute(f"INSERT INTO {table} SELECT key FROM bf_keys_arrow")
     con.unregister("bf_keys_arrow")
 
 

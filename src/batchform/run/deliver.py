@@ -104,6 +104,8 @@ def deliver_spec(
     When another runner recorded a delivery meanwhile, nobody knows whose content came last: it is written anew, whole.
     """
     anew = False
+    if _waits_for_keys(ledger.control(), spec):
+        return None
     for _ in range(_DELIVERIES):
         ledger.refresh()
         last = ledger.control().deliveries.get(spec.name)
@@ -119,6 +121,14 @@ def deliver_spec(
         f"{spec.spec.destination.place} was delivered by another runner, {_DELIVERIES} times while it was written.",
         hint="Run `batchform sync`: it delivers what is new.",
     )
+
+
+def _waits_for_keys(control: ControlView, spec: ResolvedSpec) -> bool:
+    """Whether rows still have the key that they are to move from: its columns would be filled with another's."""
+    last, earlier = control.deliveries.get(spec.name), spec.moved_key
+    if last is None or earlier is None or not last.destination_digest or earlier.columns == spec.key_columns:
+        return False
+    return tuple(name for name, _ in last.key_columns) == earlier.columns
 
 
 def _recorded(ledger: Ledger, event: DeliveredTo, last: DeliveredTo | None) -> bool:

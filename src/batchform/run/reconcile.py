@@ -6,7 +6,7 @@ Every step is durable before the next begins, so an interrupt at any point loses
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from batchform.run.collect import Finished, collect_together
 from batchform.run.context import RunContext, open_intents, open_jobs, state_seen
 from batchform.run.freed import give_back
 from batchform.run.kept_inputs import clean_up
+from batchform.run.moves import record_moves
 from batchform.run.outcome import Outcome
 from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, next_settled, recover
@@ -41,6 +42,7 @@ from batchform.run.steps import (
     FREE,
     GO_ON,
     JUDGE,
+    MOVE,
     RELEASE,
     SEND,
     SETTLE,
@@ -216,7 +218,8 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             RELEASE: lambda _: _record_allowed(ctx, plan),
             DECIDE: lambda _: _record_decided(ctx, plan),
             APPROVE: lambda _: record_approvals(ctx, plan),
-            FREE: lambda step: _apply_free(ctx, outcome, plan, named[step.spec], bundle),
+            MOVE: lambda _: submitter.own.update(record_moves(ctx, plan, bundle)),
+            FREE: lambda step: _apply_free(ctx, outcome, plan, named[step.spec], bundle, own=submitter.own),
             SEND: lambda _: submitter.run(wait_for_room="leave" if leave else "wait"),
         }
         try:
@@ -265,15 +268,18 @@ def _record_decided(ctx: RunContext, plan: Plan) -> None:
         ctx.ledger.commit(events)
 
 
-def _apply_free(ctx: RunContext, outcome: Outcome, plan: Plan, planned: SpecPlan, bundle: Path) -> None:
-    """What costs nothing: row states that the plan worked out, and archived answers read anew."""
+def _apply_free(
+    ctx: RunContext, outcome: Outcome, plan: Plan, planned: SpecPlan, bundle: Path, *, own: Collection[int]
+) -> None:
+    """What costs nothing: row states that the plan worked out, and archived answers read anew. own: serials of commits
+    that are part of the plan."""
     if planned.bookkeeping is not None:
         path = bundle / planned.bookkeeping
         kinds = (Action.KEEP, Action.REUSE, Action.FORGET, Action.REMOVE)
         counts = {a.value: planned.actions[a] for a in kinds if planned.actions.get(a)}
         event = Refreshed(at=ctx.now(), by=ctx.who, spec=planned.name, rows=counts, plan_digest=plan.digest)
         rows = RowsFile(planned.name, path, _rows_in(path))
-        refuse_changed(ctx, planned.name, path, since=plan.serial)
+        refuse_changed(ctx, planned.name, path, since=plan.serial, own=own)
         ctx.ledger.commit([event], [rows], expect=ctx.ledger.serial)
     spec = ctx.spec(planned.name)
     if spec is None or planned.reread is None:

@@ -100,13 +100,14 @@ def queue_rows(con: DuckDBPyConnection, ledger: Ledger, spec: str, states: Path,
 def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int, own: Collection[int] = frozenset()) -> None:
     """Raise StalePlan if the ledger changed any row of this Parquet of row states after the serial `since`.
 
-    own: serials of commits that are known to concern other rows.
+    own: serials of commits that are known to concern other rows, or to be part of what was planned.
     """
     if not any(s.serial > since and s.serial not in own for s in ctx.ledger.row_segments(spec)):
         return
+    others = f" AND r.changed_serial NOT IN ({', '.join(map(str, sorted(own)))})" if own else ""
     with closing(ctx.connect()) as con:
         rows = ctx.ledger.rows_of(con, spec, f"read_parquet({literal(str(states))})")
-        counted = con.execute(f"SELECT count(*) FROM {rows} r WHERE r.changed_serial > {since}").fetchone()
+        counted = con.execute(f"SELECT count(*) FROM {rows} r WHERE r.changed_serial > {since}{others}").fetchone()
     if counted and counted[0]:
         raise StalePlan(
             f"{counted[0]} rows of {spec} changed in the ledger since they were planned.",

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from batchform.plan.model import Action, Plan, SpecPlan
+from batchform.plan.moving_words import moving_words
 from batchform.spec.wording import counted, money
 
 SETTLE: Final = "settle"
@@ -19,12 +20,13 @@ CHECK: Final = "check"
 RELEASE: Final = "release"
 DECIDE: Final = "decide"
 APPROVE: Final = "approve"
+MOVE: Final = "move"
 FREE: Final = "free"
 SEND: Final = "send"
 WAIT: Final = "wait"
 GO_ON: Final = "go on"
 FINISH: Final = "finish"
-CARRIED: Final = (CHECK, RELEASE, DECIDE, APPROVE, FREE, SEND)
+CARRIED: Final = (CHECK, RELEASE, DECIDE, APPROVE, MOVE, FREE, SEND)
 
 
 class Step(Struct, frozen=True):
@@ -63,6 +65,8 @@ def _carried(plan: Plan) -> Iterator[Step]:
         details = [f"{s.name}: up to {counted(s.after.rows, 'row')}" for s in plan.specs if s.after]
         details += [f"under {plan.under}"] if plan.under else []
         yield Step(APPROVE, "record what is approved, of chains and by digest", details=tuple(details))
+    if moves := [m for m in plan.moves if not m.waits]:
+        yield Step(MOVE, "record what moves to another name or key", details=tuple(map(moving_words, moves)))
     for spec in plan.specs:
         if spec.bookkeeping or spec.reread:
             yield Step(FREE, f"record what costs nothing of {spec.name}", spec.name, tuple(_free(spec)))

@@ -63,7 +63,7 @@ class Submitter:
         self._work = [Work(s, shard) for s in plan.specs for shard in s.shards]
         self._tracker = Tracker(ctx)
         self._as_planned = {w.shard.tag: plan.serial for w in self._work}  # tag → serial that still had its rows so
-        self._own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
+        self.own: set[int] = set()  # serials that this submitter committed, each for rows of one shard
         self._room = Room(ctx)
         self._there: dict[str, list[RemoteJob]] = {}  # tag → jobs that an older copy of this ledger did not know of
         self._late: Counter[str] = Counter()  # tag → creations that could not begin in time, or lacked their cache
@@ -273,7 +273,7 @@ class Submitter:
             hint="Run apply again.",
         )
         if any(made):
-            self._own.add(ctx.ledger.serial)
+            self.own.add(ctx.ledger.serial)
         jobs = ctx.ledger.control().jobs
         return [_Intended(w, one, jobs[w.shard.tag]) for (w, one), yes in zip(staged, made, strict=True) if yes]
 
@@ -395,5 +395,5 @@ class Submitter:
         serial = self._ctx.ledger.serial
         for work in queue:
             tag, path = work.shard.tag, self._bundle / work.shard.rows_path
-            refuse_changed(self._ctx, work.plan.name, path, since=self._as_planned[tag], own=self._own)
+            refuse_changed(self._ctx, work.plan.name, path, since=self._as_planned[tag], own=self.own)
             self._as_planned[tag] = serial

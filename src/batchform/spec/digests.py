@@ -84,6 +84,7 @@ def spec_digest(
             "limits": limits.told(),
             **carried,
             **({"cache": [cache.turns, cache.parts, cache.ttl]} if cache else {}),
+            **({"moved": spec.moved.model_dump(mode="json")} if spec.moved else {}),
             **digests,
         },
     )

@@ -18,6 +18,7 @@ from batchform.spec.environment import overlaid, refuse_references, substitute
 from batchform.spec.ignored import without_ignored
 from batchform.spec.lint import destination_identity, lint_project, lint_spec
 from batchform.spec.lint_destinations import ProjectFiles, lint_destinations
+from batchform.spec.lint_moved import lint_moves
 from batchform.spec.lint_texts import lint_templates, lint_texts
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
 from batchform.spec.realm import with_environment
@@ -194,7 +195,7 @@ def _load_specs(
     entries = config.specs if config is not None else ()
     own = ProjectFiles(parts.root, parts.root / PROJECT_FILE, entries, [f.path for f in files])
     problems += lint_destinations(loaded, own)
-    problems += lint_chains(loaded, resolved)
+    problems += [*lint_chains(loaded, resolved), *lint_moves(loaded)]
     return tuple(sorted(resolved, key=lambda s: s.name))
 
 

@@ -30,6 +30,7 @@ from batchform.spec.model_cache import Cache
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_limits import Limits
+from batchform.spec.model_moved import Moved
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
@@ -52,6 +53,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "Image",
     "InlineText",
     "Limits",
+    "Moved",
     "Name",
     "Retry",
     "SpecSource",
@@ -338,6 +340,7 @@ class Spec(Strict):
     output: Output = Field(default_factory=Output, description="How answers are read.")
     destination: Destination = Field(description="Where answers go.")
     idempotency: Idempotency = Wire(description="What makes a row the same row.")
+    moved: Moved | None = Field(None, description="Earlier name and key of the spec, whose rows are not sent again.")
     retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
     limits: Limits = Field(default_factory=Limits, description="Limits of this spec alone.")
     backend: str | None = Wire(None, description="Name of a backend in batchform.yaml; default from the project.")

@@ -16,7 +16,7 @@ from batchform.spec.digests import component_digests, spec_digest
 from batchform.spec.lint import is_inside
 from batchform.spec.model import Backend, Defaults, Examples, InlineText, Limits, Prompt, Retry, Spec, TemplateRef
 from batchform.spec.request_parts import RequestParts, request_parts
-from batchform.spec.resolved import ResolvedSpec, Turn
+from batchform.spec.resolved import EarlierKey, ResolvedSpec, Turn
 from batchform.spec.retry import check_changes
 from batchform.spec.row_values import row_values
 from batchform.spec.template_errors import explain_render_error
@@ -59,7 +59,8 @@ def resolve_spec(
     if prompt is not None and spec.embed is not None and spec.embed.title is not None:
         title = _template(spec.embed.title, document, ("embed", "title"), parts.templates, problems)
         prompt = msgspec.structs.replace(prompt, title=title)
-    key = _key_template(spec, document, parts.templates, problems)
+    key = _key_template(spec.idempotency.key, ("idempotency", "key"), document, parts.templates, problems)
+    earlier = _earlier_key(spec, document, parts.templates, problems)
     backend_name, backend = _backend(spec, document, parts, problems)
     request = request_parts(spec, document, parts.classes, problems, backend=backend)
     values, found = row_values(spec.generation_config if spec.task != "embed" else {}, document, parts.templates)
@@ -99,6 +100,7 @@ def resolve_spec(
         title=prompt.title,
         row_values=values,
         cache=cache,
+        moved_key=earlier,
     ), problems
 
 
@@ -224,10 +226,19 @@ def _try_constant(template: CompiledTemplate, document: Document, at: NodePath, 
         problems.append(document.diagnostic("empty-prompt", f"{template.name} renders to nothing", at))
 
 
-def _key_template(
+def _earlier_key(
     spec: Spec, document: Document, templates: TemplateSet, problems: list[Diagnostic]
+) -> EarlierKey | None:
+    key = spec.moved.key if spec.moved else None
+    if key is None:
+        return None
+    template = _key_template(key, ("moved", "key"), document, templates, problems)
+    return EarlierKey(() if isinstance(key, str) else tuple(key), template)
+
+
+def _key_template(
+    key: list[str] | str, at: NodePath, document: Document, templates: TemplateSet, problems: list[Diagnostic]
 ) -> CompiledTemplate | None:
-    key, at = spec.idempotency.key, ("idempotency", "key")
     if not isinstance(key, str) or not key.strip():
         return None
     try:

@@ -49,6 +49,13 @@ class Turn(Struct, frozen=True):
     template: Template
 
 
+class EarlierKey(Struct, frozen=True):
+    """The key that rows of a spec had before: columns, or an expression."""
+
+    columns: tuple[str, ...] = ()
+    template: Template | None = None
+
+
 class ResolvedSpec(Struct, frozen=True):
     """Everything needed to plan and run one spec. No I/O happens after this is built, but for the rows.
 
@@ -90,6 +97,7 @@ class ResolvedSpec(Struct, frozen=True):
     title: Template | None = None  # of the text that is embedded
     row_values: tuple[RowValue, ...] = ()  # of generationConfig, that each row gives
     cache: CompiledCache | None = None  # how much of its requests is kept at the service
+    moved_key: EarlierKey | None = None  # what its key was before
 
     def at(self, name: str) -> Place:
         """Where a field stands, such as `idempotency.key`, or else what holds it, or else the top of the file."""

@@ -17,6 +17,7 @@ from batchform.plan.model import (
     After,
     Budget,
     Change,
+    Moving,
     Plan,
     Range,
     Resumed,
@@ -48,6 +49,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "cost_usd": _range(plan.cost),
         "rows_known_after_apply": plan.rows_after,
         "specs": [_spec(spec) for spec in plan.specs],
+        **({"moves": [_moving(m) for m in plan.moves]} if plan.moves else {}),
         "verdicts": [_verdict(v) for v in plan.verdicts],
         "reason": plan.reason,
         "envelope": _envelope(plan.envelope) if plan.envelope else None,
@@ -99,6 +101,12 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "previous": spec.previous,
         "samples": [_sample(s) for s in spec.samples] if spec.preview == "public" else [],
     }
+
+
+def _moving(moving: Moving) -> dict[str, Any]:
+    """What goes on under another name or key; the files of a saved plan are its own affair."""
+    told = {"spec": moving.spec, "from": moving.before, "rows": moving.rows, "jobs_at_work": moving.jobs}
+    return {**told, "keys": moving.keys, "rows_in_flight": moving.waits}
 
 
 def _change(change: Change) -> dict[str, Any]:

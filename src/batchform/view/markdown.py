@@ -25,6 +25,7 @@ from batchform.view.summary import (
     cost_range,
     jobs_words,
     label,
+    move_lines,
     partial_line,
     quiet_line,
     resumed_lines,
@@ -140,6 +141,9 @@ def _head(plan: Plan) -> Iterator[str]:
     else:
         yield f"**{plain(sum_line(plan))}**"
         yield ""
+        yield from (f"- ⇄ {plain(text)}" for text in move_lines(plan))
+        if plan.moves:
+            yield ""
         if plan.rows_after:
             yield f"You approve what is known after apply within its bound: {plain(_bound(plan))}."
         if plan.rows_to_send:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from batchform.plan.model import Action, Plan, Range, Reason, SpecPlan
+from batchform.plan.moving_words import moving_words
 from batchform.spec.wording import counted, money
 from batchform.view.text import count, safe
 
@@ -28,6 +29,7 @@ _MEANING: Final[Mapping[Action, str]] = {
     Action.REMOVE: "key left the source, answer removed from the destination",
 }
 
+_TOLD_ELSEWHERE: Final = (Reason.KEY_LEFT_SOURCE, Reason.KEY_MOVED)
 _UNTOUCHED: Final = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN)
 _FREE: Final = (
     (Action.REUSE, "reused"),
@@ -53,7 +55,7 @@ def whys(spec: SpecPlan) -> tuple[dict[Action, str], str]:
         several = len(spec.held_by) > 1
         held = (f"{count(rows)} {safe(why)}" if several else safe(why) for why, rows in spec.held_by.items())
         words[Action.HELD] = "; ".join(held)
-    other: dict[Reason, int] = {r: n for r, n in spec.reasons.items() if n and r != Reason.KEY_LEFT_SOURCE}
+    other: dict[Reason, int] = {r: n for r, n in spec.reasons.items() if n and r not in _TOLD_ELSEWHERE}
     new: dict[Reason, int] = {Reason.NEW_KEY: other.pop(Reason.NEW_KEY)} if Reason.NEW_KEY in other else {}
     left: dict[Reason, int] = {}
     for action, reasons in ((Action.RUN, new), (Action.RERUN, other)):
@@ -80,6 +82,11 @@ def quiet_line(plan: Plan) -> str | None:
     return " ".join(words)
 
 
+def move_lines(plan: Plan) -> list[str]:
+    """What goes on under another name or key, a sentence each: `move triage → support: 6 rows`."""
+    return [f"move {safe(moving_words(moving))}, for nothing" for moving in plan.moves]
+
+
 def partial_line(plan: Plan) -> str:
     """`PARTIAL PLAN: only triage; other specs of the project are not in it.`; empty for a whole one."""
     if not plan.partial:
@@ -96,6 +103,8 @@ def sum_line(plan: Plan) -> str:
         what += f", only {', '.join(plan.selected)}"
     price = f" ({money(plan.cost.expected)})" if plan.rows_to_send else ""
     free = [f"{count(totals[a])} {words}" for a, words in _FREE if totals[a]]
+    if moved := sum(m.rows for m in plan.moves if not m.waits):
+        free.insert(0, f"{count(moved)} moved")
     later = [after_words(plan.rows_after, plan.cost_after)] if plan.rows_after else []
     parts = [
         f"{count(plan.rows_to_send)} to send{price}",

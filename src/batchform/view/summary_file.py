@@ -15,6 +15,7 @@ from batchform.plan.model import (
     After,
     Budget,
     Change,
+    Moving,
     Option,
     Plan,
     Range,
@@ -67,7 +68,15 @@ def _plan(told: dict[str, Any]) -> Plan:
         purpose=told["purpose"],
         envelope=_envelope(told),
         reason=told.get("reason", ""),
+        moves=tuple(_moving(m) for m in told.get("moves", ())),
     )
+
+
+def _moving(told: dict[str, Any]) -> Moving:
+    return Moving(
+        told["spec"], told["from"], rows=told["rows"], jobs=told["jobs_at_work"], keys=told["keys"],
+        waits=told["rows_in_flight"],
+    )  # fmt: skip
 
 
 def load_envelope(path: Path) -> Envelope:

@@ -21,6 +21,7 @@ from batchform.view.summary import (
     cost_range,
     jobs_words,
     label,
+    move_lines,
     partial_line,
     quiet_line,
     resumed_lines,
@@ -71,6 +72,10 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
         for spec in plan.specs:
             yield from (_note(f"{spec.name}: {n}") for n in spec.notes)
         return
+    for text in move_lines(plan):
+        yield line(("⇄ ", "cyan"), text)
+    if plan.moves:
+        yield Text()
     for spec in plan.specs:
         yield from _spec(spec, plan, width=width, row_text=row_text or spec.preview == "public")
         yield Text()

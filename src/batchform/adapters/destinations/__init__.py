@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +28,18 @@ def make_destination(
     allow: Sequence[Path],
     storage: StorageClient | None = None,
     databases: Mapping[str, Database] | None = None,
+    was: Collection[str] = (),
 ) -> ports.Destination:
     """The destination that a spec names. Touches nothing. Raises DestinationError when it lies outside the project.
 
     spec: its name; root: the project's folder, against which paths are relative; allow: folders outside of it that
-    may be written; storage: for gs:// paths, which are refused without it; databases: those of batchform.yaml.
+    may be written; storage: for gs:// paths, which are refused without it; databases: those of batchform.yaml;
+    was: earlier names of the spec, whose tables are its own.
     """
     if isinstance(spec_dest, SqlDestination):
         from batchform.adapters.destinations.sqlalchemy_table import SqlTable
 
-        return SqlTable(spec_dest, spec=spec, root=root, databases=databases or {})
+        return SqlTable(spec_dest, spec=spec, root=root, databases=databases or {}, was=was)
     if storage is not None and isinstance(spec_dest, model.FileDestination) and is_remote(spec_dest.path):
         from batchform.adapters.storage.destinations import make_remote
 
@@ -54,7 +56,7 @@ def make_destination(
     from batchform.adapters.destinations.databases import DuckDBTable, SqliteTable
 
     table = SqliteTable if spec_dest.type == "sqlite" else DuckDBTable
-    return table(path, table=spec_dest.table, spec=spec, shown=shown)
+    return table(path, table=spec_dest.table, spec=spec, shown=shown, was=was)
 
 
 def with_images(

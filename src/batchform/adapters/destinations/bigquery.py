@@ -8,7 +8,7 @@ Doing the same merge twice would change nothing either: rows are found by their 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,9 +46,11 @@ class BigQueryTable:
         spec: str,
         access: Access,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        was: Collection[str] = (),
     ) -> None:
-        """spec: name of the spec whose answers the table holds."""
+        """spec: name of the spec whose answers the table holds; was: its earlier names."""
         self._to, self._spec, self._access, self._now = to, spec, access, now
+        self._was = was
         self._shown = f"table {to.table}"
 
     def exists(self, parts: Sequence[str] = (), *, stamps: Sequence[str] = (), following: str = "") -> bool:  # noqa: ARG002
@@ -133,7 +135,7 @@ class BigQueryTable:
         if kind != "TABLE":
             raise DestinationError(f"{self._shown} is a {kind.lower().replace('_', ' ')}, which cannot be written.")
         owner = (table.labels or {}).get(LABEL)
-        if self._to.shared or owner == self._spec:
+        if self._to.shared or owner == self._spec or owner in self._was:
             return
         if owner:
             raise DestinationError(
@@ -266,7 +268,7 @@ class BigQueryTable:
         there = [column_in(f) for f in table.schema]
         remove = None
         if delivery.full:
-            remove = "true" if not self._to.shared else own_rows(self._spec) if self._to.metadata else None
+            remove = "true" if not self._to.shared else own_rows(self._spec, *self._was) if self._to.metadata else None
         asks = [_FORMAT, delivery.owner, self._name(client), [c.api() for c in columns], delivery.key_columns, remove]
         jobs = Jobs(
             client,

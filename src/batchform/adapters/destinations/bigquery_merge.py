@@ -160,6 +160,7 @@ def _alike(ours: Column, there: Column) -> bool:
     )
 
 
-def own_rows(spec: str) -> str:
-    """The condition of rows of a shared table that this spec delivered."""
-    return f"T.{quoted(METADATA)}.spec = {quoted_text(spec)}"
+def own_rows(*names: str) -> str:
+    """The condition of rows of a shared table that a spec delivered, under these names."""
+    same = [f"T.{quoted(METADATA)}.spec = {quoted_text(name)}" for name in names]
+    return same[0] if len(same) == 1 else f"({' OR '.join(same)})"

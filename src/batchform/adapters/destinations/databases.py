@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -37,12 +37,21 @@ class _Table(ABC):
     _COLUMNS_OF: ClassVar[str]  # query: names of a table's or view's columns; empty when there is none
     _NOW: ClassVar[str]  # SQL: the time, in ISO 8601 UTC
 
-    def __init__(self, path: Path, *, table: str, spec: str, shown: str, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        table: str,
+        spec: str,
+        shown: str,
+        was: Collection[str] = (),
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
         """path: real path of the database; spec: name of the spec whose answers the table holds; shown: path as the
-        user wrote it; lock_seconds: how long to wait for a lock."""
+        user wrote it; was: earlier names of the spec; lock_seconds: how long to wait for a lock."""
         self._path = path
         self._table = table
-        self._spec = spec
+        self._spec, self._was = spec, was
         self._shown = f"table {table} of {shown}"
         self._lock_seconds = lock_seconds
 
@@ -102,7 +111,7 @@ class _Table(ABC):
             raise DestinationError(
                 f"{self._shown} is already there, and batchform did not make it: it is left alone.", hint=_ELSEWHERE
             )
-        if owner[0] != self._spec:
+        if owner[0] != self._spec and owner[0] not in self._was:
             raise DestinationError(
                 f"{self._shown} belongs to the spec {owner[0]}: two specs cannot share a table.",
                 hint=f"Choose another table, or drop this one if {owner[0]} no longer delivers to it.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,15 +60,17 @@ class SqlTable:
         spec: str,
         root: Path,
         databases: Mapping[str, Database],
+        was: Collection[str] = (),
         lock_seconds: float = LOCK_SECONDS,
     ) -> None:
-        """spec: name of the spec whose answers the table holds; lock_seconds: how long to wait for a lock."""
+        """spec: name of the spec whose answers the table holds; was: its earlier names; lock_seconds: how long to
+        wait for a lock."""
         name = destination.database
         if name not in databases:
             raise DestinationError(f"destination.database: there is no database {name!r} in batchform.yaml.")
         schema, _, self._name = destination.table.rpartition(".")
         self._schema = schema or None
-        self._spec = spec
+        self._spec, self._was = spec, was
         self._shown = f"table {destination.table} of {name}"
         self._database = SqlDatabase(
             name, databases[name].url, root=root, error=DestinationError, lock_seconds=lock_seconds
@@ -254,7 +256,7 @@ class SqlTable:
             raise DestinationError(
                 f"{self._shown} is already there, and batchform did not make it: it is left alone.", hint=_ELSEWHERE
             )
-        if owner.spec != self._spec:
+        if owner.spec != self._spec and owner.spec not in self._was:
             raise DestinationError(
                 f"{self._shown} belongs to the spec {owner.spec}: two specs cannot share a table.",
                 hint=f"Choose another table, or drop this one if {owner.spec} no longer delivers to it.",
