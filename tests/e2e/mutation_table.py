@@ -531,6 +531,7 @@ PROJECT_CASES: dict[str, list[Case]] = {
     },
     "defaults.retry.on": [Case(0, project={"defaults": {"retry": {"on": ["empty"]}}})],
     **{f"approval.{name}": [Case(0, project={"approval": {name: 5}})] for name in ("valid", "percent", "rows")},
+    "allow_hosts": [Case(0, project={"allow_hosts": ["files.example.com"]})],
     "allow_paths": [Case(0, project={"allow_paths": ["/tmp"]})],
     "allow_imports": [Case(0, project={"allow_imports": ["acme.schemas"]})],
     **{

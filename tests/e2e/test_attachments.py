@@ -127,8 +127,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "unknown type": ("media/a.blob", "{{ image }}", "has an ending that says nothing of its type"),
     "no model takes it": ("media/a.zip", "{{ image }}", "is application/zip by its ending"),
     "nothing in it": ("media/empty.png", "{{ image }}", "media/empty.png is empty"),
-    "storage": ("gs://acme/a.png", "{{ image }}", "which jobs of the Gemini API do not read"),
-    "web": ("https://example.com/a.png", "{{ image }}", "jobs of the Gemini API read no addresses"),
+    "private": ("https://127.0.0.1/a.png", "{{ image }}", "leads to 127.0.0.1, which is 127.0.0.1: no public address"),
     "other scheme": ("ftp://example.com/a.png", "{{ image }}", "is neither a path nor a gs:// or https:// address"),
     "no column": ("media/a.png", {"column": "picture"}, "has no column `picture`"),
     "too many pages": ("media/long.pdf", "{{ image }}", "media/long.pdf has 1,001 pages, and a PDF may have 1,000"),
@@ -240,7 +239,6 @@ def test_the_plan_counts_files_and_their_tokens(workspace: Workspace) -> None:
         ({"attachments": [{"optional": True}]}, "an attachment has one of `path`, `pattern` and `column`"),
         ({"attachments": [{"pattern": "gs://acme/*.png"}]}, "is no pattern of files in the project"),
         ({"attachments": ["{{ image"]}, "specs/triage.yaml"),
-        ({"attachments": ["gs://acme/{{ id }}.png"]}, "jobs of the Gemini API do not read gs:// addresses"),
     ],
 )
 def test_what_no_row_can_mend_is_refused_by_validate(workspace: Workspace, changes: dict[str, Any], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,13 +19,13 @@ from batchform.errors import SourceError
 from batchform.rows import pdf
 from batchform.rows.attached import AttachedFile
 from batchform.rows.pages import part_name, part_suffix, ranges
-from batchform.spec.remote import address, is_remote
+from batchform.spec.remote import HTTPS, is_remote, without_query
 
 if TYPE_CHECKING:
-    from batchform.adapters.storage.client import Stat, StorageClient
+    from batchform.adapters.fetched import Fetched
+    from batchform.adapters.storage.client import Stat
     from batchform.spec.attachments import CompiledAttachment
 
-HTTPS: Final = "https://"
 INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
 _SAVE_EVERY: Final = 500
 _SEEN: Final = 4096
@@ -120,8 +120,8 @@ class Memory:
 
 
 class Contents:
-    """Finds what rows name. cloud: "gemini" or "vertex", which take addresses otherwise; storage: opens Cloud Storage,
-    None where there is no network: objects then hold nobody knows what; memory: None to read each file."""
+    """Finds what rows name. cloud: "gemini" or "vertex", which takes addresses as they are; offline: what nobody has
+    looked up yet holds nobody knows what; memory: None to read each file."""
 
     def __init__(
         self,
@@ -129,10 +129,12 @@ class Contents:
         root: Path,
         allow: Sequence[Path],
         cloud: str,
-        storage: Callable[[], StorageClient] | None,
+        fetched: Fetched,
+        offline: bool,
         memory: Memory | None,
     ) -> None:
-        self._root, self._allow, self._cloud, self._storage, self._memory = root, allow, cloud, storage, memory
+        self._root, self._allow, self._cloud, self._memory = root, allow, cloud, memory
+        self._fetched, self._offline = fetched, offline
         self._seen: dict[tuple[str, str | None, int | None, int | None], tuple[Found, ...]] = {}
 
     def begin(self) -> None:
@@ -155,13 +157,7 @@ class Contents:
 
     def _look(self, text: str, stated: str | None, inline_up_to: int | None, split: int | None) -> tuple[Found, ...]:
         if text.startswith(HTTPS) or is_remote(text):
-            found = self._address(text, stated) if text.startswith(HTTPS) else self._object(text, stated)
-            if split and found.mime == media.PDF:
-                raise SourceError(
-                    f"{text} cannot be split: only files in the project are.",
-                    hint="Download it into the project and name it by its path, or leave out `split_pages`.",
-                )
-            return (found,)
+            return self._elsewhere(text, stated, inline_up_to, split)
         if "://" in text:
             raise SourceError(f"{text!r} is neither a path nor a gs:// or https:// address.")
         if not text.isprintable():
@@ -169,55 +165,63 @@ class Contents:
         local, path = self._local(self._root / text, stated, inline_up_to, split)
         return (local,) if split is None else self._split(local, path, split, inline_up_to)
 
-    def _address(self, text: str, stated: str | None) -> Found:
+    def prefetch(self, texts: Iterable[str]) -> None:
+        """Bring what these addresses hold to this machine, several at once, where the service takes uploads only."""
         if self._cloud != "vertex":
-            raise SourceError(
-                f"{text} is an address, and jobs of the Gemini API read no addresses.",
-                hint="Download the file into the project and name it by its path.",
-            )
-        return Found(text, media.type_of(text.partition("?")[0], stated), None)
+            self._fetched.prefetch(t for t in texts if t.startswith(HTTPS) or is_remote(t))
 
-    def _object(self, text: str, stated: str | None) -> Found:
-        if self._cloud != "vertex":
-            raise SourceError(
-                f"{text} is in Cloud Storage, which jobs of the Gemini API do not read.",
-                hint="Copy the file into the project, or use a Vertex AI backend.",
-            )
-        mime = media.type_of(text, stated)
-        if self._storage is None:
-            return Found(_UNKNOWN, mime, AttachedFile(_UNKNOWN, mime, 1, text, media.guess(mime, 1)))
-        found = self.stat(text)
+    def _elsewhere(
+        self, text: str, stated: str | None, inline_up_to: int | None, split: int | None
+    ) -> tuple[Found, ...]:
+        """What lies at an address. Vertex AI reads it there; for the Gemini API, and for parts of it, it is fetched."""
+        mime = media.type_of(text.partition("?")[0] if text.startswith(HTTPS) else text, stated)
+        as_it_is = self._cloud == "vertex"
+        if as_it_is and not (split and mime == media.PDF):
+            return (self._at(text, mime),)
+        path = self._fetched.get(text)
+        if path is None:
+            return (self._unknown(text, mime),)
+        name = without_query(text)
+        whole = self._held(path, text, name, mime, inline_up_to, split)
+        if split is None:
+            return (whole,)
+        parts = self._split(whole, path, split, inline_up_to)
+        return parts if len(parts) > 1 or not as_it_is else (self._at(text, mime),)
+
+    def _at(self, text: str, mime: str) -> Found:
+        """What Vertex AI reads at an address."""
+        if text.startswith(HTTPS):
+            return Found(text, mime, None)
+        if self._offline:
+            return self._unknown(text, mime)
+        found = self._fetched.stat(text)
         media.check_size(text, mime, found.size)
         digest = object_digest(found)
         return Found(digest, mime, AttachedFile(digest, mime, found.size, text, media.guess(mime, found.size)))
 
-    def stat(self, text: str) -> Stat:
-        """An object as it is now. Raises SourceError."""
-        try:
-            at = address(text)
-        except ValueError as error:
-            raise SourceError(f"{text}: {error}.") from None
-        found = self._storage().stat(at) if at.name and self._storage else None
-        if found is None:
-            raise SourceError(f"There is no object {text}.")
-        return found
+    def _unknown(self, text: str, mime: str) -> Found:
+        return Found(_UNKNOWN, mime, AttachedFile(_UNKNOWN, mime, 1, text, media.guess(mime, 1)))
 
     def _local(self, path: Path, stated: str | None, inline_up_to: int | None, split: int | None) -> tuple[Found, Path]:
         if not os.path.lexists(path):
             raise SourceError(f"There is no file {os.path.relpath(path, self._root)}.")
         file = confine(path, root=self._root, allow=self._allow)
         mime = media.type_of(file.name, stated)
+        return self._held(file.path, file.name, file.name, mime, inline_up_to, split), file.path
+
+    def _held(self, path: Path, name: str, named: str, mime: str, inline_up_to: int | None, split: int | None) -> Found:
+        """What a file on this machine holds. named: what it is called where people read it."""
         try:
-            stat = file.path.stat()
-            media.check_size(file.name, mime, stat.st_size, split=split is not None)
-            known = self._read(file.path, mime, stat)
+            stat = path.stat()
+            media.check_size(named, mime, stat.st_size, split=split is not None)
+            known = self._read(path, mime, stat)
             if not split:
-                media.check_pages(file.name, known.pages)
+                media.check_pages(named, known.pages)
         except OSError as error:
-            raise SourceError(f"{file.name} cannot be read: {error.strerror}.") from error
+            raise SourceError(f"{named} cannot be read: {error.strerror}.") from error
         most = INLINE_UP_TO[self._cloud] if inline_up_to is None else inline_up_to
-        found = AttachedFile(known.digest, mime, stat.st_size, file.name, known.tokens, stat.st_size <= most)
-        return Found(known.digest, mime, found, pages=known.pages), file.path
+        found = AttachedFile(known.digest, mime, stat.st_size, name, known.tokens, stat.st_size <= most)
+        return Found(known.digest, mime, found, pages=known.pages)
 
     def _split(self, whole: Found, path: Path, most: int, inline_up_to: int | None) -> tuple[Found, ...]:
         """The parts of a PDF with more pages than one request is to hold."""

@@ -14,7 +14,9 @@ from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
     from batchform.adapters.bigquery_client import Access
+    from batchform.adapters.fetched import Fetched
     from batchform.adapters.sources.paths import Remote
+    from batchform.adapters.web import Web
     from batchform.cli.wiring import Session
     from batchform.plan.registry import Registry
     from batchform.plan.unchanged import Kept
@@ -51,11 +53,25 @@ def attached(session: Session, spec: ResolvedSpec, source: Source) -> Source:
         root=session.root,
         allow=session.allowed,
         cloud=cloud_of(spec.backend),
-        storage=None if session.offline else lambda: session.storage,
+        fetched=fetched(session),
+        offline=session.offline,
         memory=session.digests,
     )
     made = AttachedAnswers if isinstance(source, Chained) else AttachedSource
     return made(source, spec, contents, root=session.root, allow=session.allowed)
+
+
+def fetched(session: Session) -> Fetched:
+    """Files that rows name elsewhere, as far as they are needed here."""
+    from batchform.adapters.fetched import Fetched
+
+    def web() -> Web:
+        from batchform.adapters.web import Web
+
+        return Web(allow_hosts=session.project.config.allow_hosts)
+
+    folder = session.cache / "fetched"
+    return Fetched(folder, storage=lambda: session.storage, web=None if session.offline else web)
 
 
 def _answers(session: Session, spec: ResolvedSpec, there: SpecSource) -> Source:

@@ -314,7 +314,7 @@ class Session:
 
     def run_context(self, progress: Progress, *folders: Path) -> RunContext:
         """What apply and sync work with. folders: bundles outside the project that DuckDB may read."""
-        from batchform.cli.places import registry_of
+        from batchform.cli.places import fetched, registry_of
         from batchform.plan.price import rates
         from batchform.run.context import RunContext
 
@@ -329,6 +329,7 @@ class Session:
             who=self.who,
             work_dir=self.scratch,
             progress=progress,
+            fetched=lambda address, digest: fetched(self).having(address, digest),
         )
 
     def _deliver(self, ctx: RunContext, spec: ResolvedSpec) -> Delivered | None:

@@ -53,22 +53,18 @@ def check_features(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagn
     """Complaints about what the other API alone has, each with its place in the spec. request: what all rows share."""
     here = cloud_of(spec.backend)
     other = "gemini" if here == "vertex" else "vertex"
-    return (
-        check_files(spec)
-        + _tiers(spec, request)
-        + [
-            Diagnostic(
-                f"{here}-refuses",
-                f"`{path.replace('[]', '')}` is for {_NAMES[other]}, and {_NAMES[here]} has no such thing",
-                spec.at(_place(spec, path)),
-                hint="Leave it out: batches have no such thing."
-                if path in NOWHERE
-                else f"Leave it out, or send the spec to a backend of `type: {other}`.",
-            )
-            for path in ONLY[other]
-            if any(True for _ in _found(request, path.split(".")))
-        ]
-    )
+    return _tiers(spec, request) + [
+        Diagnostic(
+            f"{here}-refuses",
+            f"`{path.replace('[]', '')}` is for {_NAMES[other]}, and {_NAMES[here]} has no such thing",
+            spec.at(_place(spec, path)),
+            hint="Leave it out: batches have no such thing."
+            if path in NOWHERE
+            else f"Leave it out, or send the spec to a backend of `type: {other}`.",
+        )
+        for path in ONLY[other]
+        if any(True for _ in _found(request, path.split(".")))
+    ]
 
 
 def _tiers(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagnostic]:
@@ -79,22 +75,6 @@ def _tiers(spec: ResolvedSpec, request: Mapping[str, Any]) -> list[Diagnostic]:
     message = f"`{path}` is for single calls: batches have no tiers, on neither API"
     hint = "Leave it out: a batch has a price of its own."
     return [Diagnostic(f"{cloud_of(spec.backend)}-refuses", message, spec.at(_place(spec, path)), hint=hint)]
-
-
-def check_files(spec: ResolvedSpec) -> list[Diagnostic]:
-    """Complaints about attachments that lie where no job of this API reads: as far as the spec alone tells."""
-    if not spec.attachments or cloud_of(spec.backend) == "vertex":
-        return []
-    from batchform.spec.templates import simple_parts
-
-    found = []
-    for attachment in spec.attachments:
-        parts = simple_parts(attachment.template) if attachment.template else None
-        if parts and parts[0][0] == "text" and parts[0][1].lstrip().startswith(("gs://", "https://")):
-            message = f"jobs of the Gemini API do not read {parts[0][1].strip().partition('://')[0]}:// addresses"
-            hint = "Copy the files into the project, or send the spec to a backend of `type: vertex`."
-            found.append(Diagnostic("gemini-refuses", message, spec.at(attachment.at), hint=hint))
-    return found
 
 
 def check_inline(spec: ResolvedSpec, kind: str) -> list[Diagnostic]:

@@ -24,10 +24,11 @@ from batchform.rows.attached import AttachedFile, at_uri, inline, names_in, with
 from batchform.rows.pages import pages_of
 from batchform.rows.pdf import cut
 from batchform.run.context import PASSING, RunContext, call_again
-from batchform.spec.remote import is_remote
 
 _AT_ONCE: Final = 8
 _ROUNDS: Final = 3
+OF_OBJECT: Final = "crc32c:"
+"""How digests of objects begin that a service reads where they are."""
 _AGAIN: Final = PASSING | {404, 410}
 Places = dict[tuple[str, str], bytes]
 
@@ -116,10 +117,10 @@ def _uploaded(ctx: RunContext, backend: Backend, files: Sequence[AttachedFile]) 
 @contextmanager
 def _file(ctx: RunContext, file: AttachedFile) -> Iterator[File]:
     """A file as a backend takes it; one that is made for it is there until then."""
-    if is_remote(file.name):
+    if file.digest.startswith(OF_OBJECT):
         yield File(file.digest, file.mime_type, file.size, None, file.name)
     elif (pages := pages_of(file.digest)) is None:
-        yield File(file.digest, file.mime_type, file.size, ctx.project.root / file.name)
+        yield File(file.digest, file.mime_type, file.size, _local(ctx, file))
     else:
         content = _content(ctx, file)
         name = f"{pages[0].rpartition(':')[2]}.pages-{pages[1]}-{pages[2]}"
@@ -133,16 +134,24 @@ def _file(ctx: RunContext, file: AttachedFile) -> Iterator[File]:
 
 def _content(ctx: RunContext, file: AttachedFile) -> bytes:
     if (pages := pages_of(file.digest)) is not None:
-        whole = ctx.project.root / file.name
+        whole = _local(ctx, file, digest=pages[0])
         check_content(whole, pages[0], file.name)
         return cut(whole, pages[1], pages[2], name=file.name)
     try:
-        content = (ctx.project.root / file.name).read_bytes()
+        content = _local(ctx, file).read_bytes()
     except OSError as error:
         raise StalePlan(f"{file.name} cannot be read: {error.strerror}.", hint="Put it back, or plan again.") from error
     if digest(content) != file.digest:
         raise changed(file.name)
     return content
+
+
+def _local(ctx: RunContext, file: AttachedFile, digest: str = "") -> Path:
+    """Where the bytes of a file are on this machine. digest: of the whole, if pages of it are meant."""
+    if "://" not in file.name:
+        return ctx.project.root / file.name
+    assert ctx.fetched is not None
+    return ctx.fetched(file.name, digest or file.digest)
 
 
 def changed(name: str) -> StalePlan:

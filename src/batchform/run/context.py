@@ -78,7 +78,8 @@ class Backends:
 class RunContext(Struct, frozen=True):
     """connect: a fresh DuckDB connection; rates: model, backend → prices of its batch answers, None if unknown;
     deliver: writes what is new to a spec's destination, None if nothing is; work_dir: for files that live as long as
-    the run; told: what was noted once and for all."""
+    the run; told: what was noted once and for all; fetched: the file on this machine with what an address held when it
+    was planned, by its digest."""
 
     project: ResolvedProject
     ledger: Ledger
@@ -92,6 +93,7 @@ class RunContext(Struct, frozen=True):
     progress: Progress
     rng: Random = field(default_factory=Random)
     told: set[str] = field(default_factory=set)
+    fetched: Callable[[str, str], Path] | None = None
 
     def tell_once(self, message: str) -> None:
         """A note that is not repeated when the same is found again in the same run."""

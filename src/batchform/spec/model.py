@@ -123,6 +123,10 @@ class Project(Strict):
     allow_paths: list[str] = Field(
         default_factory=list, description="Folders outside the project that specs may read and write."
     )
+    allow_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts in a private network from which files may be fetched that rows name with https://.",
+    )
     allow_imports: list[str] = Field(
         default_factory=list,
         description="Python modules whose Pydantic classes may be response schemas. Their code runs here.",

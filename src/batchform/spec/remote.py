@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 SCHEME: Final = "gs://"
+HTTPS: Final = "https://"
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LONGEST_NAME: Final = 1024  # bytes of UTF-8
@@ -31,6 +32,12 @@ class Address(Struct, frozen=True):
 def is_remote(path: str) -> bool:
     """Whether a path lies in Cloud Storage."""
     return path.startswith(SCHEME)
+
+
+def without_query(url: str) -> str:
+    """An https:// address without what stands behind its `?`, which may be a signature: for people to read."""
+    bare, asked, _ = url.partition("?")
+    return f"{bare}?…" if asked and url.startswith(HTTPS) else url
 
 
 def remote_paths(part: object) -> list[str]:

@@ -6,7 +6,8 @@ and one whose file was only moved is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -111,6 +112,15 @@ class AttachedSource:
             wanted |= set(read)
         return tuple(c for c in columns if c in wanted)
 
+    def prefetch(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Fetch what rows name elsewhere. What is wrong with a row is told when it is read."""
+        found: dict[str, None] = {}
+        for row in rows:
+            for one in self._spec.attachments:
+                with suppress(Exception):
+                    found |= dict.fromkeys(one.named(row))
+        self._contents.prefetch(found)
+
     def files(self, row: Mapping[str, Any], one: CompiledAttachment) -> Iterator[tuple[Found, ...]]:
         """What each file is that one attachment gives a row: in one piece, or in parts. Raises SourceError."""
         found = one.named(row)
@@ -188,9 +198,11 @@ class Rows:
         splits = self._spec.splits
         for batch in rows:
             made: list[tuple[str, str, str, int]] = []
-            for values in batch:
+            named = [dict(zip(self._names, values, strict=False)) for values in batch]
+            self._source.prefetch(named)
+            for row in named:
                 self.done += 1
-                made += self._row(dict(zip(self._names, values, strict=False)))
+                made += self._row(row)
             self._made += len(made)
             shown = [one for one, *_ in made]
             self.digest = digest_of("files", [self.digest, shown])

@@ -1,0 +1,179 @@
+"""Files that rows name at https:// and gs://, for a service that takes uploads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attached_kit import asked, pdf, png, project, uploads
+from tests_e2e_kit import Workspace
+from web_kit import Site, site
+
+from batchform.adapters import web as web_module
+from batchform.adapters.web import Version, Web
+from batchform.emulator import EmulatorServer
+from batchform.errors import SourceError
+from bucket_kit import Bucket
+
+LOCAL: dict[str, Any] = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        yield made
+
+
+def rows(workspace: Workspace, *addresses: str, up_to: int = 1, **attachment: Any) -> None:
+    named = [{"id": str(n), "image": one} for n, one in enumerate(addresses)]
+    project(workspace, {"path": "{{ image }}", "inline_up_to": up_to, **attachment}, rows=named)
+
+
+def test_what_an_address_holds_is_uploaded_and_counts_by_its_content(workspace: Workspace, web: Site) -> None:
+    workspace.project(backends={"local": LOCAL}, allow_hosts=["localhost"])
+    web.content = {"/a.png": png(colour=1), "/b.png": png(colour=2), "/old.png": "/b.png"}
+    rows(workspace, f"{web.url}/a.png?sig=s3cret", f"{web.url}/old.png", "media/a.png")
+    workspace.apply()
+    assert len(workspace.billed()) == 3 and len(uploads(workspace)) == 3
+    assert set(workspace.billed()) == asked(workspace)
+    assert workspace.actions() == {"keep": 3}
+    assert web.took(200) == 2  # all other calls: it is as it was
+
+    web.content["/moved.png"] = web.content["/b.png"]
+    rows(workspace, f"{web.url}/a.png?sig=another", f"{web.url}/moved.png", "media/a.png")
+    assert workspace.actions() == {"keep": 3}
+
+    web.content["/moved.png"] = png(colour=3)
+    assert workspace.actions() == {"rerun": 1, "keep": 2}
+    web.content["/a.png"] = 404
+    found = workspace.run("plan")
+    assert found.code == 1 and f"{web.url}/a.png?… answers 404" in found.err and "another" not in found.err
+    assert workspace.run("validate").code == 0  # which asks nobody
+
+
+@pytest.mark.parametrize("up_to", [1, 100_000])
+def test_what_was_planned_is_what_is_sent(workspace: Workspace, web: Site, up_to: int) -> None:
+    workspace.project(backends={"local": LOCAL}, allow_hosts=["localhost"])
+    web.content = {"/a.png": png(colour=1)}
+    web.tags = False
+    rows(workspace, f"{web.url}/a.png", up_to=up_to)
+    workspace.ok("plan", "--out", "saved")
+    web.content["/a.png"] = png(colour=2)
+
+    found = workspace.run("apply", "saved", "--yes")
+
+    assert found.code == 4 and "changed" in found.err and workspace.billed() == []
+    web.content["/a.png"] = png(colour=1)
+    workspace.ok("apply", "saved", "--yes")
+    assert len(workspace.billed()) == 1
+
+
+@pytest.mark.parametrize("cloud", ["gemini", "vertex"])
+def test_objects_are_fetched_once_for_uploads_and_for_parts(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cloud: str
+) -> None:
+    with EmulatorServer(tmp_path / "emulator", job_seconds=0) as server:
+        bucket = Bucket(server.url)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        backend = {"type": "emulator", "poll": "10ms", "cloud": cloud, "url": server.url}
+        staged = {"staging": f"gs://{bucket.name}/staging"} if cloud == "vertex" else {}
+        workspace.project(backends={"local": {**backend, **staged}})
+        bucket.put("long.pdf", pdf(3))
+        bucket.put("short.pdf", pdf(2))
+        rows(workspace, f"gs://{bucket.name}/long.pdf", f"gs://{bucket.name}/short.pdf", split_pages=2)
+
+        workspace.apply()
+
+        assert [len(row["parts"]) for row in workspace.delivered()] == [2, 1]
+        assert workspace.actions() == {"keep": 3}
+        assert len(bucket.names("staging/attachments/")) == (2 if cloud == "vertex" else 0)
+        bucket.put("short.pdf", pdf(1))
+        assert workspace.actions() == {"rerun": 1, "keep": 2}
+        rows(workspace, f"gs://{bucket.name}/none.pdf")
+        assert f"There is no object gs://{bucket.name}/none.pdf" in workspace.run("plan").err
+        bucket.client.close()
+
+
+PRIVATE = (
+    "127.0.0.1",
+    "10.1.2.3",
+    "192.168.0.1",
+    "169.254.169.254",
+    "[::1]",
+    "[fd00::1]",
+    "[::ffff:10.0.0.1]",
+    "0.0.0.0",
+)
+
+
+@pytest.mark.parametrize("host", [*PRIVATE, "localhost"])
+def test_what_only_this_machine_can_reach_is_not_read(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no public address"):
+        Web().read(f"https://{host}/a.png", tmp_path / "x")
+
+
+def test_nor_behind_a_redirect(web: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.content = {"/a": web.url.replace("localhost", "127.0.0.1") + "/b", "/plain": "http://localhost/b", "/b": b"x"}
+    web.content["/circle"] = "/circle"
+    one = Web(allow_hosts=["localhost"])
+    with pytest.raises(SourceError, match=r"leads to 127\.0\.0\.1, which is 127\.0\.0\.1: no public"):
+        one.read(f"{web.url}/a", tmp_path / "x")
+    with pytest.raises(SourceError, match="leads to http://localhost/b, which is no https:// address"):
+        one.read(f"{web.url}/plain", tmp_path / "x")
+    with pytest.raises(SourceError, match="more than 5 times"):
+        one.read(f"{web.url}/circle", tmp_path / "x")
+    with pytest.raises(SourceError, match="without user and password"):
+        one.read("https://ann:secret@example.com/a", tmp_path / "x")
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(SourceError, match="The certificate of localhost does not hold"):
+        one.read(f"{web.url}/b", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_passes_is_tried_again_and_what_is_too_large_is_not_read(web: Site, tmp_path: Path) -> None:
+    waited: list[float] = []
+    one, to = Web(allow_hosts=["localhost"], most=1000, sleep=waited.append), tmp_path / "x"
+    web.content = {"/busy": 503, "/large": b"x" * 1001, "/fits": b"x" * 1000, "/no": 403}
+    with pytest.raises(SourceError, match="/busy answers 503"):
+        one.read(f"{web.url}/busy", to)
+    assert waited == [1.0, 2.0] and web.took(503) == 3
+    with pytest.raises(SourceError, match="has more than 1,000 bytes"):
+        one.read(f"{web.url}/large", to)
+    with pytest.raises(SourceError, match="answers 403"):
+        one.read(f"{web.url}/no", to)
+    version = one.read(f"{web.url}/fits", to)
+    assert to.stat().st_size == 1000 and isinstance(version, Version)
+    assert one.read(f"{web.url}/fits", to, version) is None
+    with pytest.raises(SourceError, match=r"there is no host nowhere\.invalid"):
+        one.read("https://nowhere.invalid/a", to)
+    with pytest.raises(SourceError, match="cannot be reached"):
+        one.read("https://localhost:1/a", to)
+
+
+def test_a_name_that_changes_its_address_in_between_is_not_followed(
+    web: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes to the address that was looked at, whatever the name means a moment later."""
+    port = int(web.url.rpartition(":")[2])
+    went: list[Any] = []
+    monkeypatch.setattr(
+        web_module.socket, "getaddrinfo", lambda _, port, **__: [(2, 1, 6, "", ("93.184.216.34", port))]
+    )
+    monkeypatch.setattr(
+        web_module.socket, "create_connection", lambda at, **_: went.append(at) or (_ for _ in ()).throw(OSError("no"))
+    )
+    with pytest.raises(SourceError, match="cannot be reached"):
+        Web(sleep=lambda _: None).read(f"https://rebinding.example:{port}/a", tmp_path / "x")
+    assert went == [("93.184.216.34", port)] * 3
+
+
+def test_plans_name_no_signature(workspace: Workspace, web: Site) -> None:
+    workspace.project(backends={"local": LOCAL}, allow_hosts=["localhost"])
+    web.content = {"/a.png": png(colour=1)}
+    rows(workspace, f"{web.url}/a.png?sig=s3cret")
+    assert "s3cret" not in workspace.ok("plan").out
+    assert "s3cret" not in json.dumps(workspace.plan())
