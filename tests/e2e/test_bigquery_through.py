@@ -157,3 +157,25 @@ def test_errors_name_the_line_and_the_way_out(workspace: Workspace, client: Any)
     found = workspace.run("apply", "--yes")
     assert found.code == 1 and "bq --location=REGION mk --dataset acme:nowhere" in found.err
     assert workspace.billed() == []
+
+
+def test_rows_of_others_in_a_shared_table_are_no_damage(workspace: Workspace, client: Any) -> None:
+    """They are not to be moved away; rows under the spec's own name that this ledger did not deliver are told."""
+    _spec(workspace, destination={**DESTINATION, "shared": True})
+    workspace.apply()
+    run(client, "INSERT INTO shop.answers (id, text) VALUES ('other', 'x')")
+    assert "holds together" in workspace.ok("ledger", "verify").out
+    assert workspace.actions() == {"keep": 5}
+    run(
+        client, "INSERT INTO shop.answers (id, _batchform) SELECT 'T-99', _batchform FROM shop.answers WHERE id = 'T-1'"
+    )
+    told = workspace.ok("ledger", "verify").out
+    assert "holds 1 row of triage that the ledger does not know" in told and "a table of its own" in told
+    assert "Move it away" not in told
+    run(client, "DELETE FROM shop.answers WHERE id IN ('T-1', 'T-99')")
+    told = workspace.run("ledger", "verify").out
+    assert "lacks 1 row" in told and "Move it away" not in told
+    _spec(workspace, destination={**DESTINATION, "shared": True, "metadata": False, "table": "acme.shop.plain"})
+    workspace.ok("sync")
+    run(client, "INSERT INTO shop.plain (id, text) VALUES ('other', 'x')")
+    assert "holds together" in workspace.ok("ledger", "verify").out

@@ -18,6 +18,7 @@ from batchform.ports import Destination, RemoteJob, Source
 from batchform.rows.sql import identifier
 from batchform.run.context import Backends
 from batchform.run.deliver import SourceRows, answers_table, needs_delivery
+from batchform.spec.bigquery import BigQueryDestination
 from batchform.spec.delivery import destination_digest, output_columns
 from batchform.spec.expressions import Key, KeyColumn
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
@@ -32,6 +33,11 @@ _LOOK: Final = (
     "Somebody else wrote there, or this ledger is an older backup: then restore the newest. Else move it away and run "
     f"`{SYNC}`: it is written anew from the archive, for nothing."
 )
+_OTHERS: Final = (
+    "Another environment's ledger delivers there under the same name of the spec, or this ledger is an older backup. "
+    "The next delivery of all answers removes what it does not know: give each environment a table of its own."
+)
+_SHARED: Final = "Others write there too. A change of destination.columns delivers all answers again, for nothing."
 _UNKNOWN: Final = (
     "The ledger was put back to an older one. Restore the newest copy of its folder, and until then apply nothing: "
     "rows of this job would be paid for again."
@@ -95,10 +101,16 @@ def _compared(
             f"SELECT (SELECT count(*) FROM (FROM {wanted} EXCEPT FROM {held})), "
             f"(SELECT count(*) FROM (FROM {held} EXCEPT FROM {wanted}))"
         ).fetchall()
+    to = spec.spec.destination
+    shared = isinstance(to, BigQueryDestination) and to.shared
     if lacking:
-        yield Finding(ERROR, f"{shown} lacks {counted(lacking, 'row')} that were delivered to it.", _ANEW)
-    if strange:
+        text = f"{shown} lacks {counted(lacking, 'row')} that were delivered to it."
+        yield Finding(ERROR, text, _SHARED if shared else _ANEW)
+    if strange and not shared:
         yield Finding(ERROR, f"{shown} holds {counted(strange, 'row')} that the ledger does not know.", _LOOK)
+    elif strange and isinstance(to, BigQueryDestination) and to.metadata:  # else nobody knows whose they are
+        text = f"{shown} holds {counted(strange, 'row')} of {spec.name} that the ledger does not know."
+        yield Finding(WARNING, text, _OTHERS)
 
 
 def check_services(ledger: Ledger, project: ResolvedProject, backends: Backends) -> Iterator[Finding]:
