@@ -92,6 +92,9 @@ browser:  ## a browser for the tests of the report, unless there is one (Debian 
 
 check: lint test  ## all that a pull request must pass
 
+ledger-fixture: $(VENV)/.installed-dev  ## the ledger of this version's format, when that was raised, for the tests of all later ones
+	@$(BIN)/python scripts/make_ledger_fixture.py $(ARGS)
+
 bench: $(VENV)/.installed-dev  ## every scenario with 10,000 and 100,000 rows, beside its baseline (minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
@@ -134,4 +137,4 @@ sync: $(VENV)/.installed  ## one step for cron: recover, poll, collect, deliver
 status: $(VENV)/.installed  ## what is at work, what it has cost, what is due
 	@$(BIN)/batchform status $(env) $(ARGS)
 
-.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint browser check bench bench-full bench-report bench-bigquery bench-memory clean distclean validate plan show apply sync status
+.PHONY: help venv demo test explore test-foreign test-foreign-storage test-foreign-bigquery prove lint browser check ledger-fixture bench bench-full bench-report bench-bigquery bench-memory clean distclean validate plan show apply sync status
