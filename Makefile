@@ -20,6 +20,7 @@ ARGS ?=
 select = $(if $(SPEC),--select $(SPEC))
 env = $(if $(ENV),--env $(ENV))
 linted = src tests scripts benchmarks
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')# tests wait for sockets and processes, too
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -63,10 +64,10 @@ demo: $(VENV)/.installed  ## plan, apply, deliver, change, plan again: on the em
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-dev browser  ## the tests
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 explore: $(VENV)/.installed-dev  ## the tests of laws, on examples that chance draws anew
-	@$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=explore -m hypothesis $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile=explore -m hypothesis $(ARGS)
 
 test-foreign: test-foreign-storage test-foreign-bigquery  ## second opinions on the emulator: servers and clients of others (network)
 

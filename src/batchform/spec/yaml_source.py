@@ -22,7 +22,7 @@ from batchform.spec.wording import shown, source_line
 
 MAX_BYTES: Final = 1_000_000
 _MAX_VALUES: Final = 100_000
-_MAX_DEPTH_COMPOSED: Final = 100  # of collections in each other, that libyaml composes
+_MAX_DEPTH: Final = 200  # of collections in each other
 
 NodePath = tuple[str | int, ...]
 
@@ -219,17 +219,15 @@ def _single_node(loader: yaml.SafeLoader | yaml.CSafeLoader) -> yaml.Node | None
 
 
 def _suits_libyaml(text: str) -> bool:
-    """Whether it may compose a text: what is nested deeply would end the process, and of a value that is left out it
-    does not know the line."""
+    """Whether it may compose a text: of a value that is left out it does not know the line. Raises RecursionError for
+    what is nested so deeply that it would end the process."""
     depth = 0
     with suppress(yaml.YAMLError):  # which the composer will meet as well
         for event in yaml.parse(text, yaml.CSafeLoader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            left_out = isinstance(event, yaml.ScalarEvent) and not event.value and event.implicit[0]
-            if left_out or depth > _MAX_DEPTH_COMPOSED:
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise RecursionError
+            if isinstance(event, yaml.ScalarEvent) and not event.value and event.implicit[0]:
                 return False
     return True
 
