@@ -66,7 +66,7 @@ def _spec_line(session: Session, control: ControlView, spec: ResolvedSpec) -> Sp
             through = delivery.through if delivery else -1
             for status, count, late in con.execute(
                 f"SELECT status, count(*), count(*) FILTER (answer_fp IS NOT NULL AND answer_serial > {through}) "
-                f"FROM {relation} GROUP BY status"
+                f"FROM {relation} GROUP BY status ORDER BY count(*) DESC, status"
             ).fetchall():
                 rows[status] = count
                 undelivered += late if status != "gone" else 0
