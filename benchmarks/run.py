@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from measure import Cost, measure, median, median_cost, median_ratio
 from project import CACHE, code_version
@@ -32,7 +33,7 @@ _PREPARED = 2.0  # times what is measured once: about what it takes to make the 
 def main() -> None:
     args = _arguments()
     chosen = list(_chosen(args))
-    done = {} if args.again else {(e["scenario"], e["size"]): e for e in journal()}
+    done = {} if args.again else {(e["scenario"], e["size"]): e for e in journal(any_code=args.any_code)}
     due = [(s, n) for s, n in chosen if (s.name, n) not in done]
     total = sum(_seconds(s, n, args.repeat) for s, n in due)
     note(f"{len(due)} of {len(chosen)} measurements are due: about {_duration(total)}, and {_disk(due)} of disk")
@@ -59,6 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="scenarios whose name begins so")
     parser.add_argument("--repeat", type=int, help="times that each side runs (default 5; 3 with ten million rows)")
     parser.add_argument("--again", action="store_true", help="measure also what this code was measured with before")
+    parser.add_argument("--any-code", action="store_true", help="count what other code was measured with as done")
     parser.add_argument("--list", action="store_true", help="say what would be measured, and about how long it takes")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
     args = parser.parse_args()
@@ -81,7 +83,7 @@ def _chosen(args: argparse.Namespace) -> Iterator[tuple[Scenario, int]]:
                 yield scenario, size
 
 
-def measured(scenario: Scenario, size: int, repeat: int) -> dict[str, object]:
+def measured(scenario: Scenario, size: int, repeat: int) -> dict[str, Any]:
     """Both sides, A B A B, as an entry of the journal."""
     work = CACHE / "work" / f"{scenario.name}-{size}"
     shutil.rmtree(work, ignore_errors=True)
@@ -123,33 +125,33 @@ def figures(size: int, ours: Sequence[Cost], base: Sequence[Cost]) -> dict[str, 
     }
 
 
-def verdicts(entry: dict[str, object]) -> list[tuple[str, str, bool]]:
+def verdicts(entry: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """(figure, what it is held against, whether it holds) of an entry."""
     [scenario] = [s for s in SCENARIOS if s.name == entry["scenario"]]
     found = []
     for target in scenario.targets:
-        if target.size not in (None, entry["size"]):
+        if not target.least <= entry["size"] <= target.most:
             continue
-        value = entry["figures"][target.figure]  # type: ignore[index]
+        value = entry["figures"][target.figure]
         holds = value >= target.bound if target.at_least else value <= target.bound
         bound = f"{'at least' if target.at_least else 'at most'} {target.bound:,g}"
         found.append((f"{target.figure} {value:,.4g}", bound, holds))
     return found
 
 
-def journal() -> list[dict[str, object]]:
-    """What was measured of this code, the latest of each scenario and size."""
-    found: dict[tuple[object, object], dict[str, object]] = {}
+def journal(*, any_code: bool = False) -> list[dict[str, Any]]:
+    """What was measured of this code, or of any, the latest of each scenario and size."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     names = {s.name for s in SCENARIOS}
     if JOURNAL.exists():
         for line in JOURNAL.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
-            if entry["code"] == code_version() and entry["scenario"] in names:
+            if (any_code or entry["code"] == code_version()) and entry["scenario"] in names:
                 found[entry["scenario"], entry["size"]] = entry
     return list(found.values())
 
 
-def table(entries: Sequence[dict[str, object]]) -> Iterator[str]:
+def table(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield (
         f"{'scenario':<26} {'rows':>10} {'wall ÷':>7} {'CPU ÷':>7} {'wall s':>8} {'CPU s':>8} {'rows/s':>10} "
         f"{'peak MB':>8} {'read':>7} {'written':>7} MB"
@@ -157,9 +159,9 @@ def table(entries: Sequence[dict[str, object]]) -> Iterator[str]:
     for e in entries:
         ours, found = e["ours"], e["figures"]
         yield (
-            f"{e['scenario']:<26} {e['size']:>10,} {found['wall_ratio']:>7.2f} {found['cpu_ratio']:>7.2f} "  # type: ignore[index]
-            f"{ours['wall']:>8.2f} {ours['cpu']:>8.2f} {found['rows_per_second']:>10,.0f} {ours['peak_mb']:>8.0f} "  # type: ignore[index]
-            f"{ours['read_mb']:>7.0f} {ours['written_mb']:>7.0f}"  # type: ignore[index]
+            f"{e['scenario']:<26} {e['size']:>10,} {found['wall_ratio']:>7.2f} {found['cpu_ratio']:>7.2f} "
+            f"{ours['wall']:>8.2f} {ours['cpu']:>8.2f} {found['rows_per_second']:>10,.0f} {ours['peak_mb']:>8.0f} "
+            f"{ours['read_mb']:>7.0f} {ours['written_mb']:>7.0f}"
         )
         for figure, bound, ok in verdicts(e):
             yield f"{'':<26} {'ok    ' if ok else 'MISSED'} {figure}, {bound}"

@@ -45,12 +45,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Target:
-    """figure: a name of run.figures; at_most or at_least: the bound; size: rows at which it holds, None for each."""
+    """figure: a name of run.figures; at_least: else at most; least, most: rows from which and up to which it holds."""
 
     figure: str
     bound: float
-    size: int | None = None
     at_least: bool = False
+    least: int = SMALL
+    most: int = HUGE
 
 
 @dataclass(frozen=True)
@@ -341,12 +342,12 @@ _RENDER = "rendering by Jinja, one row at a time"
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "no-op-parquet", "No-op plan, Parquet", "bare DuckDB query over the same file", no_op("parquet"), _PLAN, 50,
-        (Target("wall_ratio", 1.5), Target("peak_mb", 300, LARGE), Target("peak_mb", 600, HUGE),
-         Target("ledger_bytes_per_row", 60)),
+        (Target("wall_ratio", 1.5, least=LARGE), Target("peak_mb", 300, most=LARGE), Target("peak_mb", 600, least=HUGE),
+         Target("ledger_bytes_per_row", 60, least=MEDIUM)),
     ),
     Scenario(
         "no-op-csv", "No-op plan, CSV", "bare DuckDB query over the same file", no_op("csv"), _PLAN, 60,
-        (Target("wall_ratio", 1.6), Target("peak_mb", 600, HUGE)),
+        (Target("wall_ratio", 1.6, least=LARGE), Target("peak_mb", 600, least=HUGE)),
     ),
     Scenario("no-op-jsonl", "No-op plan, JSONL", "bare DuckDB query over the same file", no_op("jsonl"), _PLAN, 60,
              most=LARGE),
@@ -360,20 +361,20 @@ SCENARIOS: tuple[Scenario, ...] = (
              (Target("new_jobs", 0),)),
     Scenario(
         "first-plan-parquet", "First plan and its shards, Parquet", "naive loop", first_plan("parquet"), _RENDER, 180,
-        (Target("cpu_ratio", 0.6), Target("peak_mb", 300)),
+        (Target("cpu_ratio", 0.6, least=MEDIUM), Target("peak_mb", 300)),
     ),
     Scenario(
         "first-plan-csv", "First plan and its shards, CSV", "naive loop", first_plan("csv"), _RENDER, 180,
-        (Target("cpu_ratio", 0.6), Target("peak_mb", 300)), most=LARGE,
+        (Target("cpu_ratio", 0.6, least=MEDIUM), Target("peak_mb", 300)), most=LARGE,
     ),
     Scenario("apply", "Apply on the emulator, to the end", "naive loop, which sends nothing", apply_all,
              "the emulator, which answers each row", 700, most=LARGE),
     Scenario("collect", "Collect and deliver to Parquet, with a response schema",
              "msgspec → typed values → Parquet, and no more", collect("validated"), "parsing and validating lines", 400,
-             (Target("rows_per_cpu_second", 50_000, at_least=True),), most=LARGE),
+             (Target("rows_per_cpu_second", 50_000, at_least=True, least=MEDIUM),), most=LARGE),
     Scenario("collect-text", "Collect and deliver to Parquet, text answers",
              "msgspec → typed values → Parquet, and no more", collect("none"), "parsing lines", 400,
-             (Target("rows_per_cpu_second", 100_000, at_least=True),), most=LARGE),
+             (Target("rows_per_cpu_second", 100_000, at_least=True, least=MEDIUM),), most=LARGE),
     *(
         Scenario(f"deliver-{kind}", f"Deliver all answers anew, {kind}", "the same rows, by the plainest means",
                  deliver(kind), "joining answers with rows, and the form itself", 60, most=LARGE)
@@ -382,9 +383,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("ledger-commit", "20 commits of 10,000 transitions", "the same bytes, written and synced", ledger_commit,
              "fsync", 20, (Target("wall_ratio", 3),)),
     Scenario("plan-after-1000-commits", "No-op plan after 1,000 small commits", "the same after a compaction",
-             plan_after_commits, _PLAN, 60, (Target("wall_ratio", 1.3),), most=LARGE),
+             plan_after_commits, _PLAN, 60, (Target("wall_ratio", 1.3, least=MEDIUM),), most=LARGE),
     Scenario("compaction", "Compaction of 1,000 small commits", "a plain copy of the segments", compaction,
-             "decoding and encoding Parquet", 60, (Target("ledger_bytes_per_row", 60),), most=LARGE),
+             "decoding and encoding Parquet", 60, (Target("ledger_bytes_per_row", 60, least=MEDIUM),), most=LARGE),
     Scenario("recovery", "Apply after one that was killed half-way", "the whole apply, undisturbed", recovery,
              "the rows that were not sent yet", 900, most=LARGE),
     Scenario("many-specs", "No-op plan of specs with 100 rows each", "no-op plan of one spec with as many rows, CSV",

@@ -68,3 +68,23 @@ def test_bare_query_finds_every_row_unchanged(rows: Path) -> None:
     assert run(BENCHMARKS / "baselines/bare_query.py", str(rows / "rows.parquet"), str(recorded)) == (
         f"new, gone, changed, same: (0, 0, 0, {ROWS})\n"
     )
+
+
+def test_performance_page_is_made_from_the_committed_results() -> None:
+    made = run(
+        "-c", "import json, report; print(report.page(report.PAGE.read_text(), json.load(report.RESULTS.open())))"
+    )
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    assert made == page + "\n"
+    assert (ROOT / "docs/performance.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_every_scenario_says_what_it_is_and_what_it_would_take() -> None:
+    assert run("-c", "from scenarios import SCENARIOS as s; print(len({x.name for x in s}) == len(s))") == "True\n"
+    listed = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), "--full", "--list", "--again"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    assert "hours" in listed and "GB of disk" in listed
+    for name in ("no-op-sqlite", "deliver-duckdb", "recovery", "many-specs", "in-flight", "help"):
+        assert name in listed
