@@ -118,3 +118,13 @@ def test_what_names_no_approval_is_told(applied: Workspace) -> None:
         find_envelope(applied.root, "plan", None)
     for arguments in (("--envelope", "plan"), ("--approved", digest, "-s", "triage"), ("plan", "--approved", digest)):
         assert applied.run("apply", *arguments).code == 64
+
+
+def test_the_commands_that_a_plan_prints_name_its_environment(workspace: Workspace) -> None:
+    workspace.project(environments={"prod": {"ledger": "prod-ledger"}})
+    told = workspace.ok("plan", "--out", "plan", "--env", "prod").out
+    digest = json.loads((workspace.root / "plan/plan.json").read_text())["envelope"]["digest"]
+    assert "Apply it with: batchform apply plan --env prod\n" in told
+    assert f"batchform apply --approved {digest} --env prod\n" in told
+    assert f"`batchform apply --approved {digest} --env prod`" in (workspace.root / "plan/plan.md").read_text()
+    workspace.ok("apply", "plan", "--env", "prod")

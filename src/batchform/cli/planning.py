@@ -73,7 +73,10 @@ def plan_command(
             return plan_exit_code(plan, detailed_exitcode)
         echo_plan(plan, "json" if common.as_json else output)
         if out and not common.quiet and output == "text" and not common.as_json:
-            click.echo(f"Saved {out} (private: it holds prompts). Apply it with: batchform apply {out}")
+            from batchform.view.approval import in_environment
+
+            command = f"batchform apply {out}{in_environment(plan.environment)}"
+            click.echo(f"Saved {out} (private: it holds prompts). Apply it with: {command}")
             _echo_approval(plan)
     return plan_exit_code(plan, detailed_exitcode)
 

@@ -20,7 +20,12 @@ def approval_lines(envelope: Envelope) -> list[str]:
 
 def approval_command(envelope: Envelope) -> str:
     """The command that applies it."""
-    return f"batchform apply --approved {envelope.digest}"
+    return f"batchform apply --approved {envelope.digest}{in_environment(envelope.environment)}"
+
+
+def in_environment(name: str) -> str:
+    """What a command needs that is to work in an environment."""
+    return f" --env {name}" if name else ""
 
 
 def _bound(spec: SpecBound) -> str:
