@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from rule_fixtures import FIXTURES, judged, write
 
 import batchform
 from batchform.errors import Diagnostic, InvalidProject, Place
@@ -35,24 +36,6 @@ _PROJECT = {
     "data/tickets.csv": "id,text\n1,It is broken\n",
 }
 _MERGED = ("batchform.yaml", "specs/triage.yaml")
-
-# What text cannot show: each has a test of its own, named here.
-_WITHOUT_EXAMPLE = {
-    "file-too-large": "tests/spec/complaints.golden",
-    "yaml-too-deep": "tests/spec/complaints.golden",
-    "yaml-too-large": "tests/spec/complaints.golden",
-    "not-utf-8": "tests/spec/complaints.golden",
-    "model-shutting-down": "tests/plan/test_plan_registry.py",
-    "model-ending": "tests/plan/test_plan_registry.py",
-    "model-rerouted": "tests/plan/test_model_rules.py",
-    "row-fails": "tests/e2e/test_validate.py",
-    "cache-too-small": "tests/e2e/test_caching.py",
-    "cache-costs-more": "tests/e2e/test_caching.py",
-    "row-too-large": "tests/plan/test_service_limits.py",
-    "rows-differ": "tests/plan/test_rows_judged.py",
-    "unknown-call": "tests/emulator/test_emulator_faults.py",
-    "wrong-call": "tests/emulator/test_emulator_faults.py",
-}
 
 
 def _merged(base: str, fields: str) -> str:
@@ -130,10 +113,29 @@ def test_what_may_be_ignored_is_known_without_reading_all_texts() -> None:
     assert may_be_ignored("BF000") is None
 
 
-def test_rules_without_examples_are_tested_elsewhere() -> None:
-    assert {r.name for r in catalogue().values() if r.bad is None} == set(_WITHOUT_EXAMPLE)
-    for name, file in _WITHOUT_EXAMPLE.items():
-        assert name in Path(file).read_text(encoding="utf-8"), f"{file} says nothing of {name}"
+def test_every_rule_has_one_failing_and_one_passing_fixture() -> None:
+    lacking = {r.name for r in catalogue().values() if r.bad is None or r.good is None}
+    assert lacking == set(FIXTURES)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_a_fixture_breaks_its_rule_and_its_mended_form_does_not(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixture = FIXTURES[name]
+    found = {}
+    for kind, files in (("bad", fixture.bad), ("good", fixture.good)):
+        write(files, tmp_path / kind, _PROJECT)
+        found[kind] = judged(fixture.how, tmp_path / kind, _loaded, capsys)
+    assert name in found["bad"]
+    assert found["good"] == set()
+
+
+def _loaded(root: Path) -> set[str]:
+    try:
+        return {d.rule for d in load_project(root / "batchform.yaml", environment=None, env={}).warnings}
+    except InvalidProject as error:
+        return {d.rule for d in error.diagnostics}
 
 
 @pytest.mark.parametrize("code", [c for c, rule in catalogue().items() if rule.bad is not None])
