@@ -23,6 +23,7 @@ _COMMANDS = {
     "explain": "inspect",
     "render": "inspect",
     "jobs": "jobs",
+    "approve": "approving",
     "rerun": "rows",
     "try": "rows",
     "ledger": "ledger",

@@ -27,6 +27,7 @@ def status_of(session: Session, specs: Sequence[ResolvedSpec], everything: bool,
     """whole: no spec was selected, so jobs of specs that are gone are shown too."""
     from batchform.run.approvals import approval_notes
     from batchform.run.budget import budget_lines
+    from batchform.run.rollouts import rollout_notes
     from batchform.view.attention import trial_notes, unknown_notes
     from batchform.view.values import StatusView, job_line
 
@@ -47,6 +48,7 @@ def status_of(session: Session, specs: Sequence[ResolvedSpec], everything: bool,
             *unknown_notes(jobs, now=now, settle=settle),
             *trial_notes(control.spent, specs=names),
             *approval_notes(control),
+            *rollout_notes(session.ledger, specs, session.connect),
         ),
         budgets=budget_lines(session.project, specs, session.ledger, session.clock),
     )

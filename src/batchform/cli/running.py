@@ -153,11 +153,11 @@ def _confirm(plan: Plan, yes: bool) -> None:
     from batchform.cli.wiring import is_terminal
     from batchform.errors import UsageError
     from batchform.spec.wording import counted, money
-    from batchform.view.summary import after_words
+    from batchform.view.summary import later_words
 
     if yes or plan.rows_to_send + plan.rows_after == 0:
         return
-    later = f", and {after_words(plan.rows_after, plan.cost_after)}" if plan.rows_after else ""
+    later = f", and {later_words(plan)}" if plan.rows_after else ""
     if not is_terminal():
         raise UsageError(
             f"{counted(plan.rows_to_send, 'row')} would be sent{later} and there is no terminal to ask",

@@ -56,9 +56,14 @@ class Waves:
             above = ancestors(spec, self._session.project.specs)
             if self._tried.get(spec.name) == self._state(spec) or any(a in found for a in above):
                 continue
-            if not any(self._at_work(a) for a in above) and self._tellable(spec, approved):
+            if not any(self._at_work(a) for a in self._read_by(spec)) and self._tellable(spec, approved):
                 found.append(spec)
         return found
+
+    def _read_by(self, spec: ResolvedSpec) -> list[ResolvedSpec]:
+        """The specs whose answers decide what a wave of this one sends: those above it, and itself if it has stages."""
+        above = ancestors(spec, self._session.project.specs)
+        return [*above, spec] if spec.spec.rollout else list(above)
 
     def _as_reviewed(self, approved: Approved) -> bool:
         from batchform.run.approvals import digests_of
@@ -101,7 +106,7 @@ class Waves:
 
     def _state(self, spec: ResolvedSpec) -> frozenset[str]:
         """What the answers that a spec reads rest on: the jobs that were collected."""
-        above = {a.name for a in ancestors(spec, self._session.project.specs)}
+        above = {s.name for s in self._read_by(spec)}
         jobs = self._ctx.ledger.control().jobs.values()
         return frozenset(j.tag for j in jobs if j.intent.spec in above and j.status == "collected")
 
@@ -114,11 +119,20 @@ class Waves:
             approved = self._ctx.ledger.control().approved
             if spec.name not in approved or self._tried.get(spec.name) != self._state(spec):
                 continue
+            if self._held_by_stage(spec):
+                continue
             source = self._session.rows(spec)
             above = [a.name for a in ancestors(spec, self._session.project.specs)]
-            if any(name in approved for name in above) or not isinstance(source, Chained) or source.unsettled():
+            if any(name in approved for name in above) or (isinstance(source, Chained) and source.unsettled()):
                 continue
             self._ctx.ledger.commit([ended(self._ctx, approved[spec.name], "all answers are there")])
+
+    def _held_by_stage(self, spec: ResolvedSpec) -> bool:
+        """Whether stages of its rollout are not released yet."""
+        from batchform.plan.rollout import edit_of, reached_by
+
+        stages = spec.spec.rollout
+        return reached_by(self._ctx.ledger.control(), spec.name, edit_of(spec))[0] < len(stages)
 
     # --- what
 
@@ -131,6 +145,7 @@ class Waves:
         while left:
             plan, bundle = self._make(left, "wave", wave_of)
             control, out = ctx.ledger.control(), set()
+            self._tell_gates(plan, outcome)
             for planned in plan.specs:
                 approved = control.approved[planned.name]
                 if words := grown(control, approved, rows=planned.rows_to_send, usd=planned.cost.expected):
@@ -147,6 +162,20 @@ class Waves:
                 return None if idle else (plan, bundle)
             left = [s for s in left if s.name not in out]
         return None
+
+    def _tell_gates(self, plan: Plan, outcome: Outcome) -> None:
+        """Say of rollouts what keeps the next stage back."""
+        for planned in plan.specs:
+            found = planned.rollout
+            if found is not None and found.state == "failed":
+                words = found.failed_words(planned.name, keys=True)
+                outcome.gates += [] if words in outcome.gates else [words]
+            elif found is not None and found.state == "manual":
+                after = found.stage + 1
+                self._ctx.tell_once(
+                    f"{planned.name}: stage {after} of {found.of} waits for somebody: "
+                    f"batchform approve {planned.name} --stage {after}"
+                )
 
     def _shared(self, specs: Sequence[ResolvedSpec]) -> tuple[Plan, Path] | None:
         """Of upstreams where rows share a request: a plan that gives them the answer that has come for another row."""

@@ -27,9 +27,12 @@ from batchform.ledger.records import (
     JobDeleted,
     JobRecord,
     NotSubmitted,
+    Reached,
     Refreshed,
     RerunRequested,
     Spent,
+    StageApproved,
+    StageReached,
     StateSeen,
     Submitted,
 )
@@ -66,6 +69,8 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
             view.admitted.append(event)
         elif isinstance(event, ChangeDecided):
             view.changes[event.spec] = event
+        elif isinstance(event, StageReached | StageApproved):
+            _release(view, event)
         elif isinstance(event, Spent):
             _spend(view, at, event)
         elif isinstance(event, Disowned):
@@ -85,6 +90,15 @@ def _spend(view: ControlView, at: int, event: Spent) -> None:
     if event.cache and any(before.cache == event.cache for _, before in view.spent):
         event = msgspec.structs.replace(event, usd=0.0)
     view.spent.append((at, event))
+
+
+def _release(view: ControlView, event: StageReached | StageApproved) -> None:
+    """A stage that was released stays so, for the edit that it was released for."""
+    known = view.rollouts.setdefault(event.spec, {}).setdefault(event.edit, Reached())
+    if isinstance(event, StageReached):
+        known.stage = max(known.stage, event.stage)
+    elif event.stage not in known.approved:
+        known.approved.append(event.stage)
 
 
 def _intend(view: ControlView, event: Intent) -> None:

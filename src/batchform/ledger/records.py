@@ -25,6 +25,9 @@ from batchform.ledger.names import reference_name as reference_name
 from batchform.ledger.names import rerun_name as rerun_name
 from batchform.ledger.names import tag_of_results as tag_of_results
 from batchform.ledger.names import with_mark as with_mark
+from batchform.ledger.rollouts import Reached as Reached
+from batchform.ledger.rollouts import StageApproved as StageApproved
+from batchform.ledger.rollouts import StageReached as StageReached
 
 FORMAT_VERSION: Final = 1
 
@@ -134,6 +137,7 @@ class Intent(Event, frozen=True, kw_only=True, tag=True):
     results: int = 0  # of a job that resumes: results that it starts with, answered or not
     wave_of: str = ""  # of a chain's rows that were known after apply: digest of the plan that approved them
     cache: CacheUse | None = None
+    edit: str = ""  # digest of what its rows are asked with, which a rollout is of; earlier versions recorded none
 
     def may_hold(self, total: int) -> bool:
         """Whether its job may show so many requests. Whether one that resumes counts what it hands on is not known."""
@@ -334,7 +338,8 @@ class Disowned(Event, frozen=True, kw_only=True, tag=True):
 
 AnyEvent = (
     Intent | Submitted | NotSubmitted | StateSeen | Collected | Reparsed | Refreshed | DeliveredTo | RerunRequested
-    | Allowed | Approved | ApprovalEnded | Admitted | ChangeDecided | Spent | InputDeleted | JobDeleted | Disowned
+    | Allowed | Approved | ApprovalEnded | Admitted | ChangeDecided | StageReached | StageApproved
+    | Spent | InputDeleted | JobDeleted | Disowned
     | Moved | Forgotten
 )  # fmt: skip
 
@@ -384,6 +389,7 @@ class ControlView(msgspec.Struct, kw_only=True):
     admitted: list[Admitted] = msgspec.field(default_factory=list)
     refreshed: dict[str, list[Refreshed]] = msgspec.field(default_factory=dict)  # by plan, where that is known
     changes: dict[str, ChangeDecided] = msgspec.field(default_factory=dict)  # last one, by spec
+    rollouts: dict[str, dict[str, Reached]] = msgspec.field(default_factory=dict)  # by spec, by edit
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves
     keys: dict[str, list[str]] = msgspec.field(default_factory=dict)  # blobs of which keys moved, by spec

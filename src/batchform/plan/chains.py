@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from batchform.errors import SourceError
 from batchform.plan.diff import FORGET, KEEP, LEFT, REMOVE, Diff
-from batchform.plan.draft import Draft
+from batchform.plan.draft import Draft, with_later
 from batchform.plan.model import Action, After, Range, SpecPlan
 from batchform.plan.price import BYTES_PER_TOKEN, Estimator, History
 from batchform.plan.registry import Registry
@@ -147,7 +147,7 @@ class Chains:
         count = waits.rows
         most = spec.limits.max_rows
         if most is not None:
-            count = min(count, max(0, most - draft.plan.rows_to_send))
+            count = min(count, max(0, most - draft.figures.to_send))
         expected, high, basis = _bytes_of_one(spec, upstream, draft, rendered, rows, history, registry, now)
         texts = waits.rows if waits.wholly else count  # a group holds the answers of several rows
         likely = estimator.estimate(
@@ -158,13 +158,7 @@ class Chains:
             basis = f"max_rows {most:,}; {basis}"
         cost = Range(0.0, likely.cost.expected, max(dear.cost.high, likely.cost.high))
         after = After(waits.upstream, count, cost, basis)
-        figures = replace(
-            draft.figures,
-            to_send=draft.figures.to_send + count,
-            cost=draft.figures.cost + cost,
-            priced=draft.figures.priced and likely.priced,
-        )
-        return replace(draft, plan=replace(draft.plan, after=after), figures=figures)
+        return with_later(draft, after, priced=likely.priced)
 
     def discard(self) -> None:
         """Remove the short-lived files."""

@@ -34,6 +34,10 @@ def compare(
     past = replace(past, change=with_canary(con, spec, past.change, past.relation))
     _refuse_empty(spec, rows, settings.allow)
     found = diff_recorded(con, ledger, spec, rows, past)
+    if spec.spec.rollout:
+        from batchform.plan.staging import rollout_of  # only where there is one
+
+        past = replace(past, rollout=rollout_of(con, spec, rows, past, found, ledger.control(), settings))
     if work.kept and stamp and spec.name not in settings.on_change and stamp == work.kept.stamp():
         keep(work.kept, _state(work, ledger, settings, stamp, past.delivered_through), rows, found)
     return past, rows, found

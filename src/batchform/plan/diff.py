@@ -22,6 +22,8 @@ from batchform.spec.resolved import ResolvedSpec
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.plan.staging import Rollout
+
 CANDIDATES = "bf_candidates"
 LEFT = "bf_left"
 REREAD = "bf_reread"
@@ -59,7 +61,7 @@ class Recorded(Struct, frozen=True):
     unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
     holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
     hashes) that a person asked for; gone: tags of jobs whose results are archived no longer; change: what becomes of
-    answered rows that an edit of the spec would send again.
+    answered rows that an edit of the spec would send again; rollout: which rows its stages let through, None for all.
     """
 
     relation: str | None
@@ -70,6 +72,7 @@ class Recorded(Struct, frozen=True):
     reruns: tuple[tuple[int, str], ...] = ()
     gone: tuple[str, ...] = ()
     change: Decision = Decision("rerun")
+    rollout: Rollout | None = None
 
 
 class Diff(Struct, frozen=True):

@@ -15,7 +15,7 @@ from batchform.plan import diff as first
 from batchform.plan.change_costs import change_of
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.ladder import Rung
-from batchform.plan.model import ZERO, Action, Range, Reason, Sample, Shard, SpecPlan
+from batchform.plan.model import ZERO, Action, After, Range, Reason, Sample, Shard, SpecPlan
 from batchform.plan.policy import Figures
 from batchform.plan.price import Estimate, Estimator, History
 from batchform.plan.registry import Registry
@@ -110,9 +110,11 @@ def draft_spec(
         return found.cost + on_rung
 
     unclimbed = to_send - sum(shard.rows for shard in on_rungs)
+    rollout = rendered.rollout
+    held, held_bytes = (rollout.rows, rollout.size) if rollout else (0, 0)
     change = change_of(
-        spec, rendered.edited, found.edited, sent=(unclimbed, rendered.request_bytes), others=to_send - unclimbed,
-        priced=cost_of,
+        spec, rendered.edited, found.edited, sent=(unclimbed + held, rendered.request_bytes + held_bytes),
+        others=to_send - unclimbed, priced=cost_of,
     )  # fmt: skip
     cache = None
     if spec.cache is not None and shards:
@@ -170,6 +172,7 @@ def draft_spec(
         waiting=rendered.waiting,
         change=change,
         cache=cache,
+        rollout=rollout.planned() if rollout else None,
     )
     removed = actions[Action.REMOVE]
     left = removed + actions[Action.FORGET]
@@ -184,7 +187,28 @@ def draft_spec(
         emptied=left > 0 and rows.rows == 0,
         left=left,
     )
-    return Draft(plan, figures, spec.limits, rendered.complaints)
+    draft = Draft(plan, figures, spec.limits, rendered.complaints)
+    if rollout is None or not rollout.rows or purpose != "apply":
+        return draft
+    later = estimator.estimate(requests=rollout.rows, request_bytes=rollout.size, largest_bytes=rollout.largest)
+    after = After("", rollout.rows, replace(later.cost, low=0.0), "", staged=rollout.rows)
+    counted_too = replace(figures, changed=figures.changed + rollout.resent)
+    return with_later(replace(draft, figures=counted_too), after, priced=later.priced)
+
+
+def with_later(draft: Draft, after: After, *, priced: bool) -> Draft:
+    """The draft with rows that are sent later within a bound, which limits count too. priced: whether their price is
+    known."""
+    figures, known = draft.figures, draft.plan.after
+    whole = after
+    if known is not None:
+        basis = "; ".join(b for b in (after.basis, known.basis) if b)
+        rows, staged = known.rows + after.rows, known.staged + after.staged
+        whole = After(after.upstream or known.upstream, rows, known.cost + after.cost, basis, staged)
+    counted_too = replace(
+        figures, to_send=figures.to_send + after.rows, cost=figures.cost + after.cost, priced=figures.priced and priced
+    )
+    return replace(draft, plan=replace(draft.plan, after=whole), figures=counted_too)
 
 
 def _attached(shards: Iterable[DraftShard], service: ServiceLimits) -> Iterator[str]:

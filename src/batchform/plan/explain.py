@@ -42,6 +42,8 @@ from batchform.spec.wording import money
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from batchform.plan.staging import Rollout
+
 _COMPONENTS = (
     ("prompt", "prompt_digest"), ("model", "model"), ("config", "config_digest"), ("schema", "schema_digest"),
     ("realm", "realm"), ("row", "row_fp"),
@@ -69,7 +71,10 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
         change = with_canary(con, spec, past.change, past.relation)
-        past = replace(past, relation=_only(past.relation, key), change=change)
+        past = replace(past, change=change)
+        if spec.spec.rollout:
+            past = replace(past, rollout=_rollout(con, spec, rows, past, ledger, settings))
+        past = replace(past, relation=_only(past.relation, key))
         con.execute(f"DELETE FROM {NARROW} WHERE key <> {literal(key)}")
         state = _state(con, past)
         now = _request_now(con, spec, rows, key)
@@ -83,6 +88,16 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
         return _on_rung(explained, rendered, next((s.rung for s in shards if s.rung), None))
     finally:
         con.close()
+
+
+def _rollout(
+    con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, past: Recorded, ledger: Ledger, settings: Settings
+) -> Rollout | None:
+    """Which rows its stages let through: of all rows, since one alone would be in every stage."""
+    from batchform.plan.staging import rollout_of
+
+    found = diff_recorded(con, ledger, spec, rows, past)
+    return rollout_of(con, spec, rows, past, found, ledger.control(), settings)
 
 
 def _only(relation: str | None, key: str) -> str:

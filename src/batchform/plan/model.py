@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from batchform.plan.bounds import Envelope
+from batchform.plan.stages import StagePlan
 
 FORMAT_VERSION = "1"
 
@@ -176,16 +177,19 @@ class Sample(Struct, frozen=True):
 
 
 class After(Struct, frozen=True):
-    """What a chain would send once answers that it reads are there: `known after apply`.
+    """What a spec would send later: a chain once answers that it reads are there, `known after apply`; a rollout in
+    stages that are not released yet.
 
-    upstream: the spec whose answers they are; rows: at most so many; cost: low is nothing, high is at most so much;
-    basis: where the figures come from, in words. Apply goes on within `rows` and `cost.high`, and not beyond.
+    upstream: the spec whose answers they are, "" where there is none; rows: at most so many; cost: low is nothing, high
+    is at most so much; basis: where the figures come from, in words; staged: rows of stages among them. Apply goes on
+    within `rows` and `cost.high`, and not beyond.
     """
 
     upstream: str
     rows: int
     cost: Range
     basis: str
+    staged: int = 0
 
 
 class Option(Struct, frozen=True):
@@ -298,7 +302,8 @@ class SpecPlan(Struct, frozen=True):
     source_digest: str = ""  # of the source's files; only in saved plans
     source_versions: tuple[str, ...] = ()  # of files in Cloud Storage: name#generation; only in saved plans
     change: Change | None = None  # what becomes of answered rows that an edit of the spec would send again
-    after: After | None = None  # what is known only when answers of other specs of this plan are there
+    after: After | None = None  # known only when answers of other specs of this plan are there, or in later stages
+    rollout: StagePlan | None = None
     cache: Cached | None = None
 
     @property
@@ -345,8 +350,13 @@ class Plan(Struct, frozen=True):
 
     @property
     def rows_after(self) -> int:
-        """Rows that are known after apply, at most."""
+        """Rows that are known after apply, or of later stages, at most."""
         return sum(s.after.rows for s in self.specs if s.after)
+
+    @property
+    def rows_staged(self) -> int:
+        """Those of later stages."""
+        return sum(s.after.staged for s in self.specs if s.after)
 
     @property
     def cost_after(self) -> Range:

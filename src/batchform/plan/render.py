@@ -6,7 +6,7 @@ one already answered (refresh), or was answered before, under this key or, with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from batchform.canon import RequestHasher
@@ -16,13 +16,14 @@ from batchform.plan.changes import Edited
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.ladder import Climbed, Climber, failures_of
 from batchform.plan.model import Action, Reason
+from batchform.plan.owed import judge_pending, of_request, owed, own_answer_owed, waits
 from batchform.plan.reasons import changed_components, reason_of
 from batchform.plan.rendered import Preview, Rendered
 from batchform.plan.row_rules import RowRules
 from batchform.plan.shard import ShardCutter
+from batchform.plan.sharing import shared_sql
 from batchform.rows.keyed import WIDE, KeyedRows, fingerprint_sql, fp_columns_text, rendered_columns, template_columns
 from batchform.rows.request import RequestRenderer
-from batchform.rows.sql import literal
 from batchform.rows.stream import stream, values_sql
 from batchform.spec.resolved import ResolvedSpec
 
@@ -80,6 +81,7 @@ class CandidateRenderer:
         self._fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
         self.out = Rendered(fixed_bytes=renderer.fixed_bytes)
         self.edited = self.out.edited = Edited(recorded.change)
+        self._rollout = self.out.rollout = recorded.rollout
         self._look = rules.look
         if self.carried is not None:
             carried = self.carried
@@ -94,7 +96,8 @@ class CandidateRenderer:
             return self.out
         if self._spec.spec.idempotency.reuse_identical:
             self._share()
-        if self._recorded.relation is None and not self._spec.spec.idempotency.reuse_identical:
+        staged = self._rollout is not None or self._spec.spec.idempotency.reuse_identical
+        if self._recorded.relation is None and not staged:
             self._run_first(cutter)
         else:
             for row in self._stream():
@@ -154,17 +157,17 @@ class CandidateRenderer:
         for batch in stream(self._con, self._select(f", {state}, {shared}", joins) + order):
             yield from batch
 
-    def _one(self, row: tuple[Any, ...], cutter: ShardCutter) -> None:
+    def _one(self, row: tuple[Any, ...], cutter: ShardCutter | None) -> None:
         key, key_hex, row_fp = row[:3]
         state = dict(zip(_STATE, row[3 : 3 + len(_STATE)], strict=True))
         shared = row[3 + len(_STATE)]
         request = self._render(key, row[4 + len(_STATE) :])
         fp = self._fingerprint(request)
-        owed = _owed(fp, state)
-        _judge_pending(fp, state)
-        if not owed and self._free(key, key_hex, row_fp, fp, state):
+        due = owed(fp, state)
+        judge_pending(fp, state)
+        if not due and self._free(key, key_hex, row_fp, fp, state):
             return
-        if shared is not None and not _own_answer_owed(fp, state):
+        if shared is not None and not own_answer_owed(fp, state):
             self._by_another(key, key_hex, row_fp, fp, state, shared)
             return
         self._pay(key, key_hex, row_fp, request, fp, state, cutter)
@@ -175,7 +178,7 @@ class CandidateRenderer:
             self.out.count(Action.KEEP, None)
             self._free_rows.add(key, key_hex, row_fp, fp)
             return True
-        past = _of_request(fp, state["past"])
+        past = of_request(fp, state["past"])
         if past is None:
             return False
         self.out.count(Action.REUSE, self._why(state))
@@ -188,6 +191,9 @@ class CandidateRenderer:
         kind, _, rest = shared.partition(" ")
         if kind == "refused":
             self._hold(f"an identical request failed: {rest}")
+            return
+        if kind == "planned" and rest and self._rollout is not None and not self._rollout.seats(rest):
+            self._hold(self._rollout.standing.held_words)
             return
         self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, self._why(state))
         if kind == "answered":
@@ -213,17 +219,22 @@ class CandidateRenderer:
         request: bytes,
         fp: bytes,
         state: dict[str, Any],
-        cutter: ShardCutter,
+        cutter: ShardCutter | None,
     ) -> None:
         attempts, failure = self._spent(fp, state)
         if failure and state["class"] != first.REQUESTED and not self._may_retry(failure, attempts):
             self._hold(f"failed: {failure} (same request; retry allows no more)")
             return
         if state["class"] not in self._paying:
-            self._hold(self.why_left)
+            staged = self._rollout is not None and self._rollout.passive and not self._rollout.lets(key_hex, state)
+            self._hold(self._rollout.standing.held_words if self._rollout and staged else self.why_left)
             return
         if held := self.edited.holds(key_hex, request, state, self._why(state)):
             self._hold(held)
+            return
+        if self._rollout is not None and not self._rollout.lets(key_hex, state):
+            self._look(key, request)
+            self._hold(self._rollout.hold(request, state))
             return
         attempt = 1 if state["class"] == first.REQUESTED else attempts + 1
         self.take(key, key_hex, row_fp, request, fp, state, attempt, cutter, self._climbed(request, fp, state))
@@ -232,7 +243,7 @@ class CandidateRenderer:
         """The row's request on the rung of the retry ladder that its failures have brought it to."""
         if self.climber is None:
             return None
-        archived = _of_request(fp, state["fallen"])
+        archived = of_request(fp, state["fallen"])
         return self.climber.climb(request, failures_of(fp, state, archived[1] if archived else ""))
 
     def take(
@@ -244,10 +255,11 @@ class CandidateRenderer:
         fp: bytes,
         state: dict[str, Any],
         attempt: int,
-        cutter: ShardCutter,
+        cutter: ShardCutter | None,
         climbed: Climbed | None = None,
     ) -> None:
         """One row that is to be sent: counted, added to the shard at hand, considered for the preview."""
+        assert cutter is not None
         reason = self._why(state)
         action = Action.RUN if reason is Reason.NEW_KEY else Action.RERUN
         self.out.count(action, reason)
@@ -266,7 +278,7 @@ class CandidateRenderer:
         won new attempts."""
         if state["request_fp"] == fp and state["status"] in ("failed", "pending"):
             return int(state["attempt"] or 0), state["failure"] if state["status"] == "failed" else None
-        spent = _of_request(fp, state["spent"])
+        spent = of_request(fp, state["spent"])
         return (int(spent[0]), spent[1]) if spent else (0, None)
 
     def _may_retry(self, failure: str, attempts: int) -> bool:
@@ -304,7 +316,8 @@ class CandidateRenderer:
         prints: list[Any] = []
         for batch in stream(self._con, self._select(f", {self._state_sql()}", joins) + order):
             fps = [self._fingerprint(self._render(row[0], row[3 + len(_STATE) :])) for row in batch]
-            sent, owed = zip(*(self._turn(fp, row) for fp, row in zip(fps, batch, strict=True)), strict=True)
+            turns = (self._turn(fp, row) for fp, row in zip(fps, batch, strict=True))
+            sent, due, placed = zip(*turns, strict=True)
             prints.append(
                 pa.record_batch(
                     {
@@ -312,7 +325,8 @@ class CandidateRenderer:
                         "key_hash": pa.array([row[1] for row in batch]),
                         "request_fp": pa.array(fps, pa.binary()),
                         "sent": pa.array(sent, pa.bool_()),
-                        "owed": pa.array(owed, pa.bool_()),
+                        "owed": pa.array(due, pa.bool_()),
+                        "placed": pa.array(placed, pa.bool_()),
                     }
                 )
             )
@@ -321,74 +335,13 @@ class CandidateRenderer:
         typed = "SELECT * REPLACE (CAST(key_hash AS UUID) AS key_hash) FROM bf_prints_arrow"
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE bf_prints AS {typed}")
         self._con.unregister("bf_prints_arrow")
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {self._shared_sql()}")
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {SHARED} AS {shared_sql(self._spec, self._recorded)}")
 
-    def _turn(self, fp: bytes, row: tuple[Any, ...]) -> tuple[bool, bool]:
-        """Whether this plan may send a row, and whether the row is owed an answer."""
+    def _turn(self, fp: bytes, row: tuple[Any, ...]) -> tuple[bool, bool, bool]:
+        """Whether this plan may send a row, whether the row is owed an answer, and whether it needs no place of a
+        stage."""
         state = dict(zip(_STATE, row[3 : 3 + len(_STATE)], strict=True))
-        owed = _owed(fp, state)
-        _judge_pending(fp, state)
-        return state["class"] in self._paying, owed
-
-    def _shared_sql(self) -> str:
-        """(key_hash, shared): "answered TAG KEYHASH PARSE", "refused CLASS", "in_flight" or "planned"; first wins."""
-        kinds = [
-            (
-                "SELECT key_hash, 3 AS rank, 'planned' AS shared FROM bf_prints "
-                "QUALIFY row_number() OVER (PARTITION BY request_fp ORDER BY sent DESC, owed DESC, ordinal) > 1"
-            )
-        ]
-        if self._recorded.relation is not None:
-            kinds.append(
-                "SELECT p.key_hash, 2, 'in_flight' FROM bf_prints p SEMI JOIN (SELECT request_fp FROM "
-                f"{self._recorded.relation} WHERE status = 'in_flight') f ON p.request_fp = f.request_fp"
-            )
-            retryable = ", ".join(literal(c) for c in first.sent_again(self._spec))
-            kinds.append(
-                "SELECT p.key_hash, 1, 'refused ' || f.failure FROM bf_prints p JOIN (SELECT request_fp, failure FROM "
-                f"{self._recorded.relation} WHERE status = 'failed' AND (failure NOT IN ({retryable}) "
-                f"OR attempt >= {self._spec.retry.max_attempts})) f ON p.request_fp = f.request_fp AND NOT p.owed"
-            )
-        if self._recorded.archived is not None:
-            kinds.append(
-                "SELECT p.key_hash, 0, 'answered ' || a.tag || ' ' || replace(CAST(a.held_as AS VARCHAR), '-', '') "
-                f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {self._recorded.archived} a "
-                "ON p.request_fp = a.request_fp WHERE a.class = 'answered'"
-            )
-        found = " UNION ALL ".join(kinds)
-        return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({found}) GROUP BY key_hash"
-
-
-def _of_request(fp: bytes, found: Sequence[str] | None) -> tuple[str, str] | None:
-    """The two words recorded for this request among `HEX word word` entries; None if there are none."""
-    wanted = fp.hex().upper()
-    for entry in found or ():
-        hexed, one, other = entry.split(" ")
-        if hexed == wanted:
-            return one, other
-    return None
-
-
-def _owed(fp: bytes, state: dict[str, Any]) -> bool:
-    """Whether this request is owed a new answer, even if it was answered before: a person asked for it, or it failed
-    last time, or was to be sent again for such a reason and found no room."""
-    if state["class"] == first.REQUESTED:
-        return True
-    owed = _own_answer_owed(fp, state)
-    if state["class"] == first.PENDING:
-        return owed
-    # What a job that was given up on answered since saves a row that failed in its second job.
-    failed = state["status"] == "failed" and state["request_fp"] == fp
-    return failed and (owed or _of_request(fp, state["past"]) is None)
-
-
-def _own_answer_owed(fp: bytes, state: dict[str, Any]) -> bool:
-    """Whether it is owed an answer of its own, which no answer to an identical request is: a person asked for this row,
-    or will not have the answer that it has."""
-    return state["class"] == first.REQUESTED or bool(state["rerun"]) or state["request_fp"] == state["answer_fp"] == fp
-
-
-def _judge_pending(fp: bytes, state: dict[str, Any]) -> None:
-    """A queued row that would send another request by now is a changed one."""
-    if state["class"] == first.PENDING and state["request_fp"] != fp:
-        state["class"] = first.CHANGED
+        due = owed(fp, state)
+        judge_pending(fp, state)
+        placed = self._rollout is None or not waits(state, self._rollout.tags)
+        return state["class"] in self._paying, due, placed

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct, field
 
 from batchform.errors import Diagnostic
 from batchform.plan.changes import Decision, Edited
 from batchform.plan.model import Action, Reason
 from batchform.spec.wording import counted
+
+if TYPE_CHECKING:
+    from batchform.plan.staging import Rollout
 
 
 class Preview(Struct):
@@ -56,6 +61,7 @@ class Rendered(Struct):
     notes: list[str] = field(default_factory=list)  # on what is resumed, and what is not
     edited: Edited = field(default_factory=lambda: Edited(Decision("rerun")))
     counted: Counted | None = None  # by the service, where that was asked for
+    rollout: Rollout | None = None  # with the rows that it held
     complaints: list[Diagnostic] = field(default_factory=list)  # about single rows
 
     def count(self, action: Action, reason: Reason | None) -> None:

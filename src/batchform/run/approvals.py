@@ -45,7 +45,7 @@ def record_approvals(ctx: RunContext, plan: Plan) -> None:
                 Approved(
                     at=ctx.now(), by=ctx.who, spec=spec.name, plan_digest=plan.digest, upstream=spec.after.upstream,
                     rows=spec.after.rows, usd=spec.after.cost.high, digests=digests_of(ctx, spec.name),
-                    sends=planned[spec.after.upstream].rows_to_send,
+                    sends=planned[spec.after.upstream].rows_to_send if spec.after.upstream else 0,
                 )
             )  # fmt: skip
     for name, approved in held.items():
@@ -135,8 +135,8 @@ def grown(control: ControlView, approved: Approved, *, rows: int, usd: float) ->
     if rows <= rows_left and usd <= usd_left + _FRACTION:
         return ""
     return (
-        f"{approved.spec} would send {counted(rows, 'row')} for about {money(usd)}, and of what was approved as known "
-        f"after apply {counted(max(rows_left, 0), 'row')} for at most {money(max(usd_left, 0.0))} are left"
+        f"{approved.spec} would send {counted(rows, 'row')} for about {money(usd)}, and of what was approved "
+        f"{_when(approved)} {counted(max(rows_left, 0), 'row')} for at most {money(max(usd_left, 0.0))} are left"
     )
 
 
@@ -168,13 +168,18 @@ def _refuse_outside(control: ControlView, plan: Plan, planned: SpecPlan, shard: 
     )
 
 
+def _when(approved: Approved) -> str:
+    return "as known after apply" if approved.upstream else "of later stages"
+
+
 def approval_notes(control: ControlView) -> list[str]:
     """What is approved and still to come, for `status`."""
     notes = []
     for name, approved in control.approved.items():
         rows, usd = left_of(control, approved)
+        when = f"answers of {approved.upstream} are there" if approved.upstream else "the stages of its rollout pass"
         notes.append(
-            f"{name}: up to {counted(max(rows, 0), 'row')} for at most {money(max(usd, 0.0))} are sent when answers of "
-            f"{approved.upstream} are there (approved by {approved.by} at {approved.at[:19]}Z)"
+            f"{name}: up to {counted(max(rows, 0), 'row')} for at most {money(max(usd, 0.0))} are sent when {when} "
+            f"(approved by {approved.by} at {approved.at[:19]}Z)"
         )
     return notes

@@ -110,6 +110,13 @@ class RunContext(Struct, frozen=True):
         spec = self.spec(name)
         return spec.task if spec else "generate"
 
+    def edit(self, name: str) -> str:
+        """What rows of a spec are asked with now, as a digest; "" if the spec is gone."""
+        from batchform.plan.rollout import edit_of
+
+        spec = self.spec(name)
+        return edit_of(spec) if spec else ""
+
     def backend(self, name: str) -> Backend:
         """The backend of this name, opened once per run."""
         return self.backends(name)

@@ -8,6 +8,7 @@ from contextlib import closing
 from batchform.plan.diff import asked_since
 from batchform.plan.model import Action, Plan
 from batchform.plan.render import LEFT_TO_APPLY
+from batchform.plan.rollout import PREFIX
 from batchform.rows.sql import literal
 from batchform.run.context import RunContext
 from batchform.run.outcome import Left
@@ -21,7 +22,7 @@ def left_by_plan(plan: Plan, other: Left, *, reads: str) -> Left:
         for why, rows in spec.held_by.items():
             if why == LEFT_TO_APPLY:
                 for_apply += rows
-            elif not why.startswith("limit "):
+            elif not why.startswith(("limit ", PREFIX)):
                 failed += rows
         for_apply += spec.actions.get(Action.REPARSE, 0) if reads == "no" else 0
     return Left(failed, for_apply)

@@ -11,11 +11,13 @@ from batchform.errors import (
     BackendError,
     BatchformError,
     Interrupted,
+    LimitExceeded,
     RowsFailed,
     StalePlan,
     StillRunning,
     UnknownSubmissions,
 )
+from batchform.plan.stages import what_to_do
 from batchform.ports import Delivered
 from batchform.run.answers import UNREAD
 from batchform.run.budget import Refused, not_sent
@@ -36,9 +38,9 @@ class Outcome(Struct):
     of those rows that are failed at its end, not those sent again; reread: of archived answers that were parsed anew;
     running: jobs that go on; not_sent: shards that were not sent for want of room, or because the run was stopped;
     refused: rows that limits held when they were about to be sent; grown: chains that would send more than was
-    approved, in words; reopened: jobs that were given up on and are there after all; unseen: tag → why, of jobs that
-    could not be asked for; stopped: what ended the sending; left: what sync saw and left alone, None if it did not
-    come to that.
+    approved, in words; gates: those of rollouts that failed, in words; reopened: jobs that were given up on and are
+    there after all; unseen: tag → why, of jobs that could not be asked for; stopped: what ended the sending; left: what
+    sync saw and left alone, None if it did not come to that.
     """
 
     created: list[str] = field(default_factory=list)
@@ -58,6 +60,7 @@ class Outcome(Struct):
     stopped: BatchformError | None = None
     refused: list[Refused] = field(default_factory=list)
     grown: list[str] = field(default_factory=list)
+    gates: list[str] = field(default_factory=list)
     left: Left | None = None
     interrupted: bool = False
 
@@ -94,6 +97,8 @@ class Outcome(Struct):
             return not_sent(self.refused)
         if self.grown:
             return StalePlan("; ".join(self.grown), hint="Nothing of it was sent. Review it: batchform plan")
+        if self.gates:
+            return LimitExceeded("; ".join(self.gates), hint=what_to_do())
         if self.unseen:
             return BackendError(
                 "; ".join(list(self.unseen.values())[:3]) + ("; …" if len(self.unseen) > 3 else "") + ".",

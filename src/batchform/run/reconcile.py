@@ -33,6 +33,7 @@ from batchform.run.outcome import Outcome
 from batchform.run.rebuild import deliver_mended, rebuild_answers
 from batchform.run.recover import Recovered, next_settled, recover
 from batchform.run.reparse import reparse
+from batchform.run.rollouts import record_stages
 from batchform.run.row_states import refuse_changed
 from batchform.run.steps import (
     APPROVE,
@@ -46,6 +47,7 @@ from batchform.run.steps import (
     RELEASE,
     SEND,
     SETTLE,
+    STAGE,
     WAIT,
     Step,
     carried_out,
@@ -217,6 +219,7 @@ def _carry_out(ctx: RunContext, outcome: Outcome, plan: Plan, bundle: Path, *, l
             CHECK: lambda _: submitter.check(),
             RELEASE: lambda _: _record_allowed(ctx, plan),
             DECIDE: lambda _: _record_decided(ctx, plan),
+            STAGE: lambda _: record_stages(ctx, plan),
             APPROVE: lambda _: record_approvals(ctx, plan),
             MOVE: lambda _: submitter.own.update(record_moves(ctx, plan, bundle)),
             FREE: lambda step: _apply_free(ctx, outcome, plan, named[step.spec], bundle, own=submitter.own),

@@ -19,6 +19,7 @@ JUDGE: Final = "judge"
 CHECK: Final = "check"
 RELEASE: Final = "release"
 DECIDE: Final = "decide"
+STAGE: Final = "stage"
 APPROVE: Final = "approve"
 MOVE: Final = "move"
 FREE: Final = "free"
@@ -26,7 +27,7 @@ SEND: Final = "send"
 WAIT: Final = "wait"
 GO_ON: Final = "go on"
 FINISH: Final = "finish"
-CARRIED: Final = (CHECK, RELEASE, DECIDE, APPROVE, MOVE, FREE, SEND)
+CARRIED: Final = (CHECK, RELEASE, DECIDE, STAGE, APPROVE, MOVE, FREE, SEND)
 
 
 class Step(Struct, frozen=True):
@@ -61,6 +62,9 @@ def _carried(plan: Plan) -> Iterator[Step]:
     if decided := [s for s in plan.specs if s.change and s.change.source == "command"]:
         said = tuple(f"{s.name}: {s.change.decision}" for s in decided if s.change)
         yield Step(DECIDE, "record what becomes of answered rows", details=said)
+    if staged := [s for s in plan.specs if s.rollout and s.rollout.stage > s.rollout.before]:
+        said = tuple(f"{s.name}: stage {s.rollout.stage} of {s.rollout.of}" for s in staged if s.rollout)
+        yield Step(STAGE, "record the stages of rollouts that are released", details=said)
     if plan.purpose == "apply":
         details = [f"{s.name}: up to {counted(s.after.rows, 'row')}" for s in plan.specs if s.after]
         details += [f"under {plan.under}"] if plan.under else []

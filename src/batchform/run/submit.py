@@ -310,6 +310,7 @@ class Submitter:
             resumes=shard.resumes.tag if shard.resumes else "",
             results=shard.resumes.results if shard.resumes else 0,
             wave_of=self._plan.wave_of,
+            edit=ctx.edit(work.plan.name),
             cache=named_from_now(ctx, work, self._caches.get(shard.tag)),
         )
 

@@ -59,6 +59,10 @@ def _of_task(spec: Spec) -> dict[str, Any]:
     return {"task": spec.task, **({"images": images_folder(spec)} if spec.task == "image" else {})}
 
 
+def _of_rollout(spec: Spec) -> dict[str, Any]:
+    return {"rollout": [s.model_dump(mode="json") for s in spec.rollout]} if spec.rollout else {}
+
+
 def spec_digest(
     spec: Spec,
     model: str,
@@ -83,6 +87,7 @@ def spec_digest(
             "retry": {**retry.model_dump(mode="json"), "on": sorted(retry.on), **_ladder(retry)},
             "limits": limits.told(),
             **carried,
+            **_of_rollout(spec),
             **({"cache": [cache.turns, cache.parts, cache.ttl]} if cache else {}),
             **({"moved": spec.moved.model_dump(mode="json")} if spec.moved else {}),
             **digests,

@@ -16,6 +16,7 @@ from batchform.spec.lint_backends import lint_backends
 from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
 from batchform.spec.lint_moved import lint_moved
 from batchform.spec.lint_pages import lint_pages
+from batchform.spec.lint_rollout import lint_rollout
 from batchform.spec.lint_sql import databases, sql_spec, table_or_query
 from batchform.spec.lint_tasks import lint_task
 from batchform.spec.model import DatabaseDestination, DatabaseSource, FileSource, FilesSource, Project, Spec
@@ -132,6 +133,7 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
     lint_bigquery,
     lint_task,
     lint_pages,
+    lint_rollout,
     lint_ignored,
     lint_moved,
 )

@@ -31,6 +31,7 @@ from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_limits import Limits
 from batchform.spec.model_moved import Moved
+from batchform.spec.model_rollout import Stage
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
@@ -347,6 +348,9 @@ class Spec(Strict):
     moved: Moved | None = Field(None, description="Earlier name and key of the spec, whose rows are not sent again.")
     retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
     limits: Limits = Field(default_factory=Limits, description="Limits of this spec alone.")
+    rollout: list[Stage] = Field(
+        default_factory=list, description="Stages in which an edit reaches its rows; each waits for the one before."
+    )
     backend: str | None = Wire(None, description="Name of a backend in batchform.yaml; default from the project.")
     submit: Literal["auto", "file", "inline"] = Field(
         "file",

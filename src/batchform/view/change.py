@@ -13,7 +13,8 @@ def change_title(spec: SpecPlan) -> str:
     if change is None:
         return ""
     rows = counted(change.rows, "answered row")
-    return f"this edit concerns {rows}: {_becomes(change)} ({_source(change)})"
+    staged = ", in the stages of the rollout" if spec.rollout and change.decision == "rerun" else ""
+    return f"this edit concerns {rows}: {_becomes(change)}{staged} ({_source(change)})"
 
 
 def option_cells(change: Change) -> list[tuple[str, str, str]]:

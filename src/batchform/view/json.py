@@ -27,6 +27,7 @@ from batchform.plan.model import (
     Verdict,
 )
 from batchform.view.caching import cache_json
+from batchform.view.rollout import rollout_json
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "cost_usd": _range(spec.cost),
         "known_after_apply": _after(spec.after) if spec.after else None,
         **({"cache": cache_json(spec.cache)} if spec.cache else {}),
+        **({"rollout": rollout_json(spec.rollout, keys=spec.preview == "public")} if spec.rollout else {}),
         "verdicts": [_verdict(v) for v in spec.verdicts],
         "held_by": dict(spec.held_by),
         "change": _change(spec.change) if spec.change else None,
@@ -131,6 +133,7 @@ def _after(after: After) -> dict[str, Any]:
         "rows_at_most": after.rows,
         "cost_usd": _range(after.cost),
         "basis": after.basis,
+        **({"rows_in_later_stages": after.staged} if after.staged else {}),
     }
 
 

@@ -19,6 +19,7 @@ from batchform.view.approval import approval_command, approval_lines, approval_t
 from batchform.view.caching import cache_line
 from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.requests import prompt_lines, request_diff
+from batchform.view.rollout import rollout_lines
 from batchform.view.summary import (
     ORDER,
     after_line,
@@ -145,7 +146,8 @@ def _head(plan: Plan) -> Iterator[str]:
         if plan.moves:
             yield ""
         if plan.rows_after:
-            yield f"You approve what is known after apply within its bound: {plain(_bound(plan))}."
+            later = "is sent later" if plan.rows_staged else "is known after apply"
+            yield f"You approve what {later} within its bound: {plain(_bound(plan))}."
         if plan.rows_to_send:
             charged = " The emulator charges nothing." if {s.realm for s in plan.specs} == {"emulator"} else ""
             yield f"Cost {cost_range(plan.cost)}, batch prices of {plain(plan.prices_dated)}.{charged}"
@@ -198,6 +200,7 @@ def _details(spec: SpecPlan, plan: Plan) -> str:
             lines.append(f"| {named} | {count(spec.actions[action])} | {why} |")
     lines += _change(spec)
     points = [f"because: {plain(other)}"] if other else []
+    points += [plain(text) for text in rollout_lines(spec, keys=spec.preview == "public")]
     points += [plain(after_line(spec))] if spec.after else []
     if spec.rows_to_send:
         points += _figures(spec, plan)

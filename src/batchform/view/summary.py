@@ -105,7 +105,7 @@ def sum_line(plan: Plan) -> str:
     free = [f"{count(totals[a])} {words}" for a, words in _FREE if totals[a]]
     if moved := sum(m.rows for m in plan.moves if not m.waits):
         free.insert(0, f"{count(moved)} moved")
-    later = [after_words(plan.rows_after, plan.cost_after)] if plan.rows_after else []
+    later = [later_words(plan)] if plan.rows_after else []
     parts = [
         f"{count(plan.rows_to_send)} to send{price}",
         *later,
@@ -116,17 +116,27 @@ def sum_line(plan: Plan) -> str:
     return f"{what}: {', '.join(parts)}"
 
 
-def after_words(rows: int, cost: Range) -> str:
-    """`up to 12 known after apply (about $0.01, at most $0.02)`."""
-    return f"up to {count(rows)} known after apply (about {money(cost.expected)}, at most {money(cost.high)})"
+def later_words(plan: Plan) -> str:
+    """`after_words` of all specs together."""
+    return after_words(plan.rows_after, plan.cost_after, staged=plan.rows_staged)
+
+
+def after_words(rows: int, cost: Range, *, staged: int = 0) -> str:
+    """`up to 12 known after apply (about $0.01, at most $0.02)`. staged: those that are known, in later stages."""
+    when = "in later stages" if staged == rows else "known after apply"
+    when += " or in later stages" if 0 < staged < rows else ""
+    return f"up to {count(rows)} {when} (about {money(cost.expected)}, at most {money(cost.high)})"
 
 
 def after_line(spec: SpecPlan) -> str:
-    """What is known of a chain only when answers are there; empty when all of it is."""
-    if spec.after is None:
+    """What is known of a chain only when answers are there, or sent in later stages; empty when there is no such."""
+    after = spec.after
+    if after is None:
         return ""
-    words = after_words(spec.after.rows, spec.after.cost)
-    return f"{words}: of answers of {spec.after.upstream} that are to come; {spec.after.basis}"
+    words = after_words(after.rows, after.cost, staged=after.staged)
+    what = [f"of answers of {after.upstream} that are to come"] if after.upstream else []
+    what += ["rows that wait for a stage of the rollout"] if after.staged else []
+    return f"{words}: {'; '.join([*what, *([after.basis] if after.basis else [])])}"
 
 
 def action_totals(specs: Sequence[SpecPlan]) -> dict[Action, int]:

@@ -27,6 +27,7 @@ from batchform.plan.model import (
     Tokens,
     Verdict,
 )
+from batchform.view.rollout import rollout_of
 
 SUMMARY: Final = "plan.json"
 
@@ -118,10 +119,14 @@ def _spec(told: dict[str, Any]) -> SpecPlan:
         previous=told["previous"],
         change=_change(told["change"]) if told.get("change") else None,
         preview="public" if told["samples"] else "private",
-        after=After(after["upstream"], after["rows_at_most"], _range(after["cost_usd"]), after["basis"])
-        if after
-        else None,
+        after=_after(after) if after else None,
+        rollout=rollout_of(told["rollout"]) if told.get("rollout") else None,
     )
+
+
+def _after(told: dict[str, Any]) -> After:
+    staged = told.get("rows_in_later_stages", 0)
+    return After(told["upstream"], told["rows_at_most"], _range(told["cost_usd"]), told["basis"], staged)
 
 
 def _change(told: dict[str, Any]) -> Change:

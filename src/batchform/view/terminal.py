@@ -15,6 +15,7 @@ from batchform.view.caching import cache_words
 from batchform.view.change import change_title, how_to_decide, option_cells
 from batchform.view.console import Grid, line, make_console
 from batchform.view.requests import prompt_lines, request_diff
+from batchform.view.rollout import rollout_lines
 from batchform.view.summary import (
     ORDER,
     after_line,
@@ -113,6 +114,8 @@ def _spec(spec: SpecPlan, plan: Plan, *, width: int, row_text: bool) -> Iterator
         yield line((f"because: {other}", "dim"), indent=4)
     if spec.change:
         yield from _change(spec, spec.change)
+    for i, text in enumerate(rollout_lines(spec, keys=row_text)):
+        yield line((safe(text), "cyan" if not i else "dim"), indent=2 if not i else 4)
     if spec.after:
         yield line((safe(after_line(spec)), "cyan"), indent=2)
     if spec.rows_to_send:
