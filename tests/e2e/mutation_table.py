@@ -449,6 +449,13 @@ SPEC_CASES: dict[str, list[Case]] = {
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
     "moved.from": free(moved={"from": "earlier"}),
     "moved.key": free(moved={"key": ["title"]}),
+    "rollout.rows": free(rollout=[{"rows": 2}, {"percent": 100}]),
+    "rollout.percent": free(rollout=[{"percent": 25}, {"percent": 100}]),
+    "rollout.manual": free(rollout=[{"rows": 2}, {"percent": 100, "manual": True}]),
+    **{
+        f"rollout.require.{name}": free(rollout=[{"rows": 2, "require": {name: 0.5}}, {"percent": 100}])
+        for name in ("answered", "valid", "max_usd_per_row")
+    },
     "retry.max_attempts": free(retry={"max_attempts": 20}),
     "retry.on": free(retry={"on": ["blocked", "empty"]}),
     **{f"retry.on.Change.{name}": free(**on_truncated(**{name: value})) for name, value in CHANGES.items()},

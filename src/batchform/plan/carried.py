@@ -36,7 +36,8 @@ def carry_answers(con: DuckDBPyConnection, past: Recorded, shards: Sequence[Draf
         path = folder / shard.rows_path
         carried = path.with_suffix(".carried")
         con.execute(
-            f"COPY (SELECT {columns} FROM (SELECT n.* REPLACE ({taken}) FROM read_parquet({literal(str(path))}) n "
-            f"LEFT JOIN bf_prior p USING (key_hash))) TO {literal(str(carried))} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT {columns} FROM (SELECT n.* REPLACE ({taken}) FROM read_parquet({literal(str(path))}, "
+            "file_row_number = true) n LEFT JOIN bf_prior p USING (key_hash)) ORDER BY file_row_number) "
+            f"TO {literal(str(carried))} (FORMAT parquet, COMPRESSION zstd)"
         )
         carried.replace(path)

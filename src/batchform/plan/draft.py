@@ -33,6 +33,8 @@ from batchform.spec.wording import counted, money
 
 _AUTO_INLINE_ROWS = 100
 _AUTO_INLINE_BYTES = 1_000_000
+_LATER_SPARE = 1.25
+"""What later stages may cost at least, against what is expected: the answers of earlier ones change the estimate."""
 
 Before = Callable[[str, str], bytes | None]
 """(tag, key hash in hex) → the request that was sent then, if it is still archived."""
@@ -191,7 +193,8 @@ def draft_spec(
     if rollout is None or not rollout.rows or purpose != "apply":
         return draft
     later = estimator.estimate(requests=rollout.rows, request_bytes=rollout.size, largest_bytes=rollout.largest)
-    after = After("", rollout.rows, replace(later.cost, low=0.0), "", staged=rollout.rows)
+    most = max(later.cost.high, later.cost.expected * _LATER_SPARE)
+    after = After("", rollout.rows, Range(0.0, later.cost.expected, most), "", staged=rollout.rows)
     counted_too = replace(figures, changed=figures.changed + rollout.resent)
     return with_later(replace(draft, figures=counted_too), after, priced=later.priced)
 

@@ -31,7 +31,7 @@ from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_limits import Limits
 from batchform.spec.model_moved import Moved
-from batchform.spec.model_rollout import Stage
+from batchform.spec.model_rollout import Require, Stage
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
 from batchform.spec.retry import Change, FailureClass, Retry
@@ -56,10 +56,12 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "Limits",
     "Moved",
     "Name",
+    "Require",
     "Retry",
     "SpecSource",
     "SqlDestination",
     "SqlSource",
+    "Stage",
     "Strict",
     "TemplateRef",
     "VertexBackend",
