@@ -95,7 +95,7 @@ def _rename(view: ControlView, before: str, name: str) -> None:
 
 
 def _by_spec(view: ControlView) -> tuple[MutableMapping[str, Any], ...]:
-    return view.deliveries, view.applied_to, view.reruns, view.approved, view.changes, view.keys
+    return view.deliveries, view.applied_to, view.reruns, view.approved, view.changes, view.rollouts, view.keys
 
 
 def _renamed(value: Any, before: str, name: str) -> Any:
