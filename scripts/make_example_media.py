@@ -1,4 +1,5 @@
-"""Makes the files of examples/attachments: a bar chart and a map as PNG, a note of two pages as PDF, a tone as WAV.
+"""Makes the files of examples/attachments (a bar chart and a map as PNG, a note of two pages as PDF, a tone as WAV) and
+of examples/pages: the log of a lighthouse, seven pages of PDF, and one of a boat, two.
 
 They are drawn here, so they are free for any use. The same bytes come out each time.
 """
@@ -10,7 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples/attachments/media"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 WHITE, BLUE, RED, GREEN = (255, 255, 255), (40, 90, 200), (200, 50, 50), (60, 160, 80)
 Pixel = tuple[int, int, int]
 
@@ -73,17 +74,25 @@ def note(*pages: str) -> bytes:
     return out + end.encode() + f"startxref\n{len(out)}\n%%EOF\n".encode()
 
 
+LIGHTHOUSE = (
+    "Monday: fog, 14 ships.", "Tuesday: clear, 22 ships.", "Wednesday: rain, 17 ships.", "Thursday: storm, 3 ships.",
+    "Friday: clear, 25 ships.", "Saturday: fog, 9 ships.", "Sunday: clear, 11 ships.",
+)  # fmt: skip
+
+
 def made() -> dict[str, bytes]:
-    """File name → content."""
+    """File below examples/ → content."""
     return {
-        "chart.png": chart(),
-        "island.png": place(),
-        "note.pdf": note("Delivery on Tuesday.", "Bring the blue boxes."),
-        "tone.wav": tone(),
+        "attachments/media/chart.png": chart(),
+        "attachments/media/island.png": place(),
+        "attachments/media/note.pdf": note("Delivery on Tuesday.", "Bring the blue boxes."),
+        "attachments/media/tone.wav": tone(),
+        "pages/media/lighthouse.pdf": note(*LIGHTHOUSE),
+        "pages/media/boat.pdf": note("Monday: 3 nets, 40 fish.", "Tuesday: 4 nets, 52 fish."),
     }
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, content in made().items():
-        (FOLDER / name).write_bytes(content)
+        (EXAMPLES / name).parent.mkdir(parents=True, exist_ok=True)
+        (EXAMPLES / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""The files of examples/attachments are what their script makes, so that their origin is plain."""
+"""The media of examples/ are what their script makes, so that their origin is plain."""
 
 from __future__ import annotations
 
@@ -13,5 +13,6 @@ def test_media_are_made_by_their_script() -> None:
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    made = {p.name: p.read_bytes() for p in (ROOT / "examples/attachments/media").iterdir()}
+    examples = ROOT / "examples"
+    made = {p.relative_to(examples).as_posix(): p.read_bytes() for p in examples.glob("*/media/*")}
     assert made == script.made()
