@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -58,6 +59,9 @@ def test_a_query_is_read_sent_and_merged_and_nothing_is_sent_twice(workspace: Wo
     assert [r[0] for r in rows] == [f"T-{n}" for n in range(1, 6)] and all(r[1] for r in rows)
     assert {r[2] for r in rows} == {"triage"} and all(len(r[3]) == 64 for r in rows)
     assert len({r[4] for r in rows}) == 1 and rows[0][4].startswith("sha256:")
+
+    shown = json.loads(workspace.ok("results", "triage", "--json", "--rows", "1").out.splitlines()[0])
+    assert shown["_batchform"]["spec"] == "triage" and shown["_batchform"]["answered_at"][:2] == "20"
 
     before = client.get_table("shop.answers").etag
     assert workspace.actions() == {"keep": 5}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -214,7 +214,7 @@ def answers_table(
     source_rows: SourceRows | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
-    the output columns). Times are text."""
+    the output columns). Times are text, those inside of lists and structs too."""
     control = ledger.control()
     rows = _states(con, ledger, spec)
     [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {DELIVERABLE}").fetchall()
@@ -234,14 +234,24 @@ def answers_table(
     context = Context(spec.name, key, _source(con, spec, source_rows), scratch, images_folder(spec.spec) or "")
     columns = output_columns(spec)
     kinds = _make_output(con, columns, context)
-    shown = [
-        f"CAST(o.{identifier(c.name)} AS VARCHAR) AS {identifier(c.name)}"
-        if "TIME" in kinds[identifier(c.name)]
-        else f"o.{identifier(c.name)}"
-        for c in columns
-    ]
+    plain = {identifier(name): _timeless(kind) for name, kind in _types(con, _OUTPUT)}
+    shown = [f"CAST(o.{name} AS {plain[name]}) AS {name}" if "TIME" in kinds[name] else f"o.{name}" for name in kinds]
     relation = f"(SELECT o.bf_key AS bf_order, {', '.join(shown)} FROM {_OUTPUT} o)"
     return relation, tuple(c.name for c in columns)
+
+
+def _types(con: DuckDBPyConnection, view: str) -> list[tuple[str, Any]]:
+    read = con.sql(f"SELECT * FROM {view}")
+    return list(zip(read.columns, read.types, strict=True))
+
+
+def _timeless(kind: Any) -> str:
+    """A type of DuckDB with text in place of times."""
+    if kind.id in ("list", "array"):
+        return f"{_timeless(kind.children[0][1])}[]"
+    if kind.id == "struct":
+        return f"STRUCT({', '.join(f'{identifier(name)} {_timeless(inner)}' for name, inner in kind.children)})"
+    return "VARCHAR" if "TIME" in str(kind) else str(kind)
 
 
 def _delivery(
