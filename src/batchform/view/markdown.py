@@ -171,7 +171,8 @@ def _table(plan: Plan) -> Iterator[str]:
         yield f"| {_limits(s.verdicts)} | {code(s.name)} | {_send(s)} | {cost} | {held} |"
     yield ""
     ledger = code(f"#{plan.serial}")  # as text it would be a link to an issue
-    digest = f"Digest {code(short(plan.digest))}, ledger {ledger}, planned {plain(plan.created_at)}."
+    planned = plain(f"{plan.created_at[:10]} {plan.created_at[11:16]} UTC")
+    digest = f"Digest {code(short(plan.digest))}, ledger {ledger}, planned {planned}."
     yield f"{digest} **{plain(partial_line(plan))}**" if plan.partial else digest
 
 
