@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 GITHUB_TOKEN = "ghs_secret-of-the-run"
 GITLAB_TOKEN = "glpat-secret-of-the-project"
@@ -22,6 +22,7 @@ class ForgeServer:
 
     def __init__(self) -> None:
         self.comments: list[dict[str, Any]] = []
+        self.issues: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.answers: list[int | str] = []
         self.headers: dict[str, str] = {}
@@ -39,6 +40,8 @@ class ForgeServer:
 
     def handle(self, method: str, path: str, query: dict[str, str], token: str, body: Any) -> tuple[int, Any, str]:
         """Status, JSON, and the Link header."""
+        if "/issues" in path and "/comments" not in path:
+            return self._issue(method, path, query, token, body)
         if method == "POST" or method in ("PATCH", "PUT"):
             if not isinstance(body, dict) or not body.get("body"):
                 return 422, {"message": "Validation Failed"}, ""
@@ -47,6 +50,47 @@ class ForgeServer:
         if path.startswith("/gitlab/"):
             return self._gitlab(method, path.removeprefix("/gitlab"), query, token, body)
         return self._github(method, path, query, token, body)
+
+    def _issue(self, method: str, path: str, query: dict[str, str], token: str, body: Any) -> tuple[int, Any, str]:
+        """Issues of both services: kept as GitHub shows them."""
+        gitlab = path.startswith("/gitlab/")
+        if token != (GITLAB_TOKEN if gitlab else f"Bearer {GITHUB_TOKEN}"):
+            return 401, {"message": "Bad credentials"}, ""
+        top = "/gitlab/projects/42/issues" if gitlab else "/repos/acme/support/issues"
+        text, me = ("description", "project_42_bot") if gitlab else ("body", BOT)
+        if path == top and method == "GET":
+            assert query["state"] == ("opened" if gitlab else "open")
+            shown = [self._shown_issue(i, gitlab=gitlab) for i in self.issues if i["state"] == "open"]
+            return self._page(query, f"{self.url}{path}", shown)
+        if path == top:
+            if set(body) != {"title", text} or not body["title"] or len(body["title"]) > 255:
+                return 422, {"message": "Validation Failed"}, ""
+            self._last += 1
+            made = {"number": self._last, "author": me, "title": body["title"], "body": body[text], "state": "open"}
+            self.issues.append(made)
+            return 201, self._shown_issue(made, gitlab=gitlab), ""
+        found = next((i for i in self.issues if path == f"{top}/{i['number']}"), None)
+        if found is None:
+            return 404, {"message": "Not Found"}, ""
+        if method != ("PUT" if gitlab else "PATCH"):
+            return 405, {"message": "Method Not Allowed"}, ""
+        assert found["author"] == me, "somebody else's issue was touched"
+        if body in ({"state_event": "close"}, {"state": "closed", "state_reason": "completed"}):
+            found["state"] = "closed"
+        else:
+            found |= {"title": body["title"], "body": body[text]}
+        return 200, self._shown_issue(found, gitlab=gitlab), ""
+
+    @staticmethod
+    def _shown_issue(issue: dict[str, Any], *, gitlab: bool) -> dict[str, Any]:
+        number, title, text = issue["number"], issue["title"], issue["body"]
+        if gitlab:
+            return {"iid": number, "title": title, "description": text, "author": {"username": issue["author"]}}
+        request = {"pull_request": {}} if issue.get("pull") else {}
+        return {"number": number, "title": title, "body": text, "user": {"login": issue["author"]}, **request}
+
+    def opened(self) -> list[dict[str, Any]]:
+        return [i for i in self.issues if i["state"] == "open"]
 
     def _github(self, method: str, path: str, query: dict[str, str], token: str, body: Any) -> tuple[int, Any, str]:
         if token != f"Bearer {GITHUB_TOKEN}":
@@ -99,7 +143,8 @@ class ForgeServer:
     def _page(query: dict[str, str], url: str, items: list[Any]) -> tuple[int, Any, str]:
         size, page = min(int(query.get("per_page", 30)), 100), int(query.get("page", 1))
         more = len(items) > size * page
-        link = f'<{url}?per_page={size}&page={page + 1}>; rel="next", <{url}?page=99>; rel="last"' if more else ""
+        following = urlencode({**query, "page": page + 1})
+        link = f'<{url}?{following}>; rel="next", <{url}?page=99>; rel="last"' if more else ""
         return 200, items[size * (page - 1) : size * page], link
 
 

@@ -120,7 +120,23 @@ def test_a_pull_request_on_github_from_review_to_delivery(
     assert machine.github(workflow, "sync", given, {}) == [0, 0], machine.log
     assert list((repository / "llm/results").iterdir())
     assert machine.github(workflow, "drift", given, {}) == [0, 0, 0], machine.log
-    assert "has no changes" in (machine.folder / "summary.md").read_text()
+    assert "No drift" in (machine.folder / "summary.md").read_text() and forge.issues == []
+
+    # An edit is merged whose rows wait: nothing would be sent, and somebody has to decide.
+    subprocess.run("git -c user.name=a -c user.email=a@b commit -qam rows", shell=True, cwd=repository, check=True)
+    edit_prompt(repository, "\nBe very brief.\n")
+    assert machine.github(workflow, "drift", given, {}) == [0, 0, 2], machine.log
+    [issue] = forge.opened()
+    assert issue["title"].endswith("11 rows wait for a decision") and "on_prompt_change: ask" in issue["body"]
+    assert "apply --approved" not in issue["body"] and issue["body"] in (machine.folder / "summary.md").read_text()
+    file, text = repository / "llm/batchform.yaml", (repository / "llm/batchform.yaml").read_text()
+    file.write_text(text + "\nnonsense: 1\n")
+    assert machine.github(workflow, "drift", given, {})[2] == 1, machine.log
+    assert forge.opened() == [issue] and issue["title"] == "batchform: llm cannot be planned"
+    file.write_text(text)
+    subprocess.run(["git", "checkout", "-q", "HEAD~1", "--", "llm/templates"], cwd=repository, check=True)
+    assert machine.github(workflow, "drift", given, {}) == [0, 0, 0], machine.log
+    assert forge.opened() == [] and "no drift; issue of GitHub: closed" in machine.log
     assert {str(Requirement(line)) for line in machine.installed.read_text().split()} == {f"batchform=={__version__}"}
 
 
@@ -157,7 +173,11 @@ def test_a_merge_request_on_gitlab_from_review_to_delivery(
     assert machine.gitlab(pipeline, "batchform-sync", env) == 0, machine.log
     add_row(repository)
     assert machine.gitlab(pipeline, "batchform-drift", env) == 2, machine.log
-    assert "Plan: 1 to send" in machine.log
+    [issue] = forge.opened()
+    assert "1 row to send for $" in issue["title"] and "issue of GitLab: opened" in machine.log
+    subprocess.run(["git", "checkout", "-q", "--", "llm/data"], cwd=repository, check=True)
+    assert machine.gitlab(pipeline, "batchform-drift", env) == 0, machine.log
+    assert forge.opened() == []
 
 
 def test_google_cloud_is_signed_in_to(repository: Path, machine: Runner, tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ class GitHub:
     The token of a workflow may not ask who it is: it writes as github-actions[bot].
     """
 
+    needs = "the workflow's `permissions: pull-requests: write`"
+
     def __init__(
         self, api: str, repository: str, number: int, token: str, *, sleep: Callable[[float], None], author: str = ""
     ) -> None:
@@ -112,7 +114,7 @@ class GitHub:
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
         }
-        self._calls = _Calls(api, headers, "GitHub", "the workflow's `permissions: pull-requests: write`", sleep)
+        self._calls = _Calls(api, headers, "GitHub", self.needs, sleep)
         self._repository = f"/repos/{repository}"
         self._issues = f"/repos/{repository}/issues"
         self._number = number

@@ -74,6 +74,47 @@ def approved(common: Common, plan: str, out: str, digest: str, author: str) -> N
         click.echo(f"approved {words}" if words.startswith(("in ", "by ")) else words)
 
 
+@ci_command.command("drift", short_help="Keep the one issue about drift up to date.")
+@click.argument("plan", metavar="PLAN")
+@click.option("--author", default="", metavar="LOGIN", help="Login that the token writes as; default: asked for.")
+@click.option("--dry-run", is_flag=True, help="Print the issue, touch nothing.")
+@common
+def drift(common: Common, plan: str, author: str, dry_run: bool) -> None:
+    """Open an issue where PLAN, a plan.json, has something to do or to decide; close it where it has not.
+
+    An issue that this opened before is edited, not followed by another. Where PLAN is no plan, because planning failed,
+    it says so. Runs in a job of GitHub Actions (GITHUB_TOKEN, issues: write) or GitLab CI (GITLAB_TOKEN).
+    """
+    from batchform.cli.pull_request import issues_of, run_of
+
+    run = run_of(os.environ)
+    marker, text = _drift(common, plan, run)
+    if dry_run:
+        click.echo(f"{text[1]}" if text else "No drift: there is nothing to do, and nothing to decide.")
+        return
+    from batchform.adapters.forge_issues import keep_issue
+
+    done = keep_issue(issues_of(run, os.environ, author=author), marker, text)
+    if not common.quiet:
+        click.echo(
+            f"{text[0]}\nissue of {run.service}: {done}" if text else f"no drift; issue of {run.service}: {done}"
+        )
+
+
+def _drift(common: Common, plan: str, run: Run) -> tuple[str, tuple[str, str] | None]:
+    """The marker of the issue, and what it says."""
+    from batchform.cli.planning import kept_plan
+    from batchform.errors import StalePlan, UsageError
+    from batchform.view.drift import drift_issue, drift_marker, no_plan_issue
+
+    try:
+        found = kept_plan(Path(plan))
+    except (StalePlan, UsageError):
+        project, environment = _project(common), common.environment or ""
+        return drift_marker(project, environment), no_plan_issue(project, environment, url=run.url)
+    return drift_marker(found.project, found.environment), drift_issue(found)
+
+
 def _body(common: Common, plan: str, run: Run) -> str:
     from batchform.cli.planning import kept_plan
     from batchform.view.comment import no_plan_comment, plan_comment

@@ -29,7 +29,7 @@ FORMATS = ("text", "markdown", "json")
 @click.option("--out", metavar="DIR", help="Save the plan with the exact bytes to send: `apply DIR` sends those.")
 @click.option("--format", "output", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--steps", is_flag=True, help="Print what apply would do, step by step, from the list that it walks.")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is anything to do.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is anything to do, or to decide.")
 @click.option("--events", is_flag=True, help="Print the plan as JSON, one object a line.")
 @common
 def plan_command(
@@ -47,7 +47,7 @@ def plan_command(
 ) -> int:
     """Compare every row with what the ledger recorded. Reads only: sends nothing, changes nothing.
 
-    Exit code 0: planned; 2: there is something to do (with --detailed-exitcode); 3: a limit holds rows.
+    Exit code 0: planned; 2: there is something to do or decide (with --detailed-exitcode); 3: a limit holds rows.
     """
     from batchform.cli.plans import asked_of, make_plan, plan_into
     from batchform.cli.wiring import open_session
@@ -223,7 +223,7 @@ def _print_text(plan: Plan) -> None:
 
 
 def plan_exit_code(plan: Plan, detailed: bool) -> int:
-    """3 when a limit holds rows, 2 when there is something to do and that was asked for, else 0."""
+    """3 when a limit holds rows, 2 when there is something to do or to decide and that was asked for, else 0."""
     if any(not v.ok for v in plan.all_verdicts):
         return 3
-    return 2 if detailed and plan.has_changes else 0
+    return 2 if detailed and (plan.has_changes or plan.waits) else 0

@@ -15,6 +15,7 @@ from batchform.errors import UsageError
 
 if TYPE_CHECKING:
     from batchform.adapters.forge import Forge
+    from batchform.adapters.forge_issues import Issues
 
 
 class Run(Struct, frozen=True):
@@ -42,6 +43,17 @@ def run_of(env: Mapping[str, str]) -> Run:
     )
 
 
+def issues_of(run: Run, env: Mapping[str, str], *, author: str = "") -> Issues:
+    """The issues of the job's repository. Raises UsageError if a variable is missing."""
+    from batchform.adapters.forge_issues import GitHubIssues, GitLabIssues
+
+    if run.service == "GitLab":
+        api, project, token = _gitlab(env)
+        return GitLabIssues(api, project, 0, token, sleep=time.sleep)
+    api, repository, token = _github(env)
+    return GitHubIssues(api, repository, 0, token, sleep=time.sleep, author=author)
+
+
 def forge_of(run: Run, env: Mapping[str, str], *, author: str = "") -> Forge:
     """The comments of the job's pull request. author: login that comments are written as, "" to ask. Raises
     UsageError if a variable is missing."""
@@ -53,14 +65,24 @@ def forge_of(run: Run, env: Mapping[str, str], *, author: str = "") -> Forge:
             hint="Run it for the event pull_request (GitHub) or merge_request_event (GitLab), or say --pull-request N.",
         )
     if run.service == "GitLab":
-        api, project = _needed(env, "CI_API_V4_URL"), _needed(env, "CI_PROJECT_ID")
-        project = env.get("CI_MERGE_REQUEST_PROJECT_ID") or project
-        hint = "A project access token with scope `api`, as a masked variable: the token of a job may not write notes."
-        return GitLab(api, project, run.number, _needed(env, "GITLAB_TOKEN", hint), sleep=time.sleep)
+        api, project, token = _gitlab(env)
+        return GitLab(api, env.get("CI_MERGE_REQUEST_PROJECT_ID") or project, run.number, token, sleep=time.sleep)
+    api, repository, token = _github(env)
+    return GitHub(api, repository, run.number, token, sleep=time.sleep, author=author)
+
+
+def _gitlab(env: Mapping[str, str]) -> tuple[str, str, str]:
+    """Address of the API, project and token."""
+    api, project = _needed(env, "CI_API_V4_URL"), _needed(env, "CI_PROJECT_ID")
+    hint = "A project access token with scope `api`, as a masked variable: the token of a job may not write notes."
+    return api, project, _needed(env, "GITLAB_TOKEN", hint)
+
+
+def _github(env: Mapping[str, str]) -> tuple[str, str, str]:
+    """Address of the API, repository and token."""
     api, repository = env.get("GITHUB_API_URL") or "https://api.github.com", _needed(env, "GITHUB_REPOSITORY")
     hint = "Give it to the step: env: {GITHUB_TOKEN: ${{ github.token }}}"
-    token = env.get("GH_TOKEN") or _needed(env, "GITHUB_TOKEN", hint)
-    return GitHub(api, repository, run.number, token, sleep=time.sleep, author=author)
+    return api, repository, env.get("GH_TOKEN") or _needed(env, "GITHUB_TOKEN", hint)
 
 
 def _needed(env: Mapping[str, str], name: str, hint: str = "") -> str:

@@ -371,6 +371,11 @@ class Plan(Struct, frozen=True):
         return (*self.verdicts, *(v for s in self.specs for v in s.verdicts))
 
     @property
+    def waits(self) -> bool:
+        """Whether answered rows wait until somebody says what becomes of them after an edit."""
+        return any(s.change is not None and s.change.held for s in self.specs)
+
+    @property
     def has_changes(self) -> bool:
         """Whether apply would do anything at all, paid or free."""
         idle = (Action.KEEP, Action.IN_FLIGHT, Action.UNKNOWN, Action.HELD)
