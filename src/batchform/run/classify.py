@@ -34,7 +34,7 @@ _ERROR_CLASSES: Final[dict[str, str]] = {
 }
 
 # finishReason → class. What is not here (STOP, OTHER, none, new words) is judged by what the answer holds.
-_FINISH_CLASSES: Final[dict[str, str]] = {
+STOPPED: Final[dict[str, str]] = {
     "MAX_TOKENS": "truncated",
     **dict.fromkeys(
         (
@@ -167,17 +167,17 @@ def _response(response: dict[str, Any], decode: Decode | None, validate: Validat
     text, found = _text(candidate), details(candidate)
     if not candidate:
         cls, message, parsed = _no_candidate(response)
-    elif finish in _FINISH_CLASSES:
+    elif finish in STOPPED:
         cls, message, parsed = _stopped(candidate, finish)
     elif found.function_calls is not None:  # the call is the answer, whatever is said beside it
-        parsed = _parse(text, decode, validate)[2] if text is not None and decode is not None else None
+        parsed = parse_text(text, decode, validate)[2] if text is not None and decode is not None else None
         cls, message = ANSWERED, None
     elif text is None and decode is None and found.tool_steps is not None:
         cls, message, parsed = ANSWERED, None, None
     elif text is None:
         cls, message, parsed = "empty", f"The answer holds no text; it ended with {finish or 'no reason'}.", None
     elif decode is not None:
-        cls, message, parsed = _parse(text, decode, validate)
+        cls, message, parsed = parse_text(text, decode, validate)
     else:
         cls, message, parsed = ANSWERED, None, None
     usage = _counts(response.get("usageMetadata"))
@@ -199,10 +199,11 @@ def _no_candidate(response: dict[str, Any]) -> Judged:
 
 def _stopped(candidate: dict[str, Any], finish: str) -> Judged:
     detail = candidate.get("finishMessage") or ""
-    return _FINISH_CLASSES[finish], _clip(f"The answer ended with {finish}. {detail}".strip()), None
+    return STOPPED[finish], _clip(f"The answer ended with {finish}. {detail}".strip()), None
 
 
-def _parse(text: str, decode: Decode, validate: Validate | None) -> Judged:
+def parse_text(text: str, decode: Decode, validate: Validate | None) -> Judged:
+    """What becomes of an answer's text that must be JSON."""
     try:
         value = decode(text)
         encoded = msgspec.json.encode(value).decode()

@@ -64,8 +64,15 @@ def _wanted(record: JobRecord, remote: RemoteJob) -> int:
 
 def _results_in(path: Path) -> int:
     """Lines that say whose result they are, by a key or by the request that they repeat, and hold one."""
+    from batchform.run.parse import key_hash_of
+    from batchform.run.plain_lines import plain
+
+    count = 0
     with path.open("rb") as lines:
-        return sum(_is_result(line) for line in lines)
+        for line in lines:
+            found = plain(line)
+            count += _is_result(line) if found is None or key_hash_of(found.key) is None else 1
+    return count
 
 
 def _is_result(line: bytes) -> bool:

@@ -18,6 +18,7 @@ from batchform.ledger.records import CacheUse
 from batchform.rows.cached import own_part
 from batchform.run.classify import Decode, Reading, Validate, classify, did_not_run, key_of
 from batchform.run.extract import json_in
+from batchform.run.plain_lines import PlainLines
 from batchform.spec.embed import VECTOR
 from batchform.spec.image import IMAGES
 
@@ -108,12 +109,18 @@ def parse_file(
     that the job's requests named.
     """
     met, keys = Parsed(), _Keys(raw, sent, cache)
+    plain = None if parser.whole else PlainLines(parser.decode, parser.validate)
     with open_lines(raw) as lines, pq.ParquetWriter(readings, READING_SCHEMA, compression="lz4") as writer:
         batch = _Batch()
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             met.lines += 1
+            if plain is not None and (found := plain.read(line)) and (key := key_hash_of(found[0])) is not None:
+                batch.add(key, found[1], number, len(line))
+                if batch.full:
+                    writer.write_batch(batch.take())
+                continue
             value = decode_line(line)
             if not isinstance(value, dict):
                 met.unreadable += 1
@@ -183,8 +190,9 @@ def key_hash_of(key: str | None) -> bytes | None:
     """The 16 bytes behind a wire key (`k` and 32 hex digits); None if it is none of ours."""
     if key is None or len(key) != _HASH_DIGITS + 1 or key[0] != "k":
         return None
+    digits = key[1:]
     try:
-        return bytes.fromhex(key[1:]) if key[1:].isalnum() else None
+        return bytes.fromhex(digits) if digits.isalnum() else None
     except ValueError:
         return None
 
