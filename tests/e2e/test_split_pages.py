@@ -109,7 +109,8 @@ def test_versions_of_a_file_never_meet_and_the_row_stays_meanwhile(workspace: Wo
     failed = {"call": "batches.create", "times": 1, "do": {"type": "row_error", "status": 500, "rows": [1]}}
     workspace.write("faults.yaml", json.dumps({"faults": [failed]}))
     workspace.project(backends={"local": {**LOCAL, "faults": "faults.yaml"}})
-    documents(workspace, long=pdf(3), destination=to, tolerate_failed=1)
+    unshrunk = {"max_shrink_percent": 0, "changed_floor": 0}  # no row has left the source
+    documents(workspace, long=pdf(3), destination=to, tolerate_failed=1, limits=unshrunk)
     assert workspace.actions() == {"run": 2, "keep": 1, "forget": 3}
 
     workspace.ok("apply", "--yes")
@@ -200,3 +201,17 @@ def test_what_cannot_be_in_parts_is_refused(workspace: Workspace, case: str) -> 
         documents(workspace, **changes)
     found = workspace.run("plan")
     assert found.code == 1 and said in " ".join(found.err.split()), found.err
+
+
+def test_a_part_that_fails_for_good_leaves_nothing_to_do(workspace: Workspace) -> None:
+    failed = {"call": "batches.create", "times": "all", "do": {"type": "row_error", "status": 400, "rows": [2]}}
+    workspace.write("faults.yaml", json.dumps({"faults": [failed]}))
+    workspace.project(backends={"local": {**LOCAL, "faults": "faults.yaml"}})
+    documents(workspace, tolerate_failed=1)
+    workspace.rows(ROWS[:1])
+
+    workspace.ok("apply", "--yes")
+
+    assert workspace.actions() == {"keep": 2, "held": 1}
+    [spec] = json.loads(workspace.ok("status", "--json").out)["specs"]
+    assert spec["undelivered"] == 0 and not (workspace.root / "results/triage.jsonl").exists()

@@ -66,8 +66,14 @@ def _spec_line(session: Session, control: ControlView, spec: ResolvedSpec) -> Sp
         try:
             relation = session.ledger.rows_relation(con, spec.name)
             through = delivery.through if delivery else -1
+            is_late = f"answer_fp IS NOT NULL AND answer_serial > {through}"
+            if spec.splits:
+                from batchform.rows.pages import SETS, whole_sets
+
+                whole_sets(con, relation)
+                is_late += f" AND key_hash IN (SELECT key_hash FROM {SETS})"
             for status, count, late in con.execute(
-                f"SELECT status, count(*), count(*) FILTER (answer_fp IS NOT NULL AND answer_serial > {through}) "
+                f"SELECT status, count(*), count(*) FILTER ({is_late}) "
                 f"FROM {relation} GROUP BY status ORDER BY count(*) DESC, status"
             ).fetchall():
                 rows[status] = count

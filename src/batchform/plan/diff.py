@@ -15,7 +15,7 @@ from batchform.canon import FINGERPRINT_VERSION
 from batchform.ledger.records import UNPARSED
 from batchform.plan.changes import Decision
 from batchform.rows.keyed import NARROW, KeyedRows
-from batchform.rows.pages import row_key_sql
+from batchform.rows.pages import SETS, row_key_sql, whole_sets
 from batchform.rows.sql import literal
 from batchform.spec.resolved import ResolvedSpec
 
@@ -52,6 +52,10 @@ RENDERED = (NEW, PENDING, CHANGED, REQUESTED, RETRY, FOR_APPLY, SAVED)
 _SPEC_SAME = "prompt_same AND model_same AND config_same AND schema_same AND realm_same AND version_same"
 
 
+_STAYS = f"row_key IN (SELECT {row_key_sql('key')} FROM {NARROW})"
+"""SQL: whether the row that a part belongs to is in the source."""
+
+
 class Recorded(Struct, frozen=True):
     """What the ledger says about one spec, as a plan needs it.
 
@@ -79,7 +83,8 @@ class Diff(Struct, frozen=True):
     """Rows per class; rows held for failures by why; whether candidate and left tables were made.
 
     unreadable: rows that would be read anew if their results were still archived; edited: answered rows that keep
-    their answers although an edit of the spec would ask them otherwise, and the bytes of their recorded requests.
+    their answers although an edit of the spec would ask them otherwise, and the bytes of their recorded requests;
+    superseded: parts that are forgotten because their row, which is still there, is asked in other parts.
     """
 
     counts: Mapping[str, int]
@@ -87,6 +92,7 @@ class Diff(Struct, frozen=True):
     answered_before: int  # rows of the source that have an answer: what max_changed_percent is a share of
     unreadable: int = 0
     edited: tuple[int, int] = (0, 0)
+    superseded: int = 0
 
     def count(self, *classes: str) -> int:
         return sum(self.counts.get(c, 0) for c in classes)
@@ -98,6 +104,8 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
         return Diff({NEW: rows.rows}, {}, 0)
     if recorded.reruns:
         _rerun_table(con, recorded.reruns)
+    if spec.splits:
+        whole_sets(con, recorded.relation)
     classed = _classed(spec, rows, recorded)
     counts, exhausted, answered = _counted(con, spec, classed)
     if exhausted and recorded.archived is not None and _find_saved(con, classed, recorded.archived):
@@ -115,7 +123,11 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
             f"WHERE class IN ('{FORGET}', '{REMOVE}', '{RETURNED}')"
         )
     edited = _kept_by_change(con, classed) if recorded.change.kind == "keep" else (0, 0)
-    return Diff(counts, exhausted, answered, edited=edited)
+    superseded = 0
+    if spec.splits and counts.get(FORGET):
+        sql = f"SELECT count(*) FROM ({classed}) WHERE class = '{FORGET}' AND {_STAYS}"
+        superseded = int(con.execute(sql).fetchall()[0][0])
+    return Diff(counts, exhausted, answered, edited=edited, superseded=superseded)
 
 
 def _kept_by_change(con: DuckDBPyConnection, classed: str) -> tuple[int, int]:
@@ -262,7 +274,7 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     if keeps_prompt and idempotency.on_row_change == "keep":
         kept.append("realm_same")
     # What parts a row was asked in before stays until it is answered in the parts that it has now.
-    stays = f"row_key IN (SELECT {row_key_sql('key')} FROM {NARROW})" if spec.splits else "false"
+    stays = _STAYS if spec.splits else "false"
     pruned = f"CASE WHEN status = 'absent' AND NOT {stays} THEN '{REMOVE}' ELSE '{QUIET_ABSENT}' END"
     left = f"CASE WHEN {stays} THEN '{FORGET}' ELSE '{REMOVE}' END" if destination.prune else literal(FORGET)
     by_sync = ", ".join(literal(c) for c in spec.retry.on) or "NULL"
@@ -270,6 +282,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
     through = recorded.delivered_through
     undelivered = "true" if through is None else f"answer_serial > {through}"
+    if spec.splits:  # a part is delivered with all others of its row
+        undelivered = f"{undelivered} AND key_hash IN (SELECT key_hash FROM {SETS})"
     return f"""CASE
         WHEN ordinal IS NULL AND status IN ('absent', 'gone') THEN
             {pruned if destination.prune else literal(QUIET_ABSENT)}

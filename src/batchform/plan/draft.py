@@ -177,7 +177,7 @@ def draft_spec(
         rollout=rollout.planned() if rollout else None,
     )
     removed = actions[Action.REMOVE]
-    left = removed + actions[Action.FORGET]
+    left = removed + actions[Action.FORGET] - found.superseded
     figures = Figures(
         to_send=to_send,
         cost=_at_least(whole.cost, priced),

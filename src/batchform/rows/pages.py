@@ -30,7 +30,8 @@ _MARK: Final = "#pages="
 _SUFFIX: Final = r" \[pages (\d+)-(\d+) of (\d+) in ([0-9a-f]{12})\]$"
 _BARE: Final = re.compile(_SUFFIX)
 _NAMED: Final = re.compile(rf"^(sha256:[0-9a-f]{{64}}){_MARK}(\d+)-(\d+)$")
-_SETS: Final = "bf_sets"
+SETS: Final = "bf_sets"
+"""Table of the parts in `whole_sets`: key_hash and more."""
 
 
 def ranges(pages: int, most: int) -> Iterator[tuple[int, int]]:
@@ -106,7 +107,7 @@ def whole_sets(con: DuckDBPyConnection, rows: str) -> str:
     )
     con.execute(
         # A set begins with a first part, whose length tells where all others are.
-        f"CREATE OR REPLACE TEMP TABLE {_SETS} AS WITH begun AS ("
+        f"CREATE OR REPLACE TEMP TABLE {SETS} AS WITH begun AS ("
         "SELECT row_key, file, pages, last AS most FROM bf_parts WHERE is_part AND first = 1"
         "), members AS ("
         "SELECT p.key_hash, p.row_key, p.file, b.most, p.first, p.last, p.there, p.answer_serial, p.changed_serial, "
@@ -131,6 +132,6 @@ def whole_sets(con: DuckDBPyConnection, rows: str) -> str:
     return (
         "(SELECT r.* REPLACE (coalesce(s.row_key, r.key) AS key, "
         "coalesce(s.serial, r.answer_serial) AS answer_serial), "
-        f"s.first AS {FIRST}, s.last AS {LAST} FROM {rows} r LEFT JOIN {_SETS} s USING (key_hash) "
+        f"s.first AS {FIRST}, s.last AS {LAST} FROM {rows} r LEFT JOIN {SETS} s USING (key_hash) "
         "WHERE s.key_hash IS NOT NULL OR r.status = 'gone')"
     )
