@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from forge_server import BOT, GITHUB_TOKEN, GITLAB_TOKEN, ForgeServer
 
 from batchform.adapters.forge import ForgeError
 from batchform.adapters.forge_issues import GitHubIssues, GitLabIssues, keep_issue
+from batchform.cli import run
 
 MARKER = "<!-- batchform:drift:acme -->"
 Service = Callable[[ForgeServer], GitHubIssues | GitLabIssues]
@@ -47,6 +49,47 @@ def test_one_issue_is_opened_found_on_any_page_edited_and_closed(forge: ForgeSer
     assert len(forge.opened()) == 251
     # What was closed is not opened again: what comes is another finding.
     assert keep_issue(service(forge), MARKER, ("1 row", f"{MARKER}\none")) == "opened"
+
+
+def test_the_command_opens_edits_and_closes_it(
+    forge: ForgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("GITLAB_CI", "GH_TOKEN", "BATCHFORM_ENV", "GITHUB_EVENT_PATH", "GITHUB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("REPOSITORY", "acme/support"), ("TOKEN", GITHUB_TOKEN), ("API_URL", forge.url)):
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    assert run(["init", str(tmp_path / "llm")]) == 0
+    monkeypatch.chdir(tmp_path / "llm")
+    file = tmp_path / "llm/batchform.yaml"
+    text = file.read_text().replace("{type: emulator}", "{type: emulator, job_seconds: 0, poll: 10ms}")
+    file.write_text(text)
+    plan, prompt = tmp_path / "drift.json", tmp_path / "llm/templates/triage.j2"
+
+    def told(code: int) -> str:
+        """What is said of the plan that there is now, which ends with this exit code."""
+        capsys.readouterr()
+        assert run(["plan", "--json", "--detailed-exitcode"]) == code
+        plan.write_text(capsys.readouterr().out)
+        assert run(["ci", "drift", str(plan), "--summary", str(tmp_path / "summary")]) == 0
+        return capsys.readouterr().out
+
+    assert "10 rows to send for $" in told(2)
+    assert "apply --approved" not in forge.issues[0]["body"]
+    assert run(["apply", "--yes", "--quiet"]) == 0
+    assert told(0) == "no drift; issue of GitHub: closed\n"
+    before = prompt.read_text()
+    prompt.write_text(before + "Be brief.\n")
+    assert "10 rows wait for a decision\nissue of GitHub: opened" in told(2)
+    file.write_text(text + "\nnonsense: 1\n")
+    assert told(1).startswith("batchform: llm cannot be planned\nissue of GitHub: updated")
+    file.write_text(text.replace("max_rows: 10000", "max_rows: 1"))
+    prompt.write_text(before)
+    rows = tmp_path / "llm/data/tickets.csv"
+    rows.write_text(rows.read_text() + "A-1,a,b\nA-2,a,b\n")
+    assert "held by max_rows" in told(3)
+    summary = (tmp_path / "summary").read_text()
+    assert [forge.issues[-1]["body"] in summary, "No drift" in summary] == [True, True]
+    assert len(forge.opened()) == 1 and len(forge.issues) == 2
 
 
 def test_pull_requests_are_no_issues(forge: ForgeServer) -> None:

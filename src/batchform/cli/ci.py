@@ -77,9 +77,10 @@ def approved(common: Common, plan: str, out: str, digest: str, author: str) -> N
 @ci_command.command("drift", short_help="Keep the one issue about drift up to date.")
 @click.argument("plan", metavar="PLAN")
 @click.option("--author", default="", metavar="LOGIN", help="Login that the token writes as; default: asked for.")
+@click.option("--summary", metavar="FILE", help="Append what it says to FILE, such as $GITHUB_STEP_SUMMARY.")
 @click.option("--dry-run", is_flag=True, help="Print the issue, touch nothing.")
 @common
-def drift(common: Common, plan: str, author: str, dry_run: bool) -> None:
+def drift(common: Common, plan: str, author: str, summary: str | None, dry_run: bool) -> None:
     """Open an issue where PLAN, a plan.json, has something to do or to decide; close it where it has not.
 
     An issue that this opened before is edited, not followed by another. Where PLAN is no plan, because planning failed,
@@ -89,16 +90,19 @@ def drift(common: Common, plan: str, author: str, dry_run: bool) -> None:
 
     run = run_of(os.environ)
     marker, text = _drift(common, plan, run)
+    said = text[1] if text else "No drift: there is nothing to do, and nothing to decide."
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(f"{said}\n")
     if dry_run:
-        click.echo(f"{text[1]}" if text else "No drift: there is nothing to do, and nothing to decide.")
+        click.echo(said)
         return
     from batchform.adapters.forge_issues import keep_issue
 
     done = keep_issue(issues_of(run, os.environ, author=author), marker, text)
     if not common.quiet:
-        click.echo(
-            f"{text[0]}\nissue of {run.service}: {done}" if text else f"no drift; issue of {run.service}: {done}"
-        )
+        head = f"{text[0]}\n" if text else "no drift; "
+        click.echo(f"{head}issue of {run.service}: {done}")
 
 
 def _drift(common: Common, plan: str, run: Run) -> tuple[str, tuple[str, str] | None]:
