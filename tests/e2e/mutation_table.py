@@ -447,6 +447,8 @@ SPEC_CASES: dict[str, list[Case]] = {
     "idempotency.on_prompt_change.Canary.canary": free(idempotency={"on_prompt_change": {"canary": 2}}),
     "idempotency.on_row_change": free(idempotency={"on_row_change": "keep"}),
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
+    "import.results": free(**{"import": [{"results": "data/more.csv"}]}),
+    "import.requests": free(**{"import": [{"results": "data/more.csv", "requests": "data/more.csv"}]}),
     "moved.from": free(moved={"from": "earlier"}),
     "moved.key": free(moved={"key": ["title"]}),
     "rollout.rows": free(rollout=[{"rows": 2}, {"percent": 100}]),

@@ -11,9 +11,13 @@ from batchform.plan.sent import earlier_request
 from batchform.plan.work import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchform.cli.options import Asked
     from batchform.cli.wiring import Session
     from batchform.plan.counting import Counting
+    from batchform.plan.importing import Importing
+    from batchform.plan.work import Imports
     from batchform.spec.resolved import ResolvedSpec
 
 
@@ -35,8 +39,18 @@ def settings_of(
         partial=len(specs) < len(session.project.specs),
         before=lambda tag, key_hex: earlier_request(session.ledger, tag, key_hex),
         wave_of=wave_of,
+        imports=_imports(session) if purpose == "apply" else None,
         counting=_counting(session) if session.count and purpose == "apply" else None,
     )
+
+
+def _imports(session: Session) -> Imports:
+    def read(spec: ResolvedSpec, folder: Path) -> list[Importing]:
+        from batchform.cli.importing import imports_of
+
+        return imports_of(session, spec, folder)
+
+    return read
 
 
 def _counting(session: Session) -> Counting:

@@ -235,9 +235,8 @@ class Ledger:
         files: their row states; blobs: local files of the blobs that the events name.
         """
         before = self.log.head
-        assert before is not None
         try:
-            self.log.head, self._control = moved_head(before, events, at=""), None
+            self.log.head, self._control = before and moved_head(before, events, at=""), None
             self._pending, self._supposed = Pending(list(events), [f for f in files if f.rows]), dict(blobs)
             yield
         finally:
@@ -276,6 +275,8 @@ class Ledger:
 
     def has_blob(self, name: str) -> bool:
         _beside(name)
+        if name in self._supposed:
+            return True
         return self.blobs.has(name)
 
     def set_aside(self, name: str) -> None:

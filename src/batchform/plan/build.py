@@ -74,7 +74,7 @@ def build_plan(
     allow = check_allow(settings.allow, [s.name for s in project.specs])
     with moved_on(project, work, ledger, settings, folder=folder) as (moves, settings):
         plan = _judged(project, work, ledger, settings, said, allow, folder=folder, save=save)
-    plan = with_moves(plan, moves)
+    plan = with_moves(plan, moves, settings.taken)
     return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
 
 
@@ -308,6 +308,7 @@ def render_candidates(
     if settings.counting is not None:
         rules.sample = Sample(settings.counting.most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
+    renderer.taken = settings.taken
     renderer.why_left = settings.waiting.get(spec.name, renderer.why_left)
     renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))
     cutter = ShardCutter(

@@ -118,6 +118,7 @@ def check_files(folder: Path, manifest: Manifest, con: DuckDBPyConnection) -> No
     specs = manifest.plan.specs
     planned = {p for s in specs for shard in s.shards for p in (shard.path, shard.rows_path)}
     planned |= {name for s in specs for name in (s.bookkeeping, s.reread) if name}
+    planned |= {name for one in manifest.plan.imports for name in (one.archive, one.parsed)}
     planned |= {name for move in manifest.plan.moves for name in (move.states, move.keys_path) if name}
     planned |= {shard.files_path for s in specs for shard in s.shards if shard.files_path}
     for name in sorted(present ^ planned | set(manifest.files) ^ planned):

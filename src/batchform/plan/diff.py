@@ -77,6 +77,7 @@ class Recorded(Struct, frozen=True):
     gone: tuple[str, ...] = ()
     change: Decision = Decision("rerun")
     rollout: Rollout | None = None
+    imported: tuple[str, ...] = ()  # tags of imports, whose answers rows of any key take
 
 
 class Diff(Struct, frozen=True):

@@ -33,6 +33,7 @@ def plan_digest(plan: Plan) -> str:
             "specs": specs,
             **({"wave_of": plan.wave_of} if plan.wave_of else {}),
             "verdicts": [_judged(v) for v in plan.verdicts],
+            **({"imports": [[i.tag, i.rows] for i in plan.imports]} if plan.imports else {}),
             **({"moves": [[m.spec, m.before, m.rows, m.keys, m.waits] for m in plan.moves]} if plan.moves else {}),
         },
     )

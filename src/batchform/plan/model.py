@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from batchform.plan.bounds import Envelope
+from batchform.plan.importing import Importing
 from batchform.plan.stages import StagePlan
 
 FORMAT_VERSION = "1"
@@ -336,6 +337,7 @@ class Plan(Struct, frozen=True):
     approver: str = ""  # who has approved that, where it was said
     models_dated: str = ""  # of the table of models and limits
     moves: tuple[Moving, ...] = ()  # recorded before anything else
+    imports: tuple[Importing, ...] = ()  # recorded next
 
     @property
     def rows_to_send(self) -> int:

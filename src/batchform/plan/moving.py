@@ -3,7 +3,7 @@ plan sees them as if they had moved. Apply records the move before it records or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from batchform.canon import file_digest, short
 from batchform.errors import SourceError, StalePlan, UsageError
 from batchform.ledger.moves import Moved
-from batchform.ledger.records import ROW_COLUMNS, ControlView
+from batchform.ledger.records import ROW_COLUMNS, AnyEvent, ControlView
 from batchform.ledger.row_writer import ROW_GROUP
 from batchform.ledger.store import Ledger, RowsFile
 from batchform.plan.compare import remembered
 from batchform.plan.diff import row_same
+from batchform.plan.importing import Importing, import_blobs, import_events, with_rows
 from batchform.plan.model import Moving, Plan, Reason
 from batchform.plan.recorded import reading
 from batchform.plan.work import Settings, Work
@@ -26,6 +27,7 @@ from batchform.rows.earlier import earlier_keys
 from batchform.rows.keyed import NARROW, prepare
 from batchform.rows.sql import identifier, literal
 from batchform.spec.chains import with_upstreams
+from batchform.spec.realm import realm_of
 from batchform.spec.resolved import ResolvedProject, ResolvedSpec
 from batchform.spec.wording import counted
 
@@ -43,23 +45,39 @@ class Moves(Struct):
     held until it can move."""
 
     moving: list[Moving] = field(default_factory=list)
-    events: list[Moved] = field(default_factory=list)
+    events: list[AnyEvent] = field(default_factory=list)
     files: list[RowsFile] = field(default_factory=list)
     blobs: dict[str, Path] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+    importing: list[Importing] = field(default_factory=list)
 
 
 @contextmanager
 def moved_on(
     project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, *, folder: Path
-) -> Iterator[tuple[tuple[Moving, ...], Settings]]:
+) -> Iterator[tuple[Moves, Settings]]:
     """Within the block, `ledger` shows rows under their present names and keys: what moves, and the settings to plan
     with. Only plans for `apply` move rows; others leave to it what has yet to move."""
     _refuse_left_behind(project, work, ledger, settings)
     found = Moves()
-    if ledger.head is None or settings.purpose != "apply":
-        yield (), settings
+    if settings.purpose != "apply":
+        yield found, settings
         return
+    if ledger.head is not None:
+        _moved(project, work, ledger, settings, found, folder)
+    for spec in (w.spec for w in work if w.spec.spec.import_ and settings.imports):
+        for one in settings.imports(spec, folder) if settings.imports else ():
+            _import(found, one, spec, folder)
+    if not found.moving and not found.importing:
+        yield found, settings
+        return
+    with ledger.supposing(found.events, found.files, found.blobs):
+        yield found, replace(settings, waiting=found.waiting)
+
+
+def _moved(
+    project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, found: Moves, folder: Path
+) -> None:
     specs = with_upstreams([w.spec for w in work], project.specs)
     with closing(work[0].connect()) as con:
         _renamed(con, specs, ledger, found)
@@ -69,20 +87,24 @@ def moved_on(
             for one in keyed:
                 if one.spec.name in known and remembered(one, ledger, settings) is None:
                     _keyed(one, ledger, found, folder)
-    if not found.moving:
-        yield (), settings
-        return
-    with ledger.supposing(found.events, found.files, found.blobs):
-        yield tuple(found.moving), replace(settings, waiting=found.waiting)
 
 
-def with_moves(plan: Plan, moves: tuple[Moving, ...]) -> Plan:
-    """The plan with what moves, which is a reason of those rows, too."""
-    moved = {m.spec: m.rows for m in moves if not m.waits}
+def _import(
+    found: Moves, one: Importing, spec: ResolvedSpec, bundle: Path, *, at: str = "1970-01-01T00:00:00Z", by: str = ""
+) -> None:
+    found.importing.append(one)
+    found.events += import_events(one, spec, realm_of(spec.backend), at=at, by=by)
+    found.blobs |= import_blobs(one, bundle)
+
+
+def with_moves(plan: Plan, moves: Moves, taken: Mapping[str, Mapping[str, int]]) -> Plan:
+    """The plan with what moves, which is a reason of those rows, too, and what is imported. taken: see `Settings`."""
+    moved = {m.spec: m.rows for m in moves.moving if not m.waits}
     specs = [
         replace(s, reasons={**s.reasons, Reason.KEY_MOVED: moved[s.name]}) if s.name in moved else s for s in plan.specs
     ]
-    return replace(plan, specs=tuple(specs), moves=moves)
+    imports = tuple(with_rows(one, taken) for one in moves.importing)
+    return replace(plan, specs=tuple(specs), moves=tuple(moves.moving), imports=imports)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
 from batchform.plan.changes import Decision, decide
 from batchform.plan.diff import REPARSE, REREAD, Diff, Recorded, diff
+from batchform.plan.importing import imported_tags
 from batchform.plan.sent import attempts_name
 from batchform.ports import Destination
 from batchform.rows.keyed import KeyedRows
@@ -42,8 +43,9 @@ def recorded(
     edit would send again, by spec, where the command line says it."""
     control = ledger.control()
     relation = _relation(con, ledger, spec.name)
+    imported = imported_tags(control, spec.name)
     if relation is None:
-        return Recorded(relation=None)
+        return Recorded(None, archived=_archived(ledger, control, spec) if imported else None, imported=imported)
     fp_columns = con.execute(
         f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL ORDER BY 1"
     ).fetchall()
@@ -54,6 +56,7 @@ def recorded(
         unknown_tags=tuple(j.tag for j in control.jobs.values() if j.intent.spec == spec.name and j.status == "intent"),
         delivered_through=delivered_through(control, spec, destination),
         change=decide(spec, control, said),
+        imported=imported,
         reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
     )
 

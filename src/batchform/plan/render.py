@@ -86,6 +86,8 @@ class CandidateRenderer:
         if self.carried is not None:
             carried = self.carried
             rules.file_tokens = lambda request: sum(f.tokens for f in carried.of(request))
+        self._shares = spec.spec.idempotency.reuse_identical or bool(recorded.imported)
+        self.taken: dict[str, dict[str, int]] = {}  # of imports: tag → key hash there → rows
         self.climber: Climber | None = None  # where retries change what is sent
         if renderer.one_form:
             rules.of_one_form()
@@ -94,10 +96,9 @@ class CandidateRenderer:
         """Render all candidates, in row order."""
         if not found.count(*first.RENDERED):
             return self.out
-        if self._spec.spec.idempotency.reuse_identical:
+        if self._shares:
             self._share()
-        staged = self._rollout is not None or self._spec.spec.idempotency.reuse_identical
-        if self._recorded.relation is None and not staged:
+        if self._recorded.relation is None and self._rollout is None and not self._shares:
             self._run_first(cutter)
         else:
             for row in self._stream():
@@ -151,7 +152,7 @@ class CandidateRenderer:
         shared = "NULL AS shared"
         state = self._state_sql()
         joins, order = self._candidates()
-        if self._spec.spec.idempotency.reuse_identical:
+        if self._shares:
             shared = "s.shared"
             joins += f" LEFT JOIN {SHARED} s ON w.bf_key_hash = s.key_hash"
         for batch in stream(self._con, self._select(f", {state}, {shared}", joins) + order):
@@ -199,6 +200,9 @@ class CandidateRenderer:
         if kind == "answered":
             tag, source_hex, parse = rest.split(" ")
             self._free_rows.add(key, key_hex, row_fp, fp, (tag, source_hex, parse))
+            if tag in self._recorded.imported:
+                rows = self.taken.setdefault(tag, {})
+                rows[source_hex] = rows.get(source_hex, 0) + 1
         else:
             self.out.waiting += 1
 

@@ -32,9 +32,11 @@ def shared_sql(spec: ResolvedSpec, recorded: Recorded) -> str:
         )
     if recorded.archived is not None:
         kinds.append(
-            "SELECT p.key_hash, 0, 'answered ' || a.tag || ' ' || replace(CAST(a.held_as AS VARCHAR), '-', '') "
-            f"|| ' ' || a.parse_digest FROM bf_prints p JOIN {recorded.archived} a "
+            "SELECT p.key_hash, 0 AS rank, 'answered ' || a.tag || ' ' || replace(CAST(a.held_as AS VARCHAR), '-', '') "
+            f"|| ' ' || a.parse_digest AS shared FROM bf_prints p JOIN {recorded.archived} a "
             "ON p.request_fp = a.request_fp WHERE a.class = 'answered'"
         )
+    if not spec.spec.idempotency.reuse_identical:  # then only what was imported is shared
+        kinds = [f"{kinds[-1]} AND a.tag IN ({', '.join(map(literal, recorded.imported))})"]
     found = " UNION ALL ".join(kinds)
     return f"SELECT key_hash, arg_min(shared, (rank, shared)) AS shared FROM ({found}) GROUP BY key_hash"

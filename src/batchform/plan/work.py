@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -12,6 +13,7 @@ from batchform.plan.bounds import Spare
 from batchform.plan.changes import Decision
 from batchform.plan.counting import Counting
 from batchform.plan.draft import Before
+from batchform.plan.importing import Importing
 from batchform.plan.registry import Registry
 from batchform.plan.unchanged import Kept
 from batchform.ports import Destination, Source
@@ -32,6 +34,10 @@ class Work(Struct, frozen=True):
     kept: Kept | None = None
 
 
+Imports = Callable[[ResolvedSpec, Path], Sequence[Importing]]
+"""What a spec imports that the ledger does not have yet; its files are written below the folder."""
+
+
 class Settings(Struct, frozen=True):
     """What a plan depends on besides files, rows and ledger.
 
@@ -40,7 +46,8 @@ class Settings(Struct, frozen=True):
     on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
     spare: how far what is approved lies around the plan; reason: why limits
     are released; counting: what lets the service count tokens, None to estimate them; waiting: specs whose rows are all
-    held, and why.
+    held, and why; imports: reads results of other jobs; taken: import → key hash of its archive → rows that take that
+    answer, filled in while rows are rendered.
     """
 
     registry: Registry
@@ -57,6 +64,8 @@ class Settings(Struct, frozen=True):
     reason: str = ""
     counting: Counting | None = None
     waiting: Mapping[str, str] = field(default_factory=dict)
+    imports: Imports | None = None
+    taken: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def records_left(self, spec: str) -> bool:
         """Whether it is recorded that keys left the source: not where they are about to be others."""

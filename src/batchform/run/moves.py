@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from batchform.errors import StalePlan
+from batchform.plan.importing import import_blobs, import_events
 from batchform.plan.model import Plan
 from batchform.plan.moving import Moves, add_move
 from batchform.run.context import RunContext
 from batchform.run.row_states import refuse_changed
+from batchform.spec.realm import realm_of
 
 
 def record_moves(ctx: RunContext, plan: Plan, bundle: Path) -> frozenset[int]:
-    """Record what moves, in one commit, on the ledger as it was planned on. Returns the serial of that commit.
+    """Record what moves and what is imported, in one commit, on the ledger as it was planned on. Returns its serial.
 
     Raises StalePlan if rows that take a new key changed since, or if a name was moved by another run.
     """
@@ -22,8 +24,15 @@ def record_moves(ctx: RunContext, plan: Plan, bundle: Path) -> frozenset[int]:
         if moving.states:
             refuse_changed(ctx, moving.before or moving.spec, bundle / moving.states, since=plan.serial)
         add_move(found, moving, bundle, at=ctx.now(), by=ctx.who, plan=plan.digest)
+    for one in plan.imports:
+        spec = ctx.spec(one.spec)
+        if one.rows and spec is not None:
+            found.events += import_events(one, spec, realm_of(spec.backend), at=ctx.now(), by=ctx.who)
+            found.blobs |= import_blobs(one, bundle)
     if not found.events:
         return frozenset()
+    if ctx.ledger.head is None:
+        ctx.ledger.log.create()  # a head comes before anything that it could name
     for name, path in found.blobs.items():
         if not ctx.ledger.has_blob(name):
             ctx.ledger.put_blob(name, path)

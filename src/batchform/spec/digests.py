@@ -89,6 +89,7 @@ def spec_digest(
             **carried,
             **_of_rollout(spec),
             **({"cache": [cache.turns, cache.parts, cache.ttl]} if cache else {}),
+            **({"import": [i.model_dump(mode="json") for i in spec.import_]} if spec.import_ else {}),
             **({"moved": spec.moved.model_dump(mode="json")} if spec.moved else {}),
             **digests,
         },

@@ -15,7 +15,7 @@ from batchform.spec.yaml_source import Document, NodePath
 
 _EMBED: Final = frozenset({
     "name", "description", "tags", "task", "source", "prompt", "model", "embed", "request", "destination",
-    "idempotency", "moved", "retry", "limits", "backend", "submit", "preview", "ignore", "rollout",
+    "idempotency", "moved", "import", "retry", "limits", "backend", "submit", "preview", "ignore", "rollout",
     "tolerate_failed",
 })  # fmt: skip
 """Fields of a spec that mean something with `task: embed`. Whatever else there is speaks of generated answers."""

@@ -29,6 +29,7 @@ from batchform.spec.model_attachments import Attachment
 from batchform.spec.model_cache import Cache
 from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
+from batchform.spec.model_import import Import
 from batchform.spec.model_limits import Limits
 from batchform.spec.model_moved import Moved
 from batchform.spec.model_rollout import Require, Stage
@@ -52,6 +53,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "FailureClass",
     "GeminiBackend",
     "Image",
+    "Import",
     "InlineText",
     "Limits",
     "Moved",
@@ -348,6 +350,11 @@ class Spec(Strict):
     destination: Destination = Field(description="Where answers go.")
     idempotency: Idempotency = Wire(description="What makes a row the same row.")
     moved: Moved | None = Field(None, description="Earlier name and key of the spec, whose rows are not sent again.")
+    import_: list[Import] = Field(
+        default_factory=list,
+        alias="import",
+        description="Results of jobs made elsewhere: they answer rows.",
+    )
     retry: Retry | None = Field(None, description="Which failed rows are sent again; default from the project.")
     limits: Limits = Field(default_factory=Limits, description="Limits of this spec alone.")
     rollout: list[Stage] = Field(

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from batchform.plan.bounds import Envelope
+from batchform.plan.importing import Importing
 from batchform.plan.model import (
     FORMAT_VERSION,
     Action,
@@ -50,6 +51,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "cost_usd": _range(plan.cost),
         "rows_known_after_apply": plan.rows_after,
         "specs": [_spec(spec) for spec in plan.specs],
+        **({"imports": [_importing(i) for i in plan.imports]} if plan.imports else {}),
         **({"moves": [_moving(m) for m in plan.moves]} if plan.moves else {}),
         "verdicts": [_verdict(v) for v in plan.verdicts],
         "reason": plan.reason,
@@ -103,6 +105,12 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
         "previous": spec.previous,
         "samples": [_sample(s) for s in spec.samples] if spec.preview == "public" else [],
     }
+
+
+def _importing(one: Importing) -> dict[str, Any]:
+    """Results of jobs made elsewhere, and the rows that they answer."""
+    told = {"spec": one.spec, "source": one.source, "lines": one.lines, "answers": one.answers, "rows": one.rows}
+    return {**told, "used": one.used, "skipped": dict(one.skipped), "examples": list(one.examples)}
 
 
 def _moving(moving: Moving) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"**{plain(sum_line(plan))}**"
         yield ""
         yield from (f"- ⇄ {plain(text)}" for text in move_lines(plan))
-        if plan.moves:
+        if plan.moves or plan.imports:
             yield ""
         if plan.rows_after:
             later = "is sent later" if plan.rows_staged else "is known after apply"

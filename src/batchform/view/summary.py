@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from batchform.plan.importing import import_words
 from batchform.plan.model import Action, Plan, Range, Reason, SpecPlan
 from batchform.plan.moving_words import moving_words
 from batchform.spec.wording import counted, money
@@ -84,7 +85,8 @@ def quiet_line(plan: Plan) -> str | None:
 
 def move_lines(plan: Plan) -> list[str]:
     """What goes on under another name or key, a sentence each: `move triage → support: 6 rows`."""
-    return [f"move {safe(moving_words(moving))}, for nothing" for moving in plan.moves]
+    moves = [f"move {safe(moving_words(moving))}, for nothing" for moving in plan.moves]
+    return moves + [f"import {safe(import_words(one))}" for one in plan.imports]
 
 
 def partial_line(plan: Plan) -> str:

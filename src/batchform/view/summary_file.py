@@ -9,6 +9,7 @@ import msgspec
 
 from batchform.errors import UsageError
 from batchform.plan.bounds import Envelope
+from batchform.plan.importing import Importing
 from batchform.plan.model import (
     FORMAT_VERSION,
     Action,
@@ -69,8 +70,16 @@ def _plan(told: dict[str, Any]) -> Plan:
         purpose=told["purpose"],
         envelope=_envelope(told),
         reason=told.get("reason", ""),
+        imports=tuple(_importing(i) for i in told.get("imports", ())),
         moves=tuple(_moving(m) for m in told.get("moves", ())),
     )
+
+
+def _importing(told: dict[str, Any]) -> Importing:
+    return Importing(
+        told["spec"], "", told["source"], told["lines"], told["answers"], rows=told["rows"], used=told["used"],
+        skipped=told["skipped"], examples=tuple(told["examples"]),
+    )  # fmt: skip
 
 
 def _moving(told: dict[str, Any]) -> Moving:

@@ -75,7 +75,7 @@ def plan_blocks(plan: Plan, *, width: int, row_text: bool) -> Iterator[Renderabl
         return
     for text in move_lines(plan):
         yield line(("⇄ ", "cyan"), text)
-    if plan.moves:
+    if plan.moves or plan.imports:
         yield Text()
     for spec in plan.specs:
         yield from _spec(spec, plan, width=width, row_text=row_text or spec.preview == "public")
