@@ -150,6 +150,14 @@ def _detached(world: World) -> None:
     world.ok((*APPLY, "--detach"))
 
 
+def _staged(world: World) -> None:
+    """Two of five rows were sent; the gate behind them is to release the others."""
+    project(world)
+    spec(world, rollout=[{"rows": 2, "require": {"answered": 1}}, {"percent": 100}])
+    rows(world, some(5))
+    world.ok((*APPLY, "--detach"))
+
+
 def _changed(world: World) -> None:
     """Changed, new and gone rows; one fails once and one for good."""
     project(world)
@@ -328,6 +336,7 @@ _GEMINI: Final = (
     Scenario("apply of a saved plan", _saved, command=_SEND_SAVED, again=(_SEND_SAVED, SYNC, APPLY)),
     Scenario("apply --detach", _first, command=(*APPLY, "--detach"), rest=(SYNC,)),
     Scenario("sync --wait after it", _detached, command=SYNC),
+    Scenario("sync --wait, past the gate of a rollout", _staged, command=SYNC),
     Scenario("second round, with failures", _changed, rest=(SYNC, APPLY), regroups=True),
     Scenario("sync with retries", _failed, command=SYNC, rest=(APPLY,), regroups=True),
     Scenario("two waves: apply", _chained, destination="results/chains", regroups=True),

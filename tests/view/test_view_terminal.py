@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from rich.cells import cell_len
-from view_plans import APPROVABLE, FULL, HELD, PLANS, SUMMARY, TRIAGE, UP_TO_DATE, actions, check_golden, plan
+from view_plans import (
+    APPROVABLE,
+    FULL,
+    GATE_FAILED,
+    HELD,
+    PLANS,
+    STAGED,
+    SUMMARY,
+    TRIAGE,
+    UP_TO_DATE,
+    actions,
+    check_golden,
+    plan,
+)
 
 from batchform.plan.model import Action, Plan, Reason
 from batchform.view.console import PLAIN_WIDTH, make_console
@@ -31,6 +44,7 @@ def test_a_plan_looks_as_agreed(width: int, color: bool) -> None:
     suffix = "ansi" if color else "txt"
     check_golden(f"plan-{width}.{suffix}", rendered(FULL, width=width, color=color))
     check_golden(f"edit-{width}.{suffix}", rendered(APPROVABLE, width=width, color=color))
+    check_golden(f"stages-{width}.{suffix}", rendered(plan(STAGED, GATE_FAILED), width=width, color=color))
     check_golden(f"held-{width}.{suffix}", rendered(plan(HELD, UP_TO_DATE), width=width, color=color))
 
 

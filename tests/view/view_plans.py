@@ -13,6 +13,7 @@ from batchform.plan.bounds import Envelope, SpecBound
 from batchform.plan.model import (
     ZERO,
     Action,
+    After,
     Budget,
     Change,
     Option,
@@ -26,6 +27,7 @@ from batchform.plan.model import (
     Verdict,
 )
 from batchform.plan.policy import NAMES
+from batchform.plan.stages import Measure, StagePlan
 
 GOLDEN = Path(__file__).parent / "golden"
 EVIL = "a\x1b[2J`x` ```y``` @octocat <img src=x onerror=alert(1)> | #1 \u202emirrored https://evil.example [z](y)"
@@ -203,6 +205,38 @@ APPROVABLE = replace(
     ),
 )  # fmt: skip
 
+STAGED = replace(
+    TRIAGE,
+    verdicts=(),
+    samples=(),
+    notes=(),
+    previous="",
+    actions=actions(run=4_900, held=45_050, keep=50),
+    reasons={Reason.NEW_KEY: 4_900},
+    rows_to_send=4_900,
+    held_by={"rollout: stage 3 of 3 waits for the gate of stage 2": 45_050},
+    after=After("", 45_050, Range(0.0, 19.4, 31.5), "", 45_050),
+    rollout=StagePlan(
+        "sha256:ed17", 2, 3, 1, "sending", 4_950, 50, 45_050,
+        (Measure("answered", 0.95, 0.98, ok=True), Measure("max_usd_per_row", 0.002, 0.00043, ok=True)),
+        {"invalid_output": 1}, (("T-1881", "invalid_output"),),
+    ),
+)  # fmt: skip
+GATE_FAILED = replace(
+    STAGED,
+    name="sort",
+    preview="public",
+    actions=actions(held=49_958, keep=42),
+    reasons={},
+    rows_to_send=0,
+    shards=(),
+    held_by={"rollout: the gate of stage 1 of 3 failed": 49_950, "failed: blocked is not in retry.on": 8},
+    rollout=StagePlan(
+        "sha256:ed17", 1, 3, 1, "failed", 50, 50, 49_950, (Measure("answered", 0.95, 0.84, ok=False),), {"blocked": 8},
+        (("T-7", "blocked"), (EVIL, "blocked")),
+    ),
+)  # fmt: skip
+
 FULL = plan(
     TRIAGE,
     SUMMARY,
@@ -244,6 +278,8 @@ _specs = st.builds(
     previous=_text,
     preview=st.sampled_from(["public", "private"]),
     change=st.sampled_from([None, EDITED.change]),
+    rollout=st.sampled_from([None, STAGED.rollout, GATE_FAILED.rollout]),
+    after=st.sampled_from([None, STAGED.after]),
 )
 PLANS = st.builds(
     plan,

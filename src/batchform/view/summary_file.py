@@ -127,7 +127,7 @@ def _spec(told: dict[str, Any]) -> SpecPlan:
         notes=tuple(told["notes"]),
         previous=told["previous"],
         change=_change(told["change"]) if told.get("change") else None,
-        preview="public" if told["samples"] else "private",
+        preview="public" if told["samples"] or told.get("rollout", {}).get("failed_rows") else "private",
         after=_after(after) if after else None,
         rollout=rollout_of(told["rollout"]) if told.get("rollout") else None,
     )
