@@ -44,10 +44,9 @@ def test_all_requests_are_counted_as_they_will_be_charged_and_each_once(
     tokens = found["tokens"]
     assert (tokens["counted_requests"], tokens["input_basis"]) == (6, "counted by the service in all 6 requests")
     assert workspace.billed() == []
-    assert workspace.plan()["tokens"]["counted_requests"] == 0
-    assert "tokens, counted by the service in all 6 requests" in workspace.ok("plan", "--count").out
-    assert "counted by the service in all 6 requests" in workspace.ok("plan", "--count", "--format", "markdown").out
-
+    if not cloud:
+        assert workspace.plan()["tokens"]["counted_requests"] == 0
+        assert "tokens, counted by the service in all 6 requests" in workspace.ok("plan", "--count").out
     failing(workspace, {"type": "error", "status": 503}, **cloud)  # what was counted is not asked for again
     assert workspace.plan("--count")["tokens"] == tokens
     told = batchform.Project(workspace.root).plan(count=50).spec("triage")
@@ -56,6 +55,7 @@ def test_all_requests_are_counted_as_they_will_be_charged_and_each_once(
 
     workspace.project(backends={"local": {**LOCAL, **cloud}})
     workspace.ok("plan", "--quiet", "--count", "--out", "saved")
+    assert "counted by the service in all 6 requests" in (workspace.root / "saved/plan.md").read_text()
     assert workspace.run("apply", "saved", "--count", "30").code == 64
     workspace.ok("apply", "saved")
     assert sum(row["charged"] for row in workspace.delivered()) == tokens["input"]
