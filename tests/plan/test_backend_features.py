@@ -103,6 +103,9 @@ SAYING: dict[str, list[dict[str, Any]]] = {
         {"prompt": {**SPEC["prompt"], "attachments": ["media/{{ id }}.png"]}},
         {"prompt": {**SPEC["prompt"], "attachments": [{"pattern": "media/*.png", "inline_up_to": "1k"}]}},
     ],
+    "PDFs in parts (`split_pages`)": [
+        {"prompt": {**SPEC["prompt"], "attachments": [{"path": "media/{{ id }}.pdf", "split_pages": 50}]}},
+    ],
     "files at `gs://` or `https://`": [
         {"prompt": {**SPEC["prompt"], "attachments": ["gs://b/{{ id }}.png"]}},
         {"prompt": {**SPEC["prompt"], "attachments": [{"path": "https://example.com/a.png"}]}},
