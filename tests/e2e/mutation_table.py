@@ -547,6 +547,8 @@ PROJECT_CASES: dict[str, list[Case]] = {
         f"google_cloud.{name}": [Case(0, project={"google_cloud": {name: "other"}})]
         for name in ("project", "credentials", "impersonate")
     },
+    "removed.spec": [Case(0, project={"removed": [{"spec": "gone", "reason": "replaced"}]})],
+    "removed.reason": [Case(0, project={"removed": [{"spec": "gone", "reason": "not wanted"}]})],
     "prices": [Case(0, project={"prices": "prices.yaml"}, files={"prices.yaml": PRICES})],
 }  # fmt: skip
 IN_ENVIRONMENTS = ("ledger", "backends", "databases", "defaults", "limits", "google_cloud")

@@ -119,6 +119,41 @@ def test_older_files_are_refused(applied: Workspace) -> None:
     assert (applied.actions(), len(applied.billed())) == ({"keep": 6}, 6)
 
 
+def test_a_spec_is_given_up(applied: Workspace) -> None:
+    """By a line that stands in git, and that a command writes."""
+    refused = applied.run("ledger", "forget", "triage", "--reason", "replaced")
+    assert refused.code == 64
+    assert "its spec is still there" in refused.err
+    become(applied, was=None, destination={"type": "jsonl", "path": "results/support.jsonl"})
+    before = applied.snapshot()
+    told = applied.ok("ledger", "forget", "triage", "--reason", "replaced: by support").out
+    assert "batchform.yaml" in told
+    assert "batchform plan" in told
+    assert applied.snapshot() == before  # the ledger is as it was
+    plan = applied.ok("plan", "--json").json
+    assert (plan["moves"][0]["forgotten"], plan["moves"][0]["rows"]) == ("replaced: by support", 6)
+    assert "forget triage: 6 rows given up (replaced: by support): what is delivered stays" in applied.ok("plan").out
+    applied.apply()
+    assert "moves" not in applied.ok("plan", "--json").json
+    assert len(applied.delivered()) == 6
+    assert "triage" in json.dumps(applied.ok("spend", "--json").json)  # what it cost is not forgotten
+    assert applied.run("ledger", "verify").code == 0
+    again = applied.run("ledger", "forget", "triage", "--reason", "again")
+    assert again.code == 64
+
+
+def test_a_rename_that_a_command_writes(applied: Workspace) -> None:
+    before = applied.snapshot()
+    told = applied.ok("ledger", "mv", "triage", "support").out
+    assert "specs/triage.yaml" in told
+    assert applied.snapshot() == before
+    assert applied.ok("plan", "--json").json["moves"][0]["spec"] == "support"
+    applied.apply()
+    assert (len(applied.billed()), applied.actions()) == (6, {"keep": 6})
+    assert applied.run("ledger", "mv", "support", "third").code == 64  # it has a `moved` of its own by now
+    assert applied.run("ledger", "mv", "nobody", "third").code == 64
+
+
 def test_two_that_have_rows_are_not_mixed(applied: Workspace) -> None:
     become(applied, was=None, destination={"type": "jsonl", "path": "results/support.jsonl"})
     applied.apply()

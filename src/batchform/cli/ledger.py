@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchform.cli.ledger_files import forget_command, mv_command
 from batchform.cli.options import Common, common
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def _beside(session: Session, ledger: Ledger, *, services: bool) -> list[Finding
                 source_rows=partial(session.source_rows, spec=spec),
             )
     return found
+
+
+ledger_command.add_command(mv_command)
+ledger_command.add_command(forget_command)
 
 
 def _shown(finding: Finding) -> dict[str, str]:

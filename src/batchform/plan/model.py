@@ -264,6 +264,7 @@ class Moving(Struct, frozen=True):
     waits: int = 0
     states: str = ""
     keys_path: str = ""
+    reason: str = ""  # of a spec that is given up: why
 
 
 class SpecPlan(Struct, frozen=True):

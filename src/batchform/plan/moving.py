@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from batchform.canon import file_digest, short
 from batchform.errors import SourceError, StalePlan, UsageError
-from batchform.ledger.moves import Moved
+from batchform.ledger.moves import Forgotten, Moved
 from batchform.ledger.records import ROW_COLUMNS, AnyEvent, ControlView
 from batchform.ledger.row_writer import ROW_GROUP
 from batchform.ledger.store import Ledger, RowsFile
@@ -81,6 +81,8 @@ def _moved(
     specs = with_upstreams([w.spec for w in work], project.specs)
     with closing(work[0].connect()) as con:
         _renamed(con, specs, ledger, found)
+        if not settings.partial:
+            _given_up(con, project, ledger, found)
     if keyed := [w for w in work if w.spec.moved_key is not None]:
         with ledger.supposing(found.events, (), {}):
             known = set(ledger.specs())
@@ -135,8 +137,12 @@ def add_move(found: Moves, moving: Moving, bundle: Path, *, at: str = "", by: st
     found.events.append(event_of(moving, at=at, by=by, keys=keys, plan_digest=plan))
 
 
-def event_of(moving: Moving, *, at: str = "", by: str = "", keys: str = "", plan_digest: str = "") -> Moved:
+def event_of(moving: Moving, *, at: str = "", by: str = "", keys: str = "", plan_digest: str = "") -> AnyEvent:
     """The event of a move. keys: name of the blob that tells which keys moved."""
+    if moving.reason:
+        return Forgotten(
+            at=at, by=by, spec=moving.spec, rows=moving.rows, reason=moving.reason, plan_digest=plan_digest
+        )
     return Moved(
         at=at, by=by, spec=moving.spec, before=moving.before, rows=moving.rows, keys=keys, plan_digest=plan_digest
     )
@@ -204,6 +210,20 @@ def _renamed(con: DuckDBPyConnection, specs: Sequence[ResolvedSpec], ledger: Led
         moving = Moving(spec.name, name, rows=_rows(con, ledger, name), jobs=at_work)
         found.moving.append(moving)
         found.events.append(event_of(moving))
+
+
+def _given_up(con: DuckDBPyConnection, project: ResolvedProject, ledger: Ledger, found: Moves) -> None:
+    """Specs that batchform.yaml says are no more, and that have recorded rows. Jobs at work are waited for."""
+    going = {e.before for e in found.events if isinstance(e, Moved)}
+    for removed in project.config.removed:
+        if removed.spec not in ledger.specs() or removed.spec in going:
+            continue
+        open_ = sum(j.open for j in ledger.control().jobs.values() if j.intent.spec == removed.spec)
+        rows = _rows(con, ledger, removed.spec)
+        moving = Moving(removed.spec, rows=rows, jobs=open_, waits=open_, reason=removed.reason)
+        found.moving.append(moving)
+        if not open_:
+            found.events.append(event_of(moving))
 
 
 def _rows(con: DuckDBPyConnection, ledger: Ledger, name: str) -> int:

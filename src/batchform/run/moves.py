@@ -21,6 +21,8 @@ def record_moves(ctx: RunContext, plan: Plan, bundle: Path) -> frozenset[int]:
     found = Moves()
     for moving in plan.moves:
         _refuse_moved(ctx, moving.spec, moving.before)
+        if moving.reason and not moving.waits:
+            _refuse_at_work(ctx, moving.spec)
         if moving.states:
             refuse_changed(ctx, moving.before or moving.spec, bundle / moving.states, since=plan.serial)
         add_move(found, moving, bundle, at=ctx.now(), by=ctx.who, plan=plan.digest)
@@ -38,6 +40,11 @@ def record_moves(ctx: RunContext, plan: Plan, bundle: Path) -> frozenset[int]:
             ctx.ledger.put_blob(name, path)
     head = ctx.ledger.commit(found.events, found.files, expect=ctx.ledger.serial)
     return frozenset({head.serial})
+
+
+def _refuse_at_work(ctx: RunContext, name: str) -> None:
+    if any(job.open for job in ctx.ledger.control().jobs.values() if job.intent.spec == name):
+        raise StalePlan(f"{name} was to be given up, and has a job at work by now.", hint="Plan again.")
 
 
 def _refuse_moved(ctx: RunContext, name: str, before: str) -> None:

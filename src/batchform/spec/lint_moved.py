@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from batchform.errors import Diagnostic
-from batchform.spec.model import Spec
+from batchform.spec.model import Project, Spec
 from batchform.spec.yaml_source import Document, NodePath
 
 _FROM: NodePath = ("moved", "from")
@@ -26,6 +26,15 @@ def lint_moved(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     if moved.key is not None and moved.key == spec.idempotency.key:
         hint = "Say what `idempotency.key` was before, or remove the line."
         yield document.diagnostic("moved-nothing", "`moved.key` is the spec's own key", ("moved", "key"), hint=hint)
+
+
+def lint_removed(document: Document, config: Project, names: Sequence[str]) -> Iterator[Diagnostic]:
+    """Complaints about what batchform.yaml gives up. names: of the project's specs."""
+    for i, removed in enumerate(config.removed):
+        if removed.spec in names:
+            hint = "Remove its file, or the line: what is given up while its spec is there would be sent again."
+            message = f"`{removed.spec}` is given up, and there is a spec of that name"
+            yield document.diagnostic("removed-there", message, ("removed", i, "spec"), hint=hint)
 
 
 def lint_moves(loaded: Sequence[tuple[Document, Spec]]) -> Iterator[Diagnostic]:

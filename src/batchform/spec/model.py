@@ -31,7 +31,7 @@ from batchform.spec.model_chain import SpecSource
 from batchform.spec.model_change import Canary, PromptChange
 from batchform.spec.model_import import Import
 from batchform.spec.model_limits import Limits
-from batchform.spec.model_moved import Moved
+from batchform.spec.model_moved import Moved, Removed
 from batchform.spec.model_rollout import Require, Stage
 from batchform.spec.model_sql import Database, SqlDestination, SqlSource
 from batchform.spec.model_tasks import Embed, Image, Task
@@ -58,6 +58,7 @@ __all__ = [  # from other modules, for whoever wants all models in one place
     "Limits",
     "Moved",
     "Name",
+    "Removed",
     "Require",
     "Retry",
     "SpecSource",
@@ -135,6 +136,9 @@ class Project(Strict):
     allow_imports: list[str] = Field(
         default_factory=list,
         description="Python modules whose Pydantic classes may be response schemas. Their code runs here.",
+    )
+    removed: list[Removed] = Field(
+        default_factory=list, description="Specs that are no more, and whose rows are given up."
     )
     prices: str | None = Field(
         None, description="A YAML or JSON file of prices and models, laid over the built-in table."

@@ -9,6 +9,13 @@ from pydantic import Field
 from batchform.spec.fields import Name, Strict
 
 
+class Removed(Strict):
+    """A spec that the project has no longer, and whose rows are managed no more. What was delivered stays."""
+
+    spec: Name = Field(description="Its name.")
+    reason: str = Field(min_length=1, description="Why, for those who review it.")
+
+
 class Moved(Strict):
     """Rows that are recorded under an earlier name of the spec, or an earlier key, go on under the present one. They
     are not sent again; and nothing happens when there are none, or none any more."""

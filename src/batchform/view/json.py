@@ -116,7 +116,8 @@ def _importing(one: Importing) -> dict[str, Any]:
 def _moving(moving: Moving) -> dict[str, Any]:
     """What goes on under another name or key; the files of a saved plan are its own affair."""
     told = {"spec": moving.spec, "from": moving.before, "rows": moving.rows, "jobs_at_work": moving.jobs}
-    return {**told, "keys": moving.keys, "rows_in_flight": moving.waits}
+    given_up = {"forgotten": moving.reason} if moving.reason else {}
+    return {**told, "keys": moving.keys, "rows_in_flight": moving.waits, **given_up}
 
 
 def _change(change: Change) -> dict[str, Any]:

@@ -85,7 +85,12 @@ def quiet_line(plan: Plan) -> str | None:
 
 def move_lines(plan: Plan) -> list[str]:
     """What goes on under another name or key, a sentence each: `move triage → support: 6 rows`."""
-    moves = [f"move {safe(moving_words(moving))}, for nothing" for moving in plan.moves]
+    moves = [
+        f"forget {safe(moving_words(m))}: what is delivered stays"
+        if m.reason
+        else f"move {safe(moving_words(m))}, for nothing"
+        for m in plan.moves
+    ]
     return moves + [f"import {safe(import_words(one))}" for one in plan.imports]
 
 
@@ -105,7 +110,7 @@ def sum_line(plan: Plan) -> str:
         what += f", only {', '.join(plan.selected)}"
     price = f" ({money(plan.cost.expected)})" if plan.rows_to_send else ""
     free = [f"{count(totals[a])} {words}" for a, words in _FREE if totals[a]]
-    if moved := sum(m.rows for m in plan.moves if not m.waits):
+    if moved := sum(m.rows for m in plan.moves if not m.waits and not m.reason):
         free.insert(0, f"{count(moved)} moved")
     later = [later_words(plan)] if plan.rows_after else []
     parts = [

@@ -85,7 +85,7 @@ def _importing(told: dict[str, Any]) -> Importing:
 def _moving(told: dict[str, Any]) -> Moving:
     return Moving(
         told["spec"], told["from"], rows=told["rows"], jobs=told["jobs_at_work"], keys=told["keys"],
-        waits=told["rows_in_flight"],
+        waits=told["rows_in_flight"], reason=told.get("forgotten", ""),
     )  # fmt: skip
 
 
