@@ -107,6 +107,28 @@ def _with_files(world: World) -> None:
         world.write(f"media/{name}.txt", f"file of {name}")
 
 
+def _in_parts(world: World) -> None:
+    """Each row with a PDF of three pages, of which two go with a request."""
+    attachments = [{"path": "media/{{ id }}.pdf", "split_pages": 2, "inline_up_to": 1}]
+    _first(world, prompt={"user": {"text": "Title: {{ title }}"}, "attachments": attachments})
+    for number, name in enumerate(some(6)):
+        path = world.project / f"media/{name}.pdf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_pdf(3, high=100 + number))
+
+
+def _pdf(pages: int, *, high: int) -> bytes:
+    import io
+
+    from pypdf import PdfWriter
+
+    writer, out = PdfWriter(), io.BytesIO()
+    for number in range(pages):
+        writer.add_blank_page(width=100 + number, height=high)
+    writer.write(out)
+    return out.getvalue()
+
+
 def _vectors(world: World) -> None:
     """Embeddings, in jobs of their own kind."""
     _of_task(world, "embed", "gemini-embedding-001", {"answer": "embedding"}, embed={"dimensions": 128})
@@ -329,6 +351,7 @@ _GEMINI: Final = (
     Scenario("first apply, input as a file", _first),
     Scenario("first apply, rows inline", lambda world: _first(world, submit="inline")),
     Scenario("first apply, with files", _with_files),
+    Scenario("first apply, of PDFs in parts", _in_parts),
     Scenario("first apply, of vectors", _vectors, destination="results/embed"),
     Scenario("first apply, of images", _pictures, destination="results/image/triage.jsonl"),
     Scenario("first apply, with a cache", _with_a_cache),
