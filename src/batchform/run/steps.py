@@ -102,6 +102,10 @@ def _afterwards(plan: Plan) -> Iterator[Step]:
         for s in plan.specs
         if s.after
     )
-    yield Step(GO_ON, "send what has become known of chains, within what is approved, and wait again", details=chains)
+    yield Step(
+        GO_ON,
+        "send, within what is approved, what has become known of chains and stages that are released; wait again",
+        details=chains,
+    )
     places = tuple(f"{s.name} → {s.destination}" for s in plan.specs)
     yield Step(FINISH, "clean up, fold the ledger, deliver new answers", details=places)
