@@ -76,7 +76,7 @@ def fold_move(view: ControlView, at: int, event: Moved | Forgotten) -> None:
     if event.before:
         _rename(view, event.before, name)
     if event.keys:
-        view.keys.setdefault(name, []).append(event.keys)
+        view.keys.setdefault(name, []).append((at, event.keys))
     if event.keys and name in view.deliveries:
         view.deliveries[name] = msgspec.structs.replace(view.deliveries[name], destination_digest="")
 

@@ -392,5 +392,5 @@ class ControlView(msgspec.Struct, kw_only=True):
     rollouts: dict[str, dict[str, Reached]] = msgspec.field(default_factory=dict)  # by spec, by edit
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves
-    keys: dict[str, list[str]] = msgspec.field(default_factory=dict)  # blobs of which keys moved, by spec
+    keys: dict[str, list[tuple[int, str]]] = msgspec.field(default_factory=dict)  # blobs of moved keys, with serial
     moves: list[tuple[int, Moved | Forgotten]] = msgspec.field(default_factory=list)  # with serial

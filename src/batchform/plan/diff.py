@@ -6,7 +6,7 @@ go on to the second level (build.py), which renders them and compares request fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -63,9 +63,10 @@ class Recorded(Struct, frozen=True):
     archived: FROM-able (key_hash, request_fp, tag, parse_digest, class, held_as) of every result ever archived, answers
     and failures, None if there is none; held_as: the key_hash under which the archive holds it;
     unknown_tags: tags of intents without a job; delivered_through: ledger serial up to which the present destination
-    holds all answers, None if it does not exist or its definition changed; reruns: (serial, Parquet of key
-    hashes) that a person asked for; gone: tags of jobs whose results are archived no longer; change: what becomes of
-    answered rows that an edit of the spec would send again; rollout: which rows its stages let through, None for all.
+    holds all answers, None if it does not exist or its definition changed; reruns: FROM-able (key_hash, serial) of rows
+    that a person asked for, None if there are none; gone: tags of jobs whose results are archived no longer; change:
+    what becomes of answered rows that an edit of the spec would send again; rollout: which rows its stages let through,
+    None for all.
     """
 
     relation: str | None
@@ -73,7 +74,7 @@ class Recorded(Struct, frozen=True):
     archived: str | None = None
     unknown_tags: tuple[str, ...] = ()
     delivered_through: int | None = None
-    reruns: tuple[tuple[int, str], ...] = ()
+    reruns: str | None = None
     gone: tuple[str, ...] = ()
     change: Decision = Decision("rerun")
     rollout: Rollout | None = None
@@ -213,11 +214,9 @@ def _materialise_candidates(con: DuckDBPyConnection, classed: str, recorded: Rec
     )
 
 
-def _rerun_table(con: DuckDBPyConnection, reruns: Sequence[tuple[int, str]]) -> None:
+def _rerun_table(con: DuckDBPyConnection, reruns: str) -> None:
     """Temp table bf_reruns(key_hash, serial): rows that a person asked for, with the serials that asked."""
-    con.execute("CREATE OR REPLACE TEMP TABLE bf_reruns (key_hash UUID, serial BIGINT)")
-    for serial, path in reruns:
-        con.execute(f"INSERT INTO bf_reruns SELECT key_hash, {int(serial)} FROM read_parquet({literal(path)})")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE bf_reruns AS SELECT key_hash, serial FROM {reruns} q")
 
 
 def _classed(spec: ResolvedSpec, rows: KeyedRows, recorded: Recorded) -> str:
@@ -309,12 +308,14 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
         ELSE '{KEEP}' END"""
 
 
-def row_same(fingerprints: Mapping[str, str]) -> str:
-    """Each recorded row is compared over the very columns that its own fingerprint covers."""
+def row_same(fingerprints: Mapping[str, str], *, row: str = "n") -> str:
+    """Each recorded row is compared over the very columns that its own fingerprint covers. row: alias of the source's
+    row."""
     if not fingerprints:
         return "false"
     cases = " ".join(
-        f"WHEN {literal(columns)} THEN coalesce(n.{name} = l.row_fp, false)" for columns, name in fingerprints.items()
+        f"WHEN {literal(columns)} THEN coalesce({row}.{name} = l.row_fp, false)"
+        for columns, name in fingerprints.items()
     )
     return f"CASE l.fp_columns {cases} ELSE false END"
 

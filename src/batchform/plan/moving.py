@@ -242,7 +242,7 @@ def _keyed(work: Work, ledger: Ledger, found: Moves, folder: Path) -> None:
         relation = ledger.rows_relation(con, spec.name)
         covered = con.execute(f"SELECT DISTINCT fp_columns FROM {relation} WHERE fp_columns IS NOT NULL").fetchall()
         rows = prepare(con, spec, work.source, recorded_fp_columns=tuple(sorted(c for (c,) in covered)))
-        _claim(con, earlier_keys(con, spec, rows), relation, row_same(rows.fingerprints))
+        _claim(con, earlier_keys(con, spec, rows), relation, rows.fingerprints)
         _refuse_ambiguous(con, spec)
         count, waits = con.execute(
             f"SELECT count(*), count(*) FILTER (status = 'in_flight') FROM {_CLAIMS} WHERE fate = 'moves'"
@@ -270,24 +270,24 @@ def _keyed(work: Work, ledger: Ledger, found: Moves, folder: Path) -> None:
     add_move(found, moving, folder)
 
 
-def _claim(con: DuckDBPyConnection, earlier: str, relation: str, same: str) -> None:
+def _claim(con: DuckDBPyConnection, earlier: str, relation: str, fingerprints: Mapping[str, str]) -> None:
     """Temp table of records that a row of the source may claim by its earlier key: (key, key_hash, before, status,
     row_same, fate). fate: "moves"; "stays", since the record is another row's under its present key, or the row has one
     under its own; "ambiguous".
 
     Of several rows that had one key, the one that asks what was asked is meant, as its input fingerprint tells.
     """
+    same, holder_same = row_same(fingerprints), row_same(fingerprints, row="h")
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE bf_claimed AS SELECT e.key, e.key_hash, e.before, l.status, {same} AS row_same, "
-        f"h.key_hash IS NOT NULL AS holds, coalesce({same.replace('n.', 'h.')}, false) AS holder_same "
+        f"h.key_hash IS NOT NULL AS holds, {holder_same} AS holder_same "
         f"FROM {earlier} e JOIN (SELECT * FROM {relation} WHERE NOT {_AWAY}) l ON l.key_hash = e.before "
         f"JOIN {NARROW} n ON n.key_hash = e.key_hash LEFT JOIN {NARROW} h ON h.key_hash = l.key_hash "
         "WHERE e.before <> e.key_hash"
     )
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {_CLAIMS} AS SELECT key, key_hash, before, status, row_same, "
-        "CASE WHEN holds AND holder_same THEN 'stays' WHEN holds AND NOT row_same THEN 'ambiguous' "
-        "WHEN claimants > 1 AND same = 0 THEN 'ambiguous' "
+        "CASE WHEN holds AND holder_same THEN 'stays' WHEN (holds OR claimants > 1) AND same = 0 THEN 'ambiguous' "
         "WHEN claimants > 1 AND turn > 1 THEN 'stays' ELSE 'moves' END AS fate FROM ("
         "SELECT *, count(*) OVER (PARTITION BY before) AS claimants, "
         "count(*) FILTER (row_same) OVER (PARTITION BY before) AS same, "

@@ -14,6 +14,7 @@ from batchform.canon import short
 from batchform.errors import BatchformError, DestinationError, LedgerCorrupt, disk_full, no_room
 from batchform.ledger.raw import results_missing
 from batchform.ledger.records import ControlView, answers_name
+from batchform.ledger.rekeyed import asked_rows, under_all_keys
 from batchform.ledger.segments import RESTORE
 from batchform.ledger.store import Ledger
 from batchform.ledger.stored import is_whole, require_whole
@@ -57,7 +58,7 @@ def recorded(
         delivered_through=delivered_through(control, spec, destination),
         change=decide(spec, control, said),
         imported=imported,
-        reruns=tuple((serial, str(ledger.blob(asked.chosen))) for serial, asked in control.reruns.get(spec.name, ())),
+        reruns=asked_rows(ledger, spec.name),
     )
 
 
@@ -161,16 +162,10 @@ def _archived(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> str |
     files = ", ".join(literal(str(ledger.blob(name))) for name in names)
     # Answers that an earlier version kept of rows that had moved on name no request.
     archived = (
-        "SELECT key_hash, request_fp, tag, parse_digest, class, key_hash AS held_as "
+        "SELECT key_hash, request_fp, tag, parse_digest, class "
         f"FROM read_parquet([{files}]) WHERE request_fp IS NOT NULL"
     )
-    for number, keys in enumerate(control.keys.get(spec.name, ())):
-        m, renamed = f"m{number}", f"read_parquet({literal(str(ledger.blob(keys)))})"
-        archived += (
-            f" UNION ALL SELECT {m}.key_hash, request_fp, tag, parse_digest, class, held_as "
-            f"FROM ({archived}) a{number} JOIN {renamed} {m} ON a{number}.key_hash = {m}.before"
-        )
-    return f"({archived})"
+    return f"({under_all_keys(ledger, spec.name, archived)})"
 
 
 def _attempts(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[str]:
@@ -193,5 +188,7 @@ def _answers(ledger: Ledger, control: ControlView, spec: ResolvedSpec) -> list[s
 
 
 def attempts(control: ControlView, spec: str, shard_digest: str) -> int:
-    """How many jobs were begun for this very shard."""
-    return sum(1 for j in control.jobs.values() if j.intent.spec == spec and j.intent.shard_digest == shard_digest)
+    """How many jobs were begun for this very shard. Once names have moved, those of all specs count: a job that went
+    along with its rows keeps its tag, and whoever has the earlier name now must not use that again."""
+    jobs = (j.intent for j in control.jobs.values() if j.intent.shard_digest == shard_digest)
+    return sum(1 for intent in jobs if intent.spec == spec or control.moves)

@@ -193,6 +193,9 @@ def _record(
     if now is None or now.status == "collected":
         recorded.pop(tag, None)
         return None
+    if now.intent.spec != finished.record.intent.spec:
+        ready = _of_renamed(ctx, ready, now)
+        finished = ready.finished
     with closing(ctx.connect()) as con:
         answers = _join(ctx, con, finished.record, ready.read, ready.scratch)
         rows = _row_states(ctx, con, finished, answers, ready.rest, ready.scratch / "rows.parquet")
@@ -200,6 +203,15 @@ def _record(
         recorded[tag] = _event(ctx, con, finished, answers, rows)
     seen = state_seen(ctx, finished.record, finished.remote) if finished.remote else []
     return [*seen, recorded[tag]], [rows]
+
+
+def _of_renamed(ctx: RunContext, ready: _Ready, now: JobRecord) -> _Ready:
+    """Results that were read before their spec was renamed, read as the spec of the new name says."""
+    finished, read = replace(ready.finished, record=now), ready.read
+    if read is not None:
+        state = finished.remote.state if finished.remote else now.state
+        read = replace(read, parsed=_parse(ctx, now, read.archived, read.readings, state=state))
+    return replace(ready, finished=finished, read=read)
 
 
 def _join(

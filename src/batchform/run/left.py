@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
+from batchform.ledger.rekeyed import asked_rows
 from batchform.plan.diff import asked_since
 from batchform.plan.model import Action, Plan
 from batchform.plan.render import LEFT_TO_APPLY
@@ -34,12 +35,8 @@ def left_by_ledger(ctx: RunContext, specs: Sequence[ResolvedSpec]) -> Left:
     count = 0
     known = ctx.ledger.specs()
     for spec in (s for s in specs if s.name in known):
-        reruns = ctx.ledger.control().reruns.get(spec.name, ())
-        asked = " UNION ALL ".join(
-            f"SELECT key_hash, {serial} AS serial FROM read_parquet({literal(str(ctx.ledger.blob(event.chosen)))})"
-            for serial, event in reruns
-        )
-        last = f"(SELECT key_hash, max(serial) AS serial FROM ({asked}) GROUP BY key_hash)" if reruns else None
+        asked = asked_rows(ctx.ledger, spec.name)
+        last = f"(SELECT key_hash, max(serial) AS serial FROM {asked} a GROUP BY key_hash)" if asked else None
         joined = f" LEFT JOIN {last} q ON q.key_hash = l.key_hash" if last else ""
         again = asked_since("q.serial", "l") if last else "false"
         with closing(ctx.connect()) as con:

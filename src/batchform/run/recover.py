@@ -19,7 +19,15 @@ from batchform.run.context import STILL_LOOKED_FOR, RunContext, call_again, desc
 from batchform.run.lookup import Listing, look_through, why_not_absent
 from batchform.run.marks import is_ours
 from batchform.run.row_states import waiting_rows
-from batchform.run.settle import is_settled, not_submitted, settles_at, submitted, submitted_together, surely_none
+from batchform.run.settle import (
+    is_settled,
+    not_submitted,
+    same_intent,
+    settles_at,
+    submitted,
+    submitted_together,
+    surely_none,
+)
 from batchform.spec.wording import counted
 
 
@@ -161,7 +169,7 @@ def _record_late(ctx: RunContext, backend: Backend, record: JobRecord, job: str)
     )
     while not adopt(ctx, backend, record, [made], how="created"):
         now = ctx.ledger.control().jobs.get(record.tag)
-        if now is None or now.intent != record.intent or now.status not in ("intent", "not_submitted"):
+        if now is None or not same_intent(now, record) or now.status not in ("intent", "not_submitted"):
             if now is None or now.job != job:
                 end_double(ctx, backend, record, made, beside=(now.job if now else "") or "another one")
             return

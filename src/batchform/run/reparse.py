@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchform.ledger.raw import reading_results, results_missing
 from batchform.ledger.records import Reparsed, answers_name
+from batchform.ledger.rekeyed import asked_rows
 from batchform.ledger.store import RowsFile
 from batchform.ledger.stored import answers_problem, is_whole
 from batchform.plan.diff import asked_since
@@ -111,14 +112,9 @@ def _all_keys(spec: ResolvedSpec, known: str, changed: Collection[str]) -> str:
 
 def _not_asked_for(ctx: RunContext, spec: ResolvedSpec, known: str) -> str:
     """SQL that leaves out rows that someone asked to send again since their answer, or their failure, was recorded."""
-    reruns = ctx.ledger.control().reruns.get(spec.name, ())
-    asked = " UNION ALL ".join(
-        f"SELECT CAST(key_hash AS UUID) AS key_hash, {int(serial)} AS serial "
-        f"FROM read_parquet({literal(str(ctx.ledger.blob(event.chosen)))})"
-        for serial, event in reruns
-    )
+    asked = asked_rows(ctx.ledger, spec.name)
     return (
-        f" AND r.key_hash NOT IN (SELECT q.key_hash FROM ({asked}) q JOIN {known} s ON q.key_hash = s.key_hash "
+        f" AND r.key_hash NOT IN (SELECT q.key_hash FROM {asked} q JOIN {known} s ON q.key_hash = s.key_hash "
         f"WHERE {asked_since('q.serial', 's')})"
         if asked
         else ""

@@ -102,6 +102,12 @@ def refuse_changed(ctx: RunContext, spec: str, states: Path, *, since: int, own:
 
     own: serials of commits that are known to concern other rows, or to be part of what was planned.
     """
+    for serial, event in ctx.ledger.control().moves:
+        if serial > since and serial not in own and spec in (event.spec, getattr(event, "before", "")):
+            raise StalePlan(
+                f"rows of {spec} moved to another name or key since they were planned.",
+                hint="Nothing more was sent. Plan again.",
+            )
     if not any(s.serial > since and s.serial not in own for s in ctx.ledger.row_segments(spec)):
         return
     others = f" AND r.changed_serial NOT IN ({', '.join(map(str, sorted(own)))})" if own else ""

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from batchform.ledger.records import AnyEvent, Intent, JobRecord, NotSubmitted, Submitted
 from batchform.ledger.store import RowsFile
 from batchform.run.context import RunContext, commit_decided, commit_together, parse_stamp
@@ -105,7 +107,12 @@ def not_submitted(ctx: RunContext, record: JobRecord, *, reason: str, how: str) 
 def _as_it_was(ctx: RunContext, record: JobRecord) -> bool:
     """Whether nobody settled an intent otherwise meanwhile."""
     now = ctx.ledger.control().jobs.get(record.tag)
-    return now is not None and now.status == record.status and now.intent == record.intent
+    return now is not None and now.status == record.status and same_intent(now, record)
+
+
+def same_intent(now: JobRecord, record: JobRecord) -> bool:
+    """Whether these are one intent. Its spec may have been renamed in between."""
+    return replace(now.intent, spec="") == replace(record.intent, spec="")
 
 
 def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Callable[..., RowsFile] | None) -> bool:
@@ -118,7 +125,8 @@ def _commit(ctx: RunContext, record: JobRecord, event: AnyEvent, make_rows: Call
         if make_rows is None:
             return event, []
         with closing(ctx.connect()) as con:
-            return event, [make_rows(con, ctx.ledger, record.intent.spec, record.tag, at=ctx.now(), to=to)]
+            spec = ctx.ledger.control().jobs[record.tag].intent.spec
+            return event, [make_rows(con, ctx.ledger, spec, record.tag, at=ctx.now(), to=to)]
 
     try:
         return None is not commit_decided(
