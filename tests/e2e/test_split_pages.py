@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attached_kit import pdf, project, uploads
 from tests_e2e_kit import Workspace
+
+from batchform.errors import SourceError
+from batchform.rows.pdf import cut
 
 LOCAL: dict[str, Any] = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
 ROWS = [{"id": "7", "image": "media/long.pdf"}, {"id": "8", "image": "media/short.pdf"}]
@@ -100,6 +106,59 @@ def test_a_part_that_fails_is_sent_again_alone_and_its_row_waits_for_it(workspac
     workspace.ok("ledger", "verify")
 
 
+def test_a_row_whose_parts_are_not_complete_is_neither_planned_nor_missed(workspace: Workspace) -> None:
+    failed = {"call": "batches.create", "times": 1, "do": {"type": "row_error", "status": 500, "rows": [2]}}
+    workspace.write("faults.yaml", json.dumps({"faults": [failed]}))
+    workspace.project(backends={"local": {**LOCAL, "faults": "faults.yaml"}})
+    limits = {"max_changed_percent": 50, "changed_floor": 0}
+    documents(workspace, tolerate_failed=1, limits=limits)
+    workspace.rows(ROWS[:1])
+
+    workspace.ok("apply", "--yes")
+
+    assert workspace.actions() == {"rerun": 1, "keep": 2}
+    assert "not delivered" not in workspace.ok("ledger", "verify").out
+    workspace.write("media/long.pdf", pdf(6))
+    found = workspace.run("plan")
+    assert found.code == 3 and "3 of 3 answered rows (100.0 %) would be sent again" in found.out + found.err
+
+
+def test_parts_move_to_a_new_key_and_are_no_rows_without_split_pages(workspace: Workspace) -> None:
+    documents(workspace)
+    workspace.apply()
+    documents(workspace, idempotency={"key": "no-{{ id }}"}, moved={"key": ["id"]})
+    assert "run" not in workspace.actions()
+    workspace.apply()
+    assert len(workspace.billed()) == 4
+    assert [pages(row) for row in workspace.delivered()] == [[(1, 2), (3, 4), (5, 5)], [(None, None)]]
+
+    project(workspace, "{{ image }}", rows=ROWS, idempotency={"key": "no-{{ id }}"})
+    assert workspace.actions() == {"run": 1, "redeliver": 1, "forget": 3}
+    workspace.apply()
+    assert [row["key"] for row in workspace.delivered()] == ["no-7", "no-8"]
+
+
+def test_a_library_that_is_installed_later_counts_the_pages(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write("media/long.pdf", pdf(5))
+    workspace.write("media/short.pdf", pdf(2))
+    for name in ("long", "short"):
+        os.utime(workspace.root / f"media/{name}.pdf", (1, 1))  # settled: what is known of it is kept
+    documents(workspace)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pypdf", None)
+        assert "pip install 'batchform[pdf]'" in workspace.run("plan").err
+    assert workspace.actions() == {"run": 4}
+
+
+def test_whatever_a_damaged_file_does_to_the_library_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.pdf"
+    path.write_bytes(pdf(2).replace(b"/Type /Pages /Kids [3 0 R", b""))  # an AssertionError of pypdf
+    with pytest.raises(SourceError, match=r"x\.pdf cannot be read as a PDF"):
+        cut(path, 1, 1, name="x.pdf")
+
+
 @pytest.mark.parametrize("prune", [False, True])
 def test_versions_of_a_file_never_meet_and_the_row_stays_meanwhile(workspace: Workspace, prune: bool) -> None:
     to = {"type": "sqlite", "path": "results/t.sqlite", "table": "t", "columns": COLUMNS, "prune": prune}
@@ -185,6 +244,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "flatten": ({"destination": {"type": "jsonl", "path": "x.jsonl", "flatten": True}}, "destination.flatten makes"),
     "task": ({"task": "image", "model": "gemini-2.5-flash-image", "image": {"folder": "x"}}, "`task: image` has one"),
     "duplicates": ({"idempotency": {"key": ["id"], "duplicates": "last"}}, "picks one of several rows"),
+    "kept": ({"idempotency": {"key": ["id"], "on_row_change": "keep"}}, "the parts of a changed PDF are new"),
     "cache": ({"cache": {"attachments": ["{{ image }}"]}}, "each part of a PDF is another"),
 }
 

@@ -214,7 +214,7 @@ class Contents:
         try:
             stat = path.stat()
             media.check_size(named, mime, stat.st_size, split=split is not None)
-            known = self._read(path, mime, stat)
+            known = self._read(path, mime, stat, counted=split is not None)
             if not split:
                 media.check_pages(named, known.pages)
         except OSError as error:
@@ -253,9 +253,10 @@ class Contents:
             parts.append(Found(digest, whole.mime, part, part_suffix(whole.content, first, last, whole.pages)))
         return tuple(parts)
 
-    def _read(self, path: Path, mime: str, stat: os.stat_result) -> Known:
+    def _read(self, path: Path, mime: str, stat: os.stat_result, *, counted: bool) -> Known:
+        """counted: the pages of a PDF are needed, which could not be counted while the library was missing."""
         known = self._memory.find(path, mime, stat) if self._memory else None
-        if known is not None:
+        if known is not None and not (counted and mime == media.PDF and known.pages is None):
             return known
         measured = media.measure(path, mime, stat.st_size)
         known = Known(file_digest(path), measured.tokens, measured.pages)

@@ -95,6 +95,7 @@ class Diff(Struct, frozen=True):
     unreadable: int = 0
     edited: tuple[int, int] = (0, 0)
     superseded: int = 0
+    parted: int = 0  # new parts of rows that have an answer in other parts
 
     def count(self, *classes: str) -> int:
         return sum(self.counts.get(c, 0) for c in classes)
@@ -129,7 +130,18 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
     if spec.splits and counts.get(FORGET):
         sql = f"SELECT count(*) FROM ({classed}) WHERE class = '{FORGET}' AND {_STAYS}"
         superseded = int(con.execute(sql).fetchall()[0][0])
-    return Diff(counts, exhausted, answered, edited=edited, superseded=superseded)
+    parted = _parted_anew(con, recorded.relation) if spec.splits and counts.get(NEW) else 0
+    return Diff(counts, exhausted, answered, edited=edited, superseded=superseded, parted=parted)
+
+
+def _parted_anew(con: DuckDBPyConnection, relation: str) -> int:
+    """Parts that nothing is recorded of, of rows that have an answer in other parts: these rows would be sent again."""
+    answered = f"SELECT {row_key_sql('key')} FROM {relation} WHERE answer_fp IS NOT NULL AND status <> 'gone'"
+    found = con.execute(
+        f"SELECT count(*) FROM {NARROW} WHERE {row_key_sql('key')} IN ({answered}) "
+        f"AND key_hash NOT IN (SELECT key_hash FROM {relation})"
+    ).fetchall()
+    return int(found[0][0])
 
 
 def _kept_by_change(con: DuckDBPyConnection, classed: str) -> tuple[int, int]:
@@ -282,8 +294,8 @@ def _class(spec: ResolvedSpec, recorded: Recorded, asked: str) -> str:
     unchanged = f"(({spec_same} AND row_same) OR {' OR '.join(kept)})"
     through = recorded.delivered_through
     undelivered = "true" if through is None else f"answer_serial > {through}"
-    if spec.splits:  # a part is delivered with all others of its row
-        undelivered = f"{undelivered} AND key_hash IN (SELECT key_hash FROM {SETS})"
+    if spec.splits:  # what of a row is answered waits for its other parts
+        undelivered = f"key_hash IN (SELECT key_hash FROM {SETS} WHERE serial > {-1 if through is None else through})"
     return f"""CASE
         WHEN ordinal IS NULL AND status IN ('absent', 'gone') THEN
             {pruned if destination.prune else literal(QUIET_ABSENT)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchform.errors import SourceError
 from batchform.rows.keyed import WIDE, KeyedRows, columns_key, pushed_key, render_keys
+from batchform.rows.names import PART
 from batchform.rows.sql import identifier
 from batchform.spec.resolved import ResolvedSpec
 
@@ -35,6 +36,8 @@ def earlier_keys(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows) -
     else:
         render_keys(con, earlier.template, rows.columns, base, "bf_earlier_keys")
         key, base = "k.key", f"{base} POSITIONAL JOIN bf_earlier_keys k"
+    if PART in rows.columns:
+        key = f"{key} || s.{PART}"
     keyed = f"SELECT bf_key, bf_key_hash, {key} AS before FROM {base}"
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE {EARLIER} AS SELECT bf_key AS key, bf_key_hash AS key_hash, "

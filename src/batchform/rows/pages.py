@@ -31,7 +31,7 @@ _SUFFIX: Final = r" \[pages (\d+)-(\d+) of (\d+) in ([0-9a-f]{12})\]$"
 _BARE: Final = re.compile(_SUFFIX)
 _NAMED: Final = re.compile(rf"^(sha256:[0-9a-f]{{64}}){_MARK}(\d+)-(\d+)$")
 SETS: Final = "bf_sets"
-"""Table of the parts in `whole_sets`: key_hash and more."""
+"""Temp table of `whole_sets`: key_hash of each part of what can be delivered, and the serial that it has there."""
 
 
 def ranges(pages: int, most: int) -> Iterator[tuple[int, int]]:
@@ -63,6 +63,11 @@ def row_key(key: str) -> str:
 def row_key_sql(key: str) -> str:
     """SQL of `row_key`."""
     return f"regexp_replace({key}, {literal(_SUFFIX)}, '')"
+
+
+def not_left_sql() -> str:
+    """SQL condition: no part of a row that is no longer asked in parts, by its `key` and `status`."""
+    return f"NOT (status = 'absent' AND regexp_matches(key, {literal(_SUFFIX)}))"
 
 
 def chosen_sql(keys: Sequence[str], spec: ResolvedSpec, key: str = "bf_key") -> str:

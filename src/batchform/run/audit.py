@@ -17,7 +17,7 @@ from batchform.plan.recorded import still_there
 from batchform.ports import Destination, RemoteJob, Source
 from batchform.rows.sql import identifier
 from batchform.run.context import Backends
-from batchform.run.deliver import SourceRows, answers_table, needs_delivery
+from batchform.run.deliver import SourceRows, answers_table, deliverable_states, needs_delivery
 from batchform.spec.bigquery import BigQueryDestination
 from batchform.spec.delivery import destination_digest, output_columns
 from batchform.spec.expressions import Key, KeyColumn
@@ -62,7 +62,7 @@ def check_destination(
     shown = spec.spec.destination.place
     try:
         with closing(connect()) as con, TemporaryDirectory(prefix="audit-", dir=scratch) as folder:
-            rows = ledger.rows_relation(con, spec.name)
+            rows = deliverable_states(con, ledger, spec)
             exists = destination.exists(last.parts if last else ())
             need = needs_delivery(con, rows, last, digest=destination_digest(spec), exists=exists)
             if last is not None and not exists:

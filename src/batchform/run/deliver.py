@@ -158,7 +158,7 @@ def _write(
     """Write what a destination lacks, or all of it (`anew`). None when it lacks nothing."""
     control = ledger.control()
     last, digest = control.deliveries.get(spec.name), destination_digest(spec)
-    rows = _states(con, ledger, spec)
+    rows = deliverable_states(con, ledger, spec)
     exists = still_there(control, spec, destination)
     need = needs_delivery(con, rows, last, digest=digest, exists=exists)
     if not need.any and not anew:
@@ -195,14 +195,12 @@ def _write(
     )
 
 
-def _states(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec) -> str:
+def deliverable_states(con: DuckDBPyConnection, ledger: Ledger, spec: ResolvedSpec) -> str:
     """FROM-able row states, as they are delivered."""
     rows = ledger.rows_relation(con, spec.name)
-    if not spec.splits:
-        return rows
-    from batchform.rows.pages import whole_sets  # only where rows have parts
+    from batchform.rows.pages import not_left_sql, whole_sets
 
-    return whole_sets(con, rows)
+    return whole_sets(con, rows) if spec.splits else f"(SELECT * FROM {rows} WHERE {not_left_sql()})"
 
 
 def answers_table(
@@ -216,7 +214,7 @@ def answers_table(
     """All answers as the destination would show them: (FROM-able relation that also has the key as `bf_order`, names of
     the output columns). Times are text, those inside of lists and structs too."""
     control = ledger.control()
-    rows = _states(con, ledger, spec)
+    rows = deliverable_states(con, ledger, spec)
     [(expected,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {DELIVERABLE}").fetchall()
     joined = join_answers(
         con,

@@ -25,6 +25,12 @@ def lint_pages(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     if spec.idempotency.duplicates != "error":
         message = f"idempotency.duplicates: {spec.idempotency.duplicates} picks one of several rows, not of their parts"
         yield _wrong(document, ("idempotency", "duplicates"), message, "Leave it out, and pick rows with source.query.")
+    if spec.idempotency.on_row_change == "keep":
+        message = (
+            "idempotency.on_row_change: keep keeps the answer of a changed row, and the parts of a changed PDF are new"
+        )
+        hint = "Leave it out: a file that changes is asked about anew."
+        yield _wrong(document, ("idempotency", "on_row_change"), message, hint)
     named = {name for a in split for name in (a.path, a.pattern, a.column) if name}
     for number, name in enumerate(spec.cache.attachments if spec.cache else ()):
         if name in named:

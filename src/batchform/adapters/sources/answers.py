@@ -21,6 +21,7 @@ from batchform.ledger.store import Ledger
 from batchform.plan.diff import sent_again
 from batchform.ports import Identified, Relation, Source
 from batchform.rows.keyed import source_digest
+from batchform.rows.pages import not_left_sql
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import Context, key_types, recorded_kind
 from batchform.run.deliver import SourceRows, in_order, recorded_types
@@ -36,7 +37,7 @@ from batchform.spec.wording import counted
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_SETTLED: Final = "status IN ('answered', 'absent') AND answer_fp IS NOT NULL"
+_SETTLED: Final = f"status IN ('answered', 'absent') AND answer_fp IS NOT NULL AND {not_left_sql()}"
 _OF_SOURCE: Final = "source_"
 _ROW_BYTES: Final = 4_096
 
@@ -84,7 +85,7 @@ class AnswersSource(Struct, frozen=True):
         return replace(self, changing=tuple(changing))
 
     def delivered(self) -> AnswersSource:
-        return replace(self, rows=DELIVERABLE)
+        return replace(self, rows=f"{DELIVERABLE} AND {not_left_sql()}")
 
     def settled(self) -> int:
         if not self.of.known:
