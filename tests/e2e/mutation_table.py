@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from attached_kit import pdf
 from tests_e2e_kit import Workspace
 
 DAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -26,7 +27,9 @@ ROWS = {
     ),
     "data/more.csv": "id,tenant,status,title,body\nT-7,acme,open,seven,7\n",
     "data/odd.csv": "a;,b\nT-1;,one\nT-2;x,two\nT-3;,'three'\nT-4;,\"four\"\n",
-    "data/scans.csv": "id,file,other\nT-1,pages/a.txt,pages/b.txt\nT-2,pages/b.txt,pages/b.txt\n",
+    "data/scans.csv": "id,file,other\nT-1,pages/a.txt,pages/b.txt\nT-2,pages/b.txt,pages/b.txt\n"
+    "T-3,media/long.pdf,media/long.pdf\n",
+    "media/long.pdf": pdf(pages=3).decode(),
     "pages/a.txt": "Alpha",
     "pages/b.txt": "Café",
     "pages/c.md": "Gamma",
@@ -342,17 +345,17 @@ SPEC_CASES: dict[str, list[Case]] = {
     ],
     "prompt.attachments": [
         prompt(0, "scans", attachments=["{{ row.file }}"]),
-        prompt(2, "scans", attachments=["{{ file }}", "pages/c.md"]),
+        prompt(3, "scans", attachments=["{{ file }}", "pages/c.md"]),
     ],
     "prompt.attachments.Attachment.path": [attached(0, path="{{ file | trim }}"), attached(1, path="{{ other }}")],
-    "prompt.attachments.Attachment.pattern": [attached(0, pattern="{{ file }}"), attached(2, pattern="pages/*.txt")],
+    "prompt.attachments.Attachment.pattern": [attached(0, pattern="{{ file }}"), attached(3, pattern="pages/*.txt")],
     "prompt.attachments.Attachment.column": [attached(0, column="file"), attached(1, column="other")],
     "prompt.attachments.Attachment.mime_type": [
-        attached(0, mime_type="text/plain"), attached(2, mime_type="text/markdown"),
+        attached(1, mime_type="text/plain"), attached(3, mime_type="text/markdown"),
     ],
     "prompt.attachments.Attachment.optional": [attached(0, optional=True)],
-    "prompt.attachments.Attachment.position": [attached(0, position="before"), attached(2, position="after")],
-    "prompt.attachments.Attachment.split_pages": [attached(0, split_pages=5)],
+    "prompt.attachments.Attachment.position": [attached(0, position="before"), attached(3, position="after")],
+    "prompt.attachments.Attachment.split_pages": [attached(0, split_pages=5), attached(2, split_pages=2)],
     "prompt.attachments.Attachment.inline_up_to": [attached(0, inline_up_to=1)],
     "prompt.examples.path": [shots(0), shots(0, path="data/more.jsonl"), shots(4, SHOT + SHOT)],
     "prompt.examples.user": [shots(0, user={"text": "Hello"}), shots(4, user="system.j2")],
