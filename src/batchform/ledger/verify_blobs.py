@@ -29,7 +29,7 @@ def check_blobs(ledger: Ledger, view: ControlView) -> Iterator[Finding]:
         if sent in there and (problem := input_problem(ledger.blob(sent))):
             text = f"{sent} is damaged: {problem}. What was sent to job {job.tag} cannot be shown any more."
             yield Finding(WARNING, text, f"Nothing else is lost. {_TAKE}", sent, FROM_BACKUP)
-    for keys in (name for names in view.keys.values() for name in names):
+    for keys in (name for moves in view.keys.values() for _, name in moves):
         if problem := "it is missing" if keys not in there else parquet_problem(ledger.blob(keys)):
             text = f"{keys}, which tells what keys rows had before, cannot be read: {problem}."
             yield Finding(ERROR, text, _TAKE, keys, FROM_BACKUP)

@@ -111,7 +111,7 @@ def diff(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows, recorded:
         whole_sets(con, recorded.relation)
     classed = _classed(spec, rows, recorded)
     counts, exhausted, answered = _counted(con, spec, classed)
-    if exhausted and recorded.archived is not None and _find_saved(con, classed, recorded.archived):
+    if exhausted and recorded.archived is not None and _find_saved(con, classed, recorded):
         saved = f"class = '{EXHAUSTED}' AND key_hash IN (SELECT key_hash FROM bf_saved)"
         classed = f"SELECT * REPLACE (CASE WHEN {saved} THEN '{SAVED}' ELSE class END AS class) FROM ({classed})"
         counts, exhausted, answered = _counted(con, spec, classed)
@@ -170,14 +170,16 @@ def _counted(con: DuckDBPyConnection, spec: ResolvedSpec, classed: str) -> tuple
     return counts, exhausted, sum(int(c[4]) for c in counted)
 
 
-def _find_saved(con: DuckDBPyConnection, classed: str, archived: str) -> int:
+def _find_saved(con: DuckDBPyConnection, classed: str, recorded: Recorded) -> int:
     """Temp table bf_saved(key_hash): rows that failed for good, and whose request has an answer that is not their own
-    old one: a job that was given up on gave it since. How many."""
+    old one: a job that was given up on gave it since, or it is imported. How many."""
+    imported = ", ".join(map(literal, recorded.imported)) or "''"
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE bf_saved AS SELECT DISTINCT key_hash FROM "
+        "CREATE OR REPLACE TEMP TABLE bf_saved AS SELECT DISTINCT f.key_hash FROM "
         f"(SELECT key_hash, request_fp FROM ({classed}) WHERE class = '{EXHAUSTED}' AND NOT rerun "
-        f"AND answer_fp IS DISTINCT FROM request_fp) SEMI JOIN (SELECT key_hash, request_fp FROM {archived} "
-        "WHERE class = 'answered') USING (key_hash, request_fp)"
+        f"AND answer_fp IS DISTINCT FROM request_fp) f SEMI JOIN (SELECT * FROM {recorded.archived} "
+        "WHERE class = 'answered') a "
+        f"ON f.request_fp = a.request_fp AND (f.key_hash = a.key_hash OR a.tag IN ({imported}))"
     )
     return int(con.execute("SELECT count(*) FROM bf_saved").fetchall()[0][0])
 

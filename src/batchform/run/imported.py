@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -33,6 +34,8 @@ _OWN_NAMES: Final = frozenset({
 })  # fmt: skip
 """Below these, names are the user's own, or JSON Schema's."""
 _EXAMPLES: Final = 3
+_VERSION: Final = r"(-[0-9][0-9-]*)?"
+"""What the service adds to a model's name, as in -001; other words after it make another model's name."""
 
 
 def canonical_request(request: dict[str, Any]) -> bytes:
@@ -60,7 +63,7 @@ def _camel(value: Any) -> Any:
 def import_tag(spec: ResolvedSpec, results: Sequence[Path], requests: Sequence[Path]) -> str:
     """What the ledger calls these results: the same for the same content."""
     content = [[file_digest(p) for p in files] for files in (results, requests)]
-    return f"import-{spec.name}-{short(digest_of('import', [*content, spec.model]))}"
+    return f"import-{spec.name}-{short(digest_of('import', [*content, spec.model, realm_of(spec.backend)]))}"
 
 
 def read_import(
@@ -110,7 +113,7 @@ def _sort_out(
 
     realm = realm_of(spec.backend)
     fingerprint = RequestHasher(model=spec.model, realm=realm).fingerprint
-    sent = dict(_requests(requests, fingerprint))
+    sent = _requests(requests, fingerprint)
     skipped: Counter[str] = Counter()
     examples: list[str] = []
     seen: dict[str, bytes] = {}
@@ -133,12 +136,17 @@ def _sort_out(
     return skipped, examples
 
 
-def _requests(files: Sequence[Path], fingerprint: Callable[[bytes], bytes]) -> Iterator[tuple[str, bytes]]:
+def _requests(files: Sequence[Path], fingerprint: Callable[[bytes], bytes]) -> dict[str, bytes | None]:
+    """Fingerprint of the request that each key was given to; None for a key of several, as two jobs that both count
+    their rows from one have them."""
+    sent: dict[str, bytes | None] = {}
     for _, line in _lines(files):
         value = decode_line(line)
         key = key_of(value) if isinstance(value, dict) else None
         if key and isinstance(value.get("request"), dict):
-            yield key, fingerprint(canonical_request(value["request"]))
+            fp = fingerprint(canonical_request(value["request"]))
+            sent[key] = fp if sent.setdefault(key, fp) == fp else None
+    return sent
 
 
 def _lines(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -150,7 +158,9 @@ def _lines(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
                     yield f"{path.name}:{number}", line
 
 
-def _asked(value: Any, sent: dict[str, bytes], fingerprint: Callable[[bytes], bytes]) -> tuple[bytes | None, str]:
+def _asked(
+    value: Any, sent: dict[str, bytes | None], fingerprint: Callable[[bytes], bytes]
+) -> tuple[bytes | None, str]:
     """The fingerprint of the request that a line answers, or why that is not known."""
     if not isinstance(value, dict):
         return None, "no JSON object"
@@ -162,16 +172,19 @@ def _asked(value: Any, sent: dict[str, bytes], fingerprint: Callable[[bytes], by
     key = key_of(value)
     if key is None:
         return None, "neither a request nor a key"
-    return sent.get(key), "" if key in sent else "a key that `requests` does not have"
+    if key not in sent:
+        return None, "a key that `requests` does not have"
+    return sent[key], "" if sent[key] else "a key that `requests` has for several requests"
 
 
 def _of_another(value: dict[str, Any], model: str, realm: str) -> str:
     """Why an answer cannot be this spec's: another model gave it, or it is made up."""
     response = value.get("response")
     version = str(response.get("modelVersion") or "") if isinstance(response, dict) else ""
-    if (version == "emulator") != (realm == "emulator") and version:
+    made_up = version.partition("-")[0] == "emulator"
+    if version and made_up != (realm == "emulator"):
         return "answers of the emulator" if realm == "google" else "answers of Google, for a spec of the emulator"
     bare = version.rpartition("/")[2]
-    if bare and realm == "google" and not bare.startswith(model):
+    if bare and realm == "google" and not re.fullmatch(re.escape(model.rpartition("/")[2]) + _VERSION, bare):
         return f"answers of {json.dumps(bare)[1:-1]}"
     return ""
