@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from batchform.adapters import web as web_module
 from batchform.adapters.web import Version, Web
 from batchform.emulator import EmulatorServer
 from batchform.errors import SourceError
+from batchform.run.attachments import changed
 from bucket_kit import Bucket
 
 LOCAL: dict[str, Any] = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
@@ -106,6 +110,9 @@ PRIVATE = (
     "[::1]",
     "[fd00::1]",
     "[::ffff:10.0.0.1]",
+    "[64:ff9b::10.0.0.1]",
+    "[fec0::1]",
+    "[::127.0.0.1]",
     "0.0.0.0",
 )
 
@@ -119,7 +126,11 @@ def test_what_only_this_machine_can_reach_is_not_read(host: str, tmp_path: Path)
 def test_nor_behind_a_redirect(web: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     web.content = {"/a": web.url.replace("localhost", "127.0.0.1") + "/b", "/plain": "http://localhost/b", "/b": b"x"}
     web.content["/circle"] = "/circle"
+    web.content["/secret"] = "http://ann:s3cret@localhost/b?sig=s3cret"
     one = Web(allow_hosts=["localhost"])
+    with pytest.raises(SourceError, match=r"leads to http://localhost/b\?…, which") as told:
+        one.read(f"{web.url}/secret", tmp_path / "x")
+    assert "s3cret" not in str(told.value)
     with pytest.raises(SourceError, match=r"leads to 127\.0\.0\.1, which is 127\.0\.0\.1: no public"):
         one.read(f"{web.url}/a", tmp_path / "x")
     with pytest.raises(SourceError, match="leads to http://localhost/b, which is no https:// address"):
@@ -128,6 +139,8 @@ def test_nor_behind_a_redirect(web: Site, tmp_path: Path, monkeypatch: pytest.Mo
         one.read(f"{web.url}/circle", tmp_path / "x")
     with pytest.raises(SourceError, match="without user and password"):
         one.read("https://ann:secret@example.com/a", tmp_path / "x")
+    with pytest.raises(SourceError, match=r"^https://example\.com/a\?… is no https"):
+        one.read("https://ann:secret@example.com/a?b#c", tmp_path / "x")
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(SourceError, match="The certificate of localhost does not hold"):
         one.read(f"{web.url}/b", tmp_path / "x")
@@ -171,9 +184,85 @@ def test_a_name_that_changes_its_address_in_between_is_not_followed(
     assert went == [("93.184.216.34", port)] * 3
 
 
+@pytest.mark.parametrize("of", ["the head", "the body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_left(web: Site, tmp_path: Path, of: str) -> None:
+    def slowly(call: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            if of == "the body":
+                call.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            for _ in range(200):
+                call.wfile.write(b"H")
+                time.sleep(0.02)
+
+    web.content = {"/slow": slowly}
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="/slow is not read after"):
+        Web(allow_hosts=["localhost"], longest=0.2).read(f"{web.url}/slow", tmp_path / "x")
+    assert time.monotonic() - began < 3
+
+
+def _answer(call: BaseHTTPRequestHandler, content: bytes, **headers: str) -> None:
+    call.send_response(200)
+    for name, value in headers.items():
+        call.send_header(name.replace("_", "-"), value)
+    call.end_headers()
+    call.wfile.write(content)
+
+
+def test_what_is_not_the_file_itself_is_not_taken_for_it(web: Site, tmp_path: Path) -> None:
+    one, to = Web(allow_hosts=["localhost"], sleep=lambda _: None), tmp_path / "x"
+    web.content = {
+        "/packed": lambda call: _answer(call, b"\x1f\x8b", Content_Encoding="gzip", Content_Length="2"),
+        "/cut": lambda call: _answer(call, b"half"),  # no length, and an end that is not stated as one
+        "/short": lambda call: _answer(call, b"half", Content_Length="8"),
+        "/odd": lambda call: _answer(call, b"whole", Content_Length="much"),
+        "/a%20b%C3%A4%2Fc": b"named",
+    }
+    with pytest.raises(SourceError, match=r"comes packed \(gzip\)"):
+        one.read(f"{web.url}/packed", to)
+    for name in ("cut", "short", "odd"):
+        with pytest.raises(SourceError, match=f"/{name} broke off"):
+            one.read(f"{web.url}/{name}", to)
+    one.read(f"{web.url}/a bä%2Fc?x=y z", to)
+    assert to.read_bytes() == b"named" and web.asked[-1][0].endswith("?x=y%20z")
+
+
+def test_only_what_was_read_there_is_known_there(web: Site, tmp_path: Path) -> None:
+    """Two servers may call two files the same; the later one may also be older."""
+
+    def same(content: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+        def give(call: BaseHTTPRequestHandler) -> None:
+            if call.headers.get("If-None-Match"):
+                call.send_response(304)
+                call.end_headers()
+            else:
+                _answer(call, content, ETag='"1"', Content_Length=str(len(content)))
+
+        return give
+
+    web.content = {"/now": "/first", "/first": same(b"first"), "/second": same(b"second")}
+    one, to = Web(allow_hosts=["localhost"]), tmp_path / "x"
+    known = one.read(f"{web.url}/now", to)
+    assert known is not None and one.read(f"{web.url}/now", to, known) is None
+    web.content["/now"] = "/second"
+    assert one.read(f"{web.url}/now", to, known) is not None and to.read_bytes() == b"second"
+
+
 def test_plans_name_no_signature(workspace: Workspace, web: Site) -> None:
     workspace.project(backends={"local": LOCAL}, allow_hosts=["localhost"])
+    web.tags = False
     web.content = {"/a.png": png(colour=1)}
     rows(workspace, f"{web.url}/a.png?sig=s3cret")
     assert "s3cret" not in workspace.ok("plan").out
     assert "s3cret" not in json.dumps(workspace.plan())
+    assert web.took(200) == 2  # once for each plan, also where the server names no versions
+    web.content["/long.pdf"] = b"%PDF-1.4 no"
+    for said, address in (
+        ("The pages of", f"{web.url}/long.pdf?sig=s3cret"),
+        ("is neither a path", "http://ann:s3cret@localhost/a.png?sig=s3cret"),
+        ("is no path and no address", f"{web.url}/\x1b[31mlong.pdf?sig=s3cret"),
+    ):
+        rows(workspace, address, split_pages=2)
+        found = workspace.run("plan").err
+        assert said in found and "s3cret" not in found and "\x1b" not in found
+    assert "s3cret" not in str(changed(f"{web.url}/a.png?sig=s3cret"))

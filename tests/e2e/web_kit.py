@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +18,11 @@ from cryptography.x509.oid import NameOID
 
 
 class Site:
-    """content: path → bytes, a status, or where it leads to; asked: (path, status) of each call; url: its beginning."""
+    """content: path → bytes, a status, where it leads to, or what answers by itself; asked: (path, status) of each
+    other call; url: its beginning."""
 
     def __init__(self) -> None:
-        self.content: dict[str, bytes | int | str] = {}
+        self.content: dict[str, bytes | int | str | Callable[[BaseHTTPRequestHandler], None]] = {}
         self.asked: list[tuple[str, int]] = []
         self.url = ""
         self.tags = True
@@ -38,6 +39,9 @@ def site(folder: Path) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = made.content.get(self.path.partition("?")[0], 404)
+            if callable(found):
+                found(self)
+                return
             tag = f'"{hash(found)}"'
             if isinstance(found, int):
                 status, body = found, b""

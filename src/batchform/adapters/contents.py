@@ -156,25 +156,26 @@ class Contents:
         return found
 
     def _look(self, text: str, stated: str | None, inline_up_to: int | None, split: int | None) -> tuple[Found, ...]:
+        if not text.isprintable():
+            raise SourceError(f"{without_query(text)!r} is no path and no address.")
         if text.startswith(HTTPS) or is_remote(text):
             return self._elsewhere(text, stated, inline_up_to, split)
         if "://" in text:
-            raise SourceError(f"{text!r} is neither a path nor a gs:// or https:// address.")
-        if not text.isprintable():
-            raise SourceError(f"{text!r} is no path.")
+            raise SourceError(f"{without_query(text)!r} is neither a path nor a gs:// or https:// address.")
         local, path = self._local(self._root / text, stated, inline_up_to, split)
         return (local,) if split is None else self._split(local, path, split, inline_up_to)
 
     def prefetch(self, texts: Iterable[str]) -> None:
         """Bring what these addresses hold to this machine, several at once, where the service takes uploads only."""
         if self._cloud != "vertex":
-            self._fetched.prefetch(t for t in texts if t.startswith(HTTPS) or is_remote(t))
+            seen = {text for text, *_ in self._seen}
+            self._fetched.prefetch(t for t in texts if t not in seen and (t.startswith(HTTPS) or is_remote(t)))
 
     def _elsewhere(
         self, text: str, stated: str | None, inline_up_to: int | None, split: int | None
     ) -> tuple[Found, ...]:
         """What lies at an address. Vertex AI reads it there; for the Gemini API, and for parts of it, it is fetched."""
-        mime = media.type_of(text.partition("?")[0] if text.startswith(HTTPS) else text, stated)
+        mime = media.type_of(without_query(text).removesuffix("?…"), stated)
         as_it_is = self._cloud == "vertex"
         if as_it_is and not (split and mime == media.PDF):
             return (self._at(text, mime),)
@@ -228,25 +229,26 @@ class Contents:
         file = whole.file
         if whole.mime != media.PDF or file is None:
             return (whole,)
+        shown = without_query(file.name)
         if whole.pages is None:
             raise SourceError(
-                f"The pages of {file.name} cannot be counted.",
+                f"The pages of {shown} cannot be counted.",
                 hint="Save it anew, without a password, or leave the row out with source.where."
                 if pdf.is_there()
                 else "`split_pages` needs a library: pip install 'batchform[pdf]'.",
             )
         if whole.pages <= most:
-            media.check_size(file.name, whole.mime, file.size)
+            media.check_size(shown, whole.mime, file.size)
             return (whole,)
         parts = []
         for first, last in ranges(whole.pages, most):
-            digest, name = part_name(whole.content, first, last), f"{file.name}, pages {first} to {last}"
+            digest, name = part_name(whole.content, first, last), f"{shown}, pages {first} to {last}"
             size = file.size * (last - first + 1) // whole.pages
             limit = (
                 0 if self._cloud == "vertex" else INLINE_UP_TO[self._cloud] if inline_up_to is None else inline_up_to
             )
             if min(size, file.size) <= limit or file.size > media.MAX_PDF_BYTES:
-                size = len(pdf.cut(path, first, last, name=file.name))
+                size = len(pdf.cut(path, first, last, name=shown))
             media.check_size(name, whole.mime, size)
             tokens = media.page_tokens(last - first + 1)
             part = AttachedFile(digest, whole.mime, size, file.name, tokens, size <= limit)

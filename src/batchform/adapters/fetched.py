@@ -10,7 +10,6 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -35,6 +34,7 @@ class _Note(msgspec.Struct, frozen=True):
     file: str
     etag: str = ""
     modified: str = ""
+    at: str = ""
 
 
 class Fetched:
@@ -43,25 +43,35 @@ class Fetched:
 
     def __init__(self, folder: Path, *, storage: Callable[[], StorageClient], web: Callable[[], Web] | None) -> None:
         self._folder, self._storage, self._web = folder, storage, web
+        self._fresh: dict[str, Path | SourceError | None] = {}
 
     def get(self, text: str) -> Path | None:
         """A file with what lies at a gs:// or https:// address now; None if it is not known, and there is no network.
 
         Raises SourceError.
         """
+        if text in self._fresh:
+            found = self._fresh[text]
+            if isinstance(found, SourceError):
+                raise found
+            return found
         if text.startswith(HTTPS):
             return self._from_web(text)
         return None if self._web is None else self._object(text)
 
     def prefetch(self, texts: Iterable[str]) -> None:
-        """Several at once. What fails will fail again when it is asked for, and is told then."""
+        """Several at once, for `get` until the next call. What fails is told when it is asked for."""
 
-        def one(text: str) -> None:
-            with suppress(SourceError):
-                self.get(text)
+        def one(text: str) -> Path | SourceError | None:
+            try:
+                return self.get(text)
+            except SourceError as error:
+                return error
 
-        with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="fetch") as pool:
-            list(pool.map(one, texts))
+        self._fresh, asked = {}, list(texts)
+        if asked:
+            with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="fetch") as pool:
+                self._fresh = dict(zip(asked, pool.map(one, asked), strict=True))
 
     def having(self, text: str, digest: str) -> Path:
         """The file of an address that was planned. Raises StalePlan when it holds something else by now."""
@@ -90,7 +100,7 @@ class Fetched:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = self._folder / f"{secrets.token_hex(8)}.part"
         try:
-            known = Version(kept[0].etag, kept[0].modified) if kept else None
+            known = Version(kept[0].etag, kept[0].modified, kept[0].at) if kept else None
             version = self._web().read(url, part, known)
             if version is None and kept:
                 return kept[1]
@@ -98,7 +108,7 @@ class Fetched:
             file = self._folder / f"{_stem(url)}-{content[:32]}{_suffix(url)}"
             part.replace(file)
             version = version or Version()
-            part.write_bytes(msgspec.json.encode(_Note(file.name, version.etag, version.modified)))
+            part.write_bytes(msgspec.json.encode(_Note(file.name, version.etag, version.modified, version.at)))
             part.replace(self._note(url))
         except OSError as error:
             raise SourceError(f"{self._folder} cannot be written: {error.strerror}.") from error

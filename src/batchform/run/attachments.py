@@ -24,6 +24,7 @@ from batchform.rows.attached import AttachedFile, at_uri, inline, names_in, with
 from batchform.rows.pages import pages_of
 from batchform.rows.pdf import cut
 from batchform.run.context import PASSING, RunContext, call_again
+from batchform.spec.remote import without_query
 
 _AT_ONCE: Final = 8
 _ROUNDS: Final = 3
@@ -136,11 +137,12 @@ def _content(ctx: RunContext, file: AttachedFile) -> bytes:
     if (pages := pages_of(file.digest)) is not None:
         whole = _local(ctx, file, digest=pages[0])
         check_content(whole, pages[0], file.name)
-        return cut(whole, pages[1], pages[2], name=file.name)
+        return cut(whole, pages[1], pages[2], name=without_query(file.name))
     try:
         content = _local(ctx, file).read_bytes()
     except OSError as error:
-        raise StalePlan(f"{file.name} cannot be read: {error.strerror}.", hint="Put it back, or plan again.") from error
+        text = f"{without_query(file.name)} cannot be read: {error.strerror}."
+        raise StalePlan(text, hint="Put it back, or plan again.") from error
     if digest(content) != file.digest:
         raise changed(file.name)
     return content
@@ -156,7 +158,9 @@ def _local(ctx: RunContext, file: AttachedFile, digest: str = "") -> Path:
 
 def changed(name: str) -> StalePlan:
     """A file that holds something else than was planned."""
-    return StalePlan(f"{name} changed since it was planned.", hint="Nothing of its job was sent. Plan again.")
+    return StalePlan(
+        f"{without_query(name)} changed since it was planned.", hint="Nothing of its job was sent. Plan again."
+    )
 
 
 def check_content(path: Path, expected: str, name: str) -> None:
@@ -164,6 +168,7 @@ def check_content(path: Path, expected: str, name: str) -> None:
     try:
         found = file_digest(path)
     except OSError as error:
-        raise StalePlan(f"{name} cannot be read: {error.strerror}.", hint="Put it back, or plan again.") from error
+        text = f"{without_query(name)} cannot be read: {error.strerror}."
+        raise StalePlan(text, hint="Put it back, or plan again.") from error
     if found != expected:
         raise changed(name)

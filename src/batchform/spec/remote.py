@@ -35,9 +35,14 @@ def is_remote(path: str) -> bool:
 
 
 def without_query(url: str) -> str:
-    """An https:// address without what stands behind its `?`, which may be a signature: for people to read."""
-    bare, asked, _ = url.partition("?")
-    return f"{bare}?…" if asked and url.startswith(HTTPS) else url
+    """An address of the web without what may be a secret, for people to read: a user's name and password, and what
+    stands behind its `?` or `#`. Anything else as it is."""
+    scheme, there, rest = url.partition("://")
+    if not there or url.startswith(SCHEME):
+        return url
+    bare = re.split("[?#]", rest, maxsplit=1)[0]
+    host, slash, path = bare.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?…' if bare != rest else ''}"
 
 
 def remote_paths(part: object) -> list[str]:
