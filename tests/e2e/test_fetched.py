@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -87,7 +88,9 @@ def test_objects_are_fetched_once_for_uploads_and_for_parts(
         staged = {"staging": f"gs://{bucket.name}/staging"} if cloud == "vertex" else {}
         workspace.project(backends={"local": {**backend, **staged}})
         bucket.put("long.pdf", pdf(3))
-        bucket.put("short.pdf", pdf(2))
+        packed = bucket.bucket.blob("short.pdf")
+        packed.content_encoding = "gzip"
+        packed.upload_from_string(gzip.compress(pdf(2)), content_type="application/pdf")
         rows(workspace, f"gs://{bucket.name}/long.pdf", f"gs://{bucket.name}/short.pdf", split_pages=2)
 
         workspace.apply()
@@ -256,9 +259,10 @@ def test_plans_name_no_signature(workspace: Workspace, web: Site) -> None:
     assert "s3cret" not in workspace.ok("plan").out
     assert "s3cret" not in json.dumps(workspace.plan())
     assert web.took(200) == 2  # once for each plan, also where the server names no versions
-    web.content["/long.pdf"] = b"%PDF-1.4 no"
+    web.content |= {"/long.pdf": b"%PDF-1.4 no", "/log-in.pdf": b"\n<!DOCTYPE html><p>Who are you?"}
     for said, address in (
         ("The pages of", f"{web.url}/long.pdf?sig=s3cret"),
+        ("log-in.pdf?… is a web page, and no application/pdf", f"{web.url}/log-in.pdf?sig=s3cret"),
         ("is neither a path", "http://ann:s3cret@localhost/a.png?sig=s3cret"),
         ("is no path and no address", f"{web.url}/\x1b[31mlong.pdf?sig=s3cret"),
     ):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 INLINE_UP_TO: Final = {"gemini": 16_000, "vertex": 0}
 _SAVE_EVERY: Final = 500
 _SEEN: Final = 4096
+_HEAD: Final = 256
 _UNKNOWN: Final = "crc32c:00000000-1"
 
 
@@ -183,6 +184,7 @@ class Contents:
         if path is None:
             return (self._unknown(text, mime),)
         name = without_query(text)
+        _refuse_page(path, name, mime)
         whole = self._held(path, text, name, mime, inline_up_to, split)
         if split is None:
             return (whole,)
@@ -265,6 +267,18 @@ class Contents:
         if self._memory:
             self._memory.keep(path, mime, stat, known)
         return known
+
+
+def _refuse_page(path: Path, name: str, mime: str) -> None:
+    """Many servers answer with a page, and no error, to who should log in. Raises SourceError."""
+    if mime.startswith("text/"):
+        return
+    with path.open("rb") as f:
+        begins = f.read(_HEAD).lstrip().lower()
+    if begins.startswith((b"<!doctype html", b"<html")):
+        raise SourceError(
+            f"{name} is a web page, and no {mime}.", hint="Does it ask to log in? It must be public, or signed."
+        )
 
 
 def object_digest(found: Stat) -> str:

@@ -89,7 +89,12 @@ class Fetched:
         from batchform.adapters.storage.cache import Cache
 
         found = self.stat(text)
-        return Cache(self._folder).get(found, lambda to: self._storage().download(found, to))
+        packed = bool(found.encoding)  # as a service would read it: without
+
+        def download(to: Path) -> None:
+            self._storage().download(found, to, decoded=packed)
+
+        return Cache(self._folder).get(found, download, decoded=packed)
 
     def _from_web(self, url: str) -> Path | None:
         kept = self._kept(url)

@@ -53,12 +53,12 @@ def _opened(path: Path, name: str) -> Iterator[PdfReader]:
 
     import pypdf
 
-    content = path.read_bytes()
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells of each oddity of a file that it can read
-    try:
-        yield pypdf.PdfReader(io.BytesIO(content))
-    except Exception as error:  # a damaged file can make it raise anything
-        raise SourceError(
-            f"{name} cannot be read as a PDF: {str(error) or type(error).__name__}.",
-            hint="Save it anew, without a password, or leave the row out with source.where.",
-        ) from error
+    with path.open("rb") as f:
+        try:
+            yield pypdf.PdfReader(f)
+        except Exception as error:  # a damaged file can make it raise anything
+            raise SourceError(
+                f"{name} cannot be read as a PDF: {str(error) or type(error).__name__}.",
+                hint="Save it anew, without a password, or leave the row out with source.where.",
+            ) from error
