@@ -76,3 +76,32 @@ def test_swapped_keys_deliver_own_answers(applied: Workspace) -> None:
     applied.apply()
     after = {f"T-{7 - int(r['tenant'][2:])}": r["text"] for r in applied.delivered()}
     assert before == after
+
+
+def test_answers_that_nobody_could_read_are_read_under_their_new_keys(workspace: Workspace) -> None:
+    """They came while the spec of that name was not in the project, and their keys move before they are read. Keys
+    change places, too: what one row was answered is never what another one is shown."""
+    workspace.rows([{**workspace.row(i), "tenant": f"T-{7 - i}"} for i in range(1, 7)])
+    workspace.ok("apply", "--yes", "--detach", "--quiet")
+    moved: dict[str, Any] = {"name": "support", "moved": {"from": "triage", "key": ["id"]}}
+    write(workspace, {**moved, "idempotency": {"key": ["tenant"]}})
+    workspace.ok("sync", "--wait", "--quiet")
+    assert workspace.run("ledger", "verify").code == 0
+    assert workspace.actions() == {"reparse": 6}
+    workspace.apply()
+    assert (len(workspace.billed()), workspace.actions()) == (6, {"keep": 6})
+    texts = {r["tenant"]: r["text"] for r in workspace.delivered()}
+    assert texts == {f"T-{7 - i}": f"Emulated answer to: Title: ticket {i} Body: text {i}" for i in range(1, 7)}
+    assert workspace.run("ledger", "verify").code == 0
+
+
+def test_only_names_and_texts_that_the_files_may_hold_are_written(applied: Workspace) -> None:
+    before = (applied.root / "specs/triage.yaml").read_bytes()
+    for name in ("a b", "x\nsource: 3", "UPPER", "support # x", ""):
+        refused = applied.run("ledger", "mv", "triage", name)
+        assert (refused.code, "is no name of a spec" in refused.err) == (64, True), name
+    assert (applied.root / "specs/triage.yaml").read_bytes() == before
+    write(applied, {"name": "other", "destination": OWN})
+    reason = "x: [y] \x7f \u2028 'q' \"q\" \U0001f600 #"
+    applied.ok("ledger", "forget", "triage", "--reason", reason)
+    assert applied.ok("plan", "--json").json["moves"][0]["forgotten"] == reason

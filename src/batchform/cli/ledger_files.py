@@ -28,7 +28,12 @@ def mv_command(common: Common, old: str, new: str) -> None:
     Changes no ledger: the plan shows the move, and `apply` makes it.
     """
     from batchform.cli.wiring import open_session
+    from batchform.spec.fields import NAME_PATTERN
 
+    if not re.fullmatch(NAME_PATTERN, new):
+        raise UsageError(
+            f"{new!r} is no name of a spec", hint="Up to 48 lower-case letters, digits, `-` and `_`; no space."
+        )
     with open_session(common) as session:
         found = [s for s in session.project.specs if s.name in (old, new)]
         if len(found) != 1 or (found[0].name == new and old not in session.ledger.specs()):
@@ -64,7 +69,7 @@ def forget_command(common: Common, spec: str, reason: str) -> None:
             raise UsageError(f"{spec} cannot be given up: its spec is still there", hint="Remove its file first.")
         if spec not in session.ledger.specs():
             raise UsageError(f"nothing is recorded of {spec}", hint="batchform ledger list")
-        line = f"  - {{spec: {spec}, reason: {json.dumps(reason, ensure_ascii=False)}}}"
+        line = f"  - {{spec: {spec}, reason: {_text(reason)}}}"
         file = session.project.file
         if session.project.config.removed:
             _put(file, r"^removed:[ \t]*(#.*)?$", f"removed:\n{line}")
@@ -72,6 +77,11 @@ def forget_command(common: Common, spec: str, reason: str) -> None:
             text = file.read_text(encoding="utf-8")
             file.write_text(f"{text.rstrip()}\n\nremoved:\n{line}\n", encoding="utf-8")
         click.echo(f"Wrote {file.name}. {_NEXT}")
+
+
+def _text(value: str) -> str:
+    """Any text as YAML, on one line."""
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(value, ensure_ascii=False))
 
 
 def _put(path: Path, pattern: str, lines: str) -> None:

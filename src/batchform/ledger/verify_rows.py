@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchform.ledger import segments as seg
 from batchform.ledger.findings import ERROR, REPAIR, SYNC, WARNING, Finding
-from batchform.ledger.records import Collected, ControlView, JobRecord, Segment, answers_name
+from batchform.ledger.records import UNPARSED, Collected, ControlView, JobRecord, Segment, answers_name
 from batchform.ledger.relation import Part, create_rows_view
 from batchform.ledger.stored import AGAIN, answers_problem
 from batchform.rows.sql import literal
@@ -100,8 +100,8 @@ def _collected(ledger: Ledger, con: DuckDBPyConnection, spec: str) -> Iterator[F
                 continue
             path = literal(str(ledger.log.path_of(own[serial])))
             recorded = con.execute(
-                f"SELECT coalesce(failure, 'answered'), count(*) FROM read_parquet({path}) "
-                f"WHERE tag = {literal(event.tag)} GROUP BY 1"
+                f"SELECT CASE WHEN failure_parse = {literal(UNPARSED)} THEN 'unread' ELSE coalesce(failure, 'answered') "
+                f"END, count(*) FROM read_parquet({path}) WHERE tag = {literal(event.tag)} GROUP BY 1"
             ).fetchall()
             if Counter(dict(recorded)) != Counter(event.rows):
                 text = f"Job {event.tag} was collected as {_shown(event.rows)}, its rows say {_shown(dict(recorded))}."

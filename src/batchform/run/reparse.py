@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchform.ledger.raw import reading_results, results_missing
 from batchform.ledger.records import Reparsed, answers_name
-from batchform.ledger.rekeyed import asked_rows
+from batchform.ledger.rekeyed import asked_rows, under_all_keys
 from batchform.ledger.store import RowsFile
 from batchform.ledger.stored import answers_problem, is_whole
 from batchform.plan.diff import asked_since
@@ -56,9 +56,9 @@ def reparse(ctx: RunContext, spec: ResolvedSpec, *, keys: Path | None = None) ->
 
 # A failed row's output is in the archive of its last job; an answered row's in that of its answer.
 _HOLDER = "CASE WHEN r.status = 'failed' THEN r.tag ELSE r.answer_tag END"
-_KEY = (
-    "CASE WHEN r.status = 'failed' AND r.tag IS DISTINCT FROM r.answer_tag THEN r.key_hash ELSE r.answer_key_hash END"
-)
+_REFUSED = "r.status = 'failed' AND r.tag IS DISTINCT FROM r.answer_tag"
+_KEY = f"CASE WHEN {_REFUSED} THEN r.key_hash ELSE r.answer_key_hash END"
+_FIRST = "row_number() OVER (PARTITION BY r.key_hash ORDER BY a.key_hash) = 1"
 
 
 def _parse_again(
@@ -77,8 +77,7 @@ def _parse_again(
     files = [path for (tag,) in found if tag and (path := answers_of(ctx, con, spec, str(tag), folder))]
     if not files:
         return None
-    parts = ", ".join(literal(str(path)) for path in files)
-    source = f"{rows} JOIN read_parquet([{parts}]) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER} WHERE {stale}"
+    source = f"{rows} JOIN {_held(ctx, spec, files)} WHERE {stale} QUALIFY {_FIRST}"
     to = folder / "rows.parquet"
     count = write_states(con, _values(ctx, spec), source, to)
     if not count:
@@ -95,6 +94,18 @@ def _parse_again(
         )
     event = Reparsed(at=ctx.now(), by=ctx.who, spec=spec.name, parse_digest=spec.parse_digest, rows=counts)
     return event, [RowsFile(spec.name, to, count)]
+
+
+def _held(ctx: RunContext, spec: ResolvedSpec, files: Sequence[Path]) -> str:
+    """Answers as `a`, with the condition that joins rows `r`. An answered row knows under which key its answer is held;
+    a refused one may have had another key since: then its request tells its result from that of another row."""
+    answers = f"SELECT * FROM read_parquet([{', '.join(literal(str(path)) for path in files)}])"
+    if not ctx.ledger.control().keys.get(spec.name):
+        return f"({answers}) a ON a.key_hash = {_KEY} AND a.tag = {_HOLDER}"
+    named = under_all_keys(ctx.ledger, spec.name, answers)
+    held = f"(SELECT * EXCLUDE (held_as) REPLACE (held_as AS key_hash), key_hash AS named FROM ({named}))"
+    own = f"CASE WHEN {_REFUSED} THEN a.request_fp = r.request_fp ELSE a.key_hash = a.named END"
+    return f"{held} a ON a.named = {_KEY} AND a.tag = {_HOLDER} AND {own}"
 
 
 def _all_keys(spec: ResolvedSpec, known: str, changed: Collection[str]) -> str:

@@ -19,6 +19,9 @@ def lint_moved(document: Document, spec: Spec) -> Iterator[Diagnostic]:
     if moved.key is None and not moved.names:
         hint = "Say `from:` an earlier name, or the earlier `key:`; or remove the section."
         yield document.diagnostic("moved-nothing", "`moved` names nothing that moves", ("moved",), hint=hint)
+    if moved.key == []:
+        hint = "Say what `idempotency.key` was before, or remove the line."
+        yield document.diagnostic("moved-nothing", "`moved.key` names no column", ("moved", "key"), hint=hint)
     if spec.name in moved.names:
         hint = "Name what the spec was called before."
         message = f"`moved.from` is `{spec.name}`, the spec's own name"
