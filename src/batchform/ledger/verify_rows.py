@@ -99,9 +99,10 @@ def _collected(ledger: Ledger, con: DuckDBPyConnection, spec: str) -> Iterator[F
             if control.jobs[event.tag].intent.spec != spec:
                 continue
             path = literal(str(ledger.log.path_of(own[serial])))
+            unread = f"failure_parse = {literal(UNPARSED)}"
             recorded = con.execute(
-                f"SELECT CASE WHEN failure_parse = {literal(UNPARSED)} THEN 'unread' ELSE coalesce(failure, 'answered') "
-                f"END, count(*) FROM read_parquet({path}) WHERE tag = {literal(event.tag)} GROUP BY 1"
+                f"SELECT CASE WHEN {unread} THEN 'unread' ELSE coalesce(failure, 'answered') END, count(*) "
+                f"FROM read_parquet({path}) WHERE tag = {literal(event.tag)} GROUP BY 1"
             ).fetchall()
             if Counter(dict(recorded)) != Counter(event.rows):
                 text = f"Job {event.tag} was collected as {_shown(event.rows)}, its rows say {_shown(dict(recorded))}."
