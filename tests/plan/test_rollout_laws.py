@@ -14,7 +14,7 @@ GATE = Require(answered=0.9)
 @st.composite
 def rollouts(draw: st.DrawFn) -> list[Stage]:
     rows = sorted(draw(st.sets(st.integers(1, 12), max_size=2)))
-    percents = sorted(draw(st.sets(st.sampled_from([1.0, 2.5, 10.0, 33.3, 50.0, 99.9]), max_size=3)))
+    percents = sorted(draw(st.sets(st.sampled_from([1e-12, 1.0, 2.5, 10.0, 33.3, 50.0, 99.9]), max_size=3)))
     gates = st.sampled_from([None, GATE, Require()])
     stages = [Stage(rows=n, require=draw(gates)) for n in rows]
     stages += [Stage(percent=p, require=draw(gates), manual=draw(st.booleans()) and bool(stages)) for p in percents]
@@ -26,6 +26,7 @@ def test_stages_are_nested_and_the_last_one_is_all(stages: list[Stage], populati
     assert list(stage_problems(stages)) == []
     found = sizes(stages, population)
     assert found == sorted(found) and found[-1] == population and len(found) == len(stages)
+    assert found[0] >= min(1, population), "a stage of no rows would wait for ever"
     for size, stage in zip(found, stages, strict=True):
         share = stage.rows if stage.rows is not None else population * (stage.percent or 0) / 100
         assert size >= min(population, share) - 1e-6
@@ -91,6 +92,8 @@ def test_a_gate_says_what_was_measured() -> None:
     )
     assert not judge_gate(Require(max_usd_per_row=1), Sent(rows=3, usd=None))[0].ok
     assert not judge_gate(Require(valid=0.0), Sent(rows=3, failed={"blocked": 3}))[0].ok, "nothing came back"
+    cut_off = Sent(rows=9, answered=3, failed={"truncated": 1, "blocked": 5})
+    assert judge_gate(Require(valid=0.8), cut_off)[0].words == "valid 0.75, required 0.8"
 
 
 def test_a_gate_holds_for_later_stages_until_one_says_another() -> None:
@@ -104,6 +107,8 @@ def test_a_gate_is_judged_once_nothing_is_under_way_or_sent_again() -> None:
     assert stand(stages, sent=sent, waiting=9).state == "waiting"
     sent = Sent(rows=4, answered=3, failed={"internal": 1}, again=1)
     assert stand(stages, sent=sent, waiting=9).state == "waiting"
+    passes = [Stage(rows=4, require=Require(valid=0.9)), Stage(percent=100)]
+    assert stand(passes, sent=sent, waiting=9).state == "waiting", "what comes of the rest may be invalid"
     sent = Sent(rows=4, answered=3, failed={"internal": 1})
     at = stand(stages, sent=sent, waiting=9)
     assert (at.state, at.places, at.held_words) == ("failed", 0, "rollout: the gate of stage 1 of 2 failed")

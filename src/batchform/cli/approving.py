@@ -37,11 +37,10 @@ def release_stage(session: Session, spec: ResolvedSpec, stage: int, reason: str)
     LimitExceeded when the gate before it has not passed."""
     from batchform.ledger.records import StageApproved
     from batchform.ledger.segments import timestamp
-    from batchform.plan.rollout import edit_of, reached_by
+    from batchform.plan.rollout import edit_of, reached_by, stages_of
 
     _check_stage(spec, stage)
-    edit = edit_of(spec)
-    reached, approved = reached_by(session.ledger.control(), spec.name, edit)
+    reached, approved = reached_by(session.ledger.control(), spec)
     if stage <= reached or stage in approved:
         return f"Stage {stage} of {spec.name} is released already."
     found = _found(session, spec)
@@ -49,10 +48,10 @@ def release_stage(session: Session, spec: ResolvedSpec, stage: int, reason: str)
         return f"Stage {stage} of {spec.name} needs nobody any more: the next sync or apply sends what is left of it."
     _check_gate(spec, found, stage)
     now = timestamp(session.clock.now())
-    session.ledger.commit(
-        [StageApproved(at=now, by=session.who, spec=spec.name, edit=edit, stage=stage, reason=reason)],
-        expect=session.ledger.serial,
+    released = StageApproved(
+        at=now, by=session.who, spec=spec.name, edit=edit_of(spec), stage=stage, reason=reason, stages=stages_of(spec)
     )
+    session.ledger.commit([released], expect=session.ledger.serial)
     judged = f" ({found.gate_words})" if found.gate else ""
     return (
         f"Recorded: stage {stage} of {found.of} of {spec.name} is released{judged}. "

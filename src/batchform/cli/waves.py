@@ -129,10 +129,10 @@ class Waves:
 
     def _held_by_stage(self, spec: ResolvedSpec) -> bool:
         """Whether stages of its rollout are not released yet."""
-        from batchform.plan.rollout import edit_of, reached_by
+        from batchform.plan.rollout import reached_by
 
         stages = spec.spec.rollout
-        return reached_by(self._ctx.ledger.control(), spec.name, edit_of(spec))[0] < len(stages)
+        return reached_by(self._ctx.ledger.control(), spec)[0] < len(stages)
 
     # --- what
 

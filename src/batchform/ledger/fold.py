@@ -93,8 +93,8 @@ def _spend(view: ControlView, at: int, event: Spent) -> None:
 
 
 def _release(view: ControlView, event: StageReached | StageApproved) -> None:
-    """A stage that was released stays so, for the edit that it was released for."""
-    known = view.rollouts.setdefault(event.spec, {}).setdefault(event.edit, Reached())
+    """A stage that was released stays so, for the edit and among the stages that it was released for."""
+    known = view.rollouts.setdefault(event.spec, {}).setdefault((event.edit, event.stages), Reached())
     if isinstance(event, StageReached):
         known.stage = max(known.stage, event.stage)
     elif event.stage not in known.approved:

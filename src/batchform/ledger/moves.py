@@ -88,10 +88,17 @@ def _rename(view: ControlView, before: str, name: str) -> None:
     for known in _by_spec(view):
         if before in known:
             renamed = _renamed(known.pop(before), before, name)
-            known[name] = [*known.get(name, ()), *renamed] if isinstance(renamed, list) else renamed
+            known[name] = _joined(renamed, known[name]) if name in known else renamed
     for plan, free in view.refreshed.items():
         view.refreshed[plan] = [_renamed(event, before, name) for event in free]
     view.spent = [(serial, _renamed(event, before, name)) for serial, event in view.spent]
+
+
+def _joined(renamed: Any, newer: Any) -> Any:
+    """What was known under the old name, and what the apply that moves it has recorded under the new one before."""
+    if isinstance(renamed, list):
+        return [*newer, *renamed]
+    return {**renamed, **newer} if isinstance(renamed, dict) else newer
 
 
 def _by_spec(view: ControlView) -> tuple[MutableMapping[str, Any], ...]:

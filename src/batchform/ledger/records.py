@@ -389,7 +389,8 @@ class ControlView(msgspec.Struct, kw_only=True):
     admitted: list[Admitted] = msgspec.field(default_factory=list)
     refreshed: dict[str, list[Refreshed]] = msgspec.field(default_factory=dict)  # by plan, where that is known
     changes: dict[str, ChangeDecided] = msgspec.field(default_factory=dict)  # last one, by spec
-    rollouts: dict[str, dict[str, Reached]] = msgspec.field(default_factory=dict)  # by spec, by edit
+    rollouts: dict[str, dict[tuple[str, str], Reached]] = msgspec.field(default_factory=dict)
+    """by spec, by (edit, stages)"""
     spent: list[tuple[int, Spent]] = msgspec.field(default_factory=list)  # outside jobs, with serial
     disowned: set[str] = msgspec.field(default_factory=set)  # jobs at a service that were left to themselves
     keys: dict[str, list[tuple[int, str]]] = msgspec.field(default_factory=dict)  # blobs of moved keys, with serial

@@ -10,8 +10,9 @@ from batchform.ledger.event import Event
 class StageReached(Event, frozen=True, kw_only=True, tag=True):
     """A stage of a rollout is released, and so are those before it: rows of it may be sent from here on.
 
-    edit: digest of what its rows are asked with; stage, of: from 1; rows, measured: what the gate before it was judged
-    on, the latter by the names of its conditions; plan_digest: of the plan that sends them.
+    edit: digest of what its rows are asked with; stages: digest of the stages as they were written; stage, of: from 1;
+    rows, measured: what the gate before it was judged on, the latter by the names of its conditions; plan_digest: of
+    the plan that sends them.
     """
 
     spec: str
@@ -21,15 +22,18 @@ class StageReached(Event, frozen=True, kw_only=True, tag=True):
     rows: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     plan_digest: str = ""
+    stages: str = ""
 
 
 class StageApproved(Event, frozen=True, kw_only=True, tag=True):
-    """Somebody releases a stage of a rollout that is `manual`: the next sync or apply sends its rows."""
+    """Somebody releases a stage of a rollout that is `manual`: the next sync or apply sends its rows. edit, stages: as
+    of StageReached."""
 
     spec: str
     edit: str
     stage: int
     reason: str = ""
+    stages: str = ""
 
 
 class Reached(Struct):

@@ -233,6 +233,9 @@ class CandidateRenderer:
             staged = self._rollout is not None and self._rollout.passive and not self._rollout.lets(key_hex, state)
             self._hold(self._rollout.standing.held_words if self._rollout and staged else self.why_left)
             return
+        if self._rollout is not None and self._rollout.leaves(state):
+            self._hold(self.why_left)
+            return
         if held := self.edited.holds(key_hex, request, state, self._why(state)):
             self._hold(held)
             return

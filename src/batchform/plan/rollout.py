@@ -26,12 +26,19 @@ from batchform.spec.resolved import ResolvedSpec
 PREFIX: Final = "rollout: "
 """With which begins why a row is held by a rollout."""
 _FRACTION: Final = 1e-9
+_UNREADABLE: Final = ("invalid_output", "truncated")
+"""Failure classes of answers that came back and are not what was asked for."""
 
 
 def edit_of(spec: ResolvedSpec) -> str:
     """A digest of what rows are asked with, and of whose answers they get: a rollout is of one such edit."""
     parts = [spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest, realm_of(spec.backend)]
     return digest_of("edit", parts)
+
+
+def stages_of(spec: ResolvedSpec) -> str:
+    """A digest of how many rows the stages hold and which wait for a person: numbers of stages are told of these."""
+    return digest_of("stages", [[s.rows, s.percent, s.manual] for s in spec.spec.rollout])
 
 
 class Sent(Struct, frozen=True):
@@ -85,7 +92,7 @@ def sizes(stages: Sequence[Stage], population: int) -> list[int]:
     found: list[int] = []
     for stage in stages:
         share = population * (stage.percent or 0.0) / 100
-        own = stage.rows if stage.rows is not None else math.ceil(share - _FRACTION)
+        own = stage.rows if stage.rows is not None else max(1, math.ceil(share - _FRACTION))
         found.append(min(population, max(own, found[-1] if found else 0)))
     return found
 
@@ -98,7 +105,7 @@ def required_of(stages: Sequence[Stage], stage: int) -> Require:
 def judge_gate(require: Require, sent: Sent) -> tuple[Measure, ...]:
     """The conditions of a gate, with what was measured. Of no rows nothing can be said, and no share is reached."""
     judged = []
-    returned = sent.answered + sent.failed.get("invalid_output", 0)
+    returned = sent.answered + sum(sent.failed.get(failure, 0) for failure in _UNREADABLE)
     for name, least, part, whole in (
         ("answered", require.answered, sent.answered, sent.rows),
         ("valid", require.valid, sent.answered, returned),
@@ -129,11 +136,11 @@ def stand(
     while stage < last:
         if sent.rows < size[stage - 1]:
             return standing("sending", size[stage - 1] - sent.rows, gate)
-        if sent.under_way or not sent.rows:
+        if sent.under_way or sent.again or not sent.rows:
             return standing("waiting")
         gate = judge_gate(required_of(stages, stage), sent)
         if not all(m.ok for m in gate):
-            return standing("waiting" if sent.again else "failed", gate=gate)
+            return standing("failed", gate=gate)
         if not waiting:
             return standing("waiting", gate=gate)
         if stages[stage].manual and stage + 1 not in approved:
@@ -142,7 +149,8 @@ def stand(
     return standing("complete", None, gate)
 
 
-def reached_by(control: ControlView, spec: str, edit: str) -> tuple[int, frozenset[int]]:
-    """(furthest stage that was released, stages that somebody has released) of an edit, as recorded."""
-    found = control.rollouts.get(spec, {}).get(edit)
+def reached_by(control: ControlView, spec: ResolvedSpec) -> tuple[int, frozenset[int]]:
+    """(furthest stage that was released, stages that somebody has released) of a spec's edit, as recorded. Of stages
+    that were written otherwise nothing counts but what was sent: their gates are judged anew, from the first on."""
+    found = control.rollouts.get(spec.name, {}).get((edit_of(spec), stages_of(spec)))
     return (1, frozenset()) if found is None else (found.stage, frozenset(found.approved))

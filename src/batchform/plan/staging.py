@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from batchform.ledger.records import ControlView
+from batchform.ledger.records import ControlView, JobRecord
 from batchform.plan import diff as first
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.owed import HELD, waits
@@ -37,8 +37,9 @@ class Rollout(Struct):
 
     reached: the furthest stage that was released before; tags: jobs that were sent with the edit; upto: the last key
     hash, in hex, of the rows that are let through; None: all are; "": none is; passive: whether this plan sends nothing
-    of what a stage holds, in any case; rows, size, largest: rows that were held, the bytes of their requests and of the
-    longest; resent: those that have an answer.
+    of what a stage holds, in any case; only_waiting: whether it sends nothing else, which nobody has reviewed; rows,
+    size, largest: rows that were held, the bytes of their requests and of the longest; resent: those that have an
+    answer.
     """
 
     edit: str
@@ -52,10 +53,15 @@ class Rollout(Struct):
     largest: int = 0
     resent: int = 0
     passive: bool = False
+    only_waiting: bool = False
 
     def lets(self, key_hex: str, state: Mapping[str, Any]) -> bool:
         """Whether a row may be sent: it was sent with the edit before, or the stage has a place for it."""
         return self.seats(key_hex) or not waits(state, self.tags)
+
+    def leaves(self, state: Mapping[str, Any]) -> bool:
+        """Whether a row is none of this plan's: it was sent with the edit, and has changed or was asked for since."""
+        return self.only_waiting and not waits(state, self.tags)
 
     def seats(self, key_hex: str) -> bool:
         """Whether the stage has a place for a row that needs one."""
@@ -91,23 +97,23 @@ def rollout_of(
     stages = spec.spec.rollout
     if not stages:
         return None
-    edit = edit_of(spec)
-    reached, approved = reached_by(control, spec.name, edit)
-    if reached >= len(stages):
+    edit, wave = edit_of(spec), settings.purpose == "wave"
+    reached, approved = reached_by(control, spec)
+    if reached >= len(stages) and not wave:
         return None
     tags = tags_of(control, spec.name, edit)
     sent = sent_with(con, spec, past.relation, control, tags)
-    if settings.purpose not in ("apply", "wave"):  # nothing of what a stage holds is sent by it
+    if not wave and settings.purpose != "apply":  # nothing of what a stage holds is sent by it
         standing = stand(stages, sent=sent, waiting=0, reached=reached, approved=approved)
         return Rollout(edit, standing, sent, reached, tags, upto="", passive=True)
     waiting = _waiting(con, spec, rows, past, found, settings, tags)
     standing = stand(stages, sent=sent, waiting=waiting.rows, reached=reached, approved=approved)
     places = standing.places
-    if settings.purpose == "wave":
+    if wave:
         left = left_of_approval(control, spec.name, settings.wave_of)
         places = left if places is None else min(places, left)
-    upto = None if places is None or places >= waiting.rows else waiting.upto(con, places)
-    return Rollout(edit, standing, sent, reached, tags, upto=upto)
+    upto = None if places is None or places >= waiting.rows > 0 else waiting.upto(con, places)
+    return Rollout(edit, standing, sent, reached, tags, upto=upto, only_waiting=wave and spec.upstream is None)
 
 
 def tags_of(control: ControlView, spec: str, edit: str) -> frozenset[str]:
@@ -153,7 +159,7 @@ def sent_with(
             f"SELECT key, coalesce(failure, status) FROM {relation} WHERE {mine} AND NOT ({answered}) "
             f"AND status NOT IN ('in_flight', 'pending') ORDER BY key_hash LIMIT {_SAMPLES}"
         ).fetchall()
-    unpriced = sum(int(g[3]) for g in groups)
+    unpriced = any(g[3] for g in groups) or any(_untold(control.jobs[tag]) for tag in tags)
     return Sent(
         rows=sum(counts.values()),
         answered=counts.get("answered", 0),
@@ -170,6 +176,12 @@ def _spent(control: ControlView, tags: Iterable[str]) -> float:
     return sum(settled_cost(job, job.collected) for job in jobs if job.collected is not None)
 
 
+def _untold(job: JobRecord) -> bool:
+    """Whether all rows of a job failed, and what was used has no price: no row's answer says so."""
+    told = job.collected
+    return told is not None and not told.rows.get("answered") and told.output_tokens > 0 and not told.usd
+
+
 class _Waiting(Struct, frozen=True):
     """Rows that wait for a place. relation: FROM-able, with their `key_hash`."""
 
@@ -178,7 +190,7 @@ class _Waiting(Struct, frozen=True):
 
     def upto(self, con: DuckDBPyConnection, places: int) -> str:
         """The hash, in hex, of the last row that has one of so many places."""
-        if places <= 0:
+        if places <= 0 or not self.rows:
             return ""
         found = con.execute(
             f"SELECT replace(CAST(key_hash AS VARCHAR), '-', '') FROM {self.relation} ORDER BY key_hash "
@@ -196,11 +208,14 @@ def _waiting(
     settings: Settings,
     tags: frozenset[str],
 ) -> _Waiting:
-    if past.relation is None and not spec.spec.idempotency.reuse_identical:
+    shares = spec.spec.idempotency.reuse_identical or bool(past.imported)
+    if past.relation is None and not shares:
         return _Waiting(rows.rows, NARROW)
-    if not found.count(*HELD):
+    # A row that is queued is one that has changed, and waits, when it would be asked otherwise by now.
+    may_wait = found.count(*HELD, first.PENDING)
+    if not may_wait:
         return _Waiting(0, NARROW)
-    if found.count(*HELD) == found.count(first.NEW) and not spec.spec.idempotency.reuse_identical:
+    if may_wait == found.count(first.NEW) and not shares:
         return _Waiting(found.count(first.NEW), f"(SELECT key_hash FROM {CANDIDATES} WHERE class = '{first.NEW}')")
     from batchform.plan.survey import Survey  # only where rows must be rendered to be known
 

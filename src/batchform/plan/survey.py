@@ -49,7 +49,7 @@ class Survey(CandidateRenderer):
         import pyarrow as pa
 
         if found.count(*first.RENDERED):
-            if self._spec.spec.idempotency.reuse_identical:
+            if self._shares:
                 self._share()
             for row in self._stream():
                 self._one(row, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from batchform.ledger.records import StageReached
 from batchform.ledger.store import Ledger
 from batchform.plan.model import Plan
-from batchform.plan.rollout import edit_of, judge_gate, reached_by, required_of
+from batchform.plan.rollout import edit_of, judge_gate, reached_by, required_of, stages_of
 from batchform.plan.stages import failures_told
 from batchform.plan.staging import sent_with, tags_of
 from batchform.run.context import RunContext
@@ -24,14 +24,14 @@ def record_stages(ctx: RunContext, plan: Plan) -> None:
     """Commit which stages a plan has found released, before it sends their rows."""
     events = []
     for spec in plan.specs:
-        found = spec.rollout
-        if found is None or found.stage <= found.before:
+        found, as_written = spec.rollout, ctx.spec(spec.name)
+        if found is None or as_written is None or found.stage <= found.before:
             continue
         measured = {m.name: m.measured for m in found.gate if m.measured is not None}
         events.append(
             StageReached(
                 at=ctx.now(), by=ctx.who, spec=spec.name, edit=found.edit, stage=found.stage, of=found.of,
-                rows=found.sent, measured=measured, plan_digest=plan.digest,
+                rows=found.sent, measured=measured, plan_digest=plan.digest, stages=stages_of(as_written),
             )
         )  # fmt: skip
         ctx.progress.note(_released(spec.name, found.stage, found.of, found.gate_words))
@@ -52,7 +52,7 @@ def rollout_notes(
     control, known = ledger.control(), ledger.specs()
     for spec in specs:
         stages, edit = spec.spec.rollout, edit_of(spec)
-        reached, _ = reached_by(control, spec.name, edit)
+        reached, _ = reached_by(control, spec)
         if not stages or spec.name not in known or reached >= len(stages):
             continue
         tags = tags_of(control, spec.name, edit)
@@ -62,7 +62,7 @@ def rollout_notes(
             continue
         words = f"{spec.name}: stage {reached} of {len(stages)} of its rollout: {counted(sent.rows, 'row')} sent"
         words += f", {sent.under_way:,} of them under way" if sent.under_way else ""
-        gate = () if sent.under_way else judge_gate(required_of(stages, reached), sent)
+        gate = () if sent.under_way or sent.again else judge_gate(required_of(stages, reached), sent)
         words += "".join(f"; {'✓' if m.ok else '✗'} {m.words}" for m in gate)
         if sent.failed:
             words += f" ({failures_told(sent.failed, sent.samples)})"
