@@ -39,6 +39,12 @@ def test_a_key_that_was_given_to_two_requests_names_none(workspace: Workspace) -
     workspace.apply()
     assert len(workspace.billed()) == 6
     assert {r["id"]: r["text"] for r in workspace.delivered()}["T-3"] != "of both"
+    # There is no job behind it: nobody asks a service for one of that name.
+    [tag] = [j["tag"] for j in workspace.ok("jobs", "list", "--json").json if j["tag"].startswith("import-")]
+    assert "service" not in workspace.ok("jobs", "show", tag).json
+    for command in ("cancel", "delete"):
+        refused = workspace.run("jobs", command, tag)
+        assert (refused.code, "was imported from old/out.jsonl" in refused.err) == (64, True)
 
 
 def test_answers_of_a_model_whose_name_begins_alike(workspace: Workspace) -> None:

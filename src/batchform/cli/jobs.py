@@ -61,11 +61,12 @@ def show_job(common: Common, tag: str) -> None:
 
     from batchform.cli.wiring import open_session
     from batchform.errors import BackendError
+    from batchform.plan.importing import IMPORTED
 
     with open_session(common) as session:
         record = _record(session, tag)
         shown = {"recorded": msgspec.to_builtins(record)}
-        if record.job:
+        if record.job and record.how != IMPORTED:
             try:
                 shown["service"] = msgspec.structs.asdict(_backend(session, record).get(record.job))
             except BackendError as exc:
@@ -224,6 +225,7 @@ def _submitted(session: Session, common: Common, tag: str) -> JobRecord:
     """The record of a job that exists. One of unknown outcome is looked for. Raises UsageError if there is none."""
     from batchform.cli.running import make_progress_for
     from batchform.errors import UsageError
+    from batchform.plan.importing import IMPORTED
     from batchform.run.recover import recover
 
     record = _record(session, tag)
@@ -231,6 +233,8 @@ def _submitted(session: Session, common: Common, tag: str) -> JobRecord:
         with make_progress_for(common) as progress:
             recover(session.run_context(progress), tags=[record.tag])
         record = _record(session, tag)
+    if record.how == IMPORTED:
+        raise UsageError(f"{tag} was imported from {record.job}: there is no job of it", hint="There is nothing to do.")
     if not record.job:
         hint = "Run `batchform sync`: it looks for it." if record.status == "intent" else "There is nothing to do."
         raise UsageError(f"{tag} has no job that is known ({record.status.replace('_', ' ')})", hint=hint)

@@ -82,8 +82,16 @@ def encode_head(head: Head) -> bytes:
     return msgspec.json.format(_json_out.encode(head), indent=1) + b"\n"
 
 
+class _Kind(msgspec.Struct):
+    type: str
+
+
+_KINDS: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(AnyEvent))
+_UPGRADE: Final = "Upgrade batchform: pip install -U batchform"
+
+
 class FromNewer(LedgerCorrupt):
-    """A head that a newer batchform wrote: nothing is wrong with it."""
+    """A ledger that a newer batchform wrote: nothing is wrong with it."""
 
 
 def decode_head(raw: bytes, place: str, *, name: str = "head.json") -> Head:
@@ -98,7 +106,7 @@ def decode_head(raw: bytes, place: str, *, name: str = "head.json") -> Head:
     raise FromNewer(
         f"{place}/{name} was written by a newer batchform: ledger format {version}, this one reads up to "
         f"{FORMAT_VERSION}.",
-        hint="Upgrade batchform: pip install -U batchform",
+        hint=_UPGRADE,
     )
 
 
@@ -125,8 +133,22 @@ def read_events(blobs: Blobs, segment: Segment) -> tuple[tuple[int, AnyEvent], .
     try:
         events = _events_in.decode_lines(raw)
     except msgspec.MsgspecError as error:
+        if kind := _unknown_kind(raw):
+            raise FromNewer(
+                f"{blobs.describe()}/{segment.name} was written by a newer batchform: it records {kind!r}, of which "
+                "this one does not know.",
+                hint=_UPGRADE,
+            ) from None
         raise LedgerCorrupt(f"{blobs.describe()}/{segment.name} holds no events: {error}.", hint=RESTORE) from None
     return tuple((e.serial, msgspec.structs.replace(e, serial=0)) if e.serial else (segment.serial, e) for e in events)
+
+
+def _unknown_kind(raw: bytes) -> str:
+    """The first kind of event that only a newer version can have written, "" if there is none."""
+    with suppress(msgspec.MsgspecError):
+        kinds = (line.type for line in msgspec.json.Decoder(_Kind).decode_lines(raw))
+        return next((kind for kind in kinds if kind not in _KINDS), "")
+    return ""
 
 
 def readable_events(blobs: Blobs, name: str) -> list[AnyEvent]:

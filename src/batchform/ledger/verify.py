@@ -113,6 +113,8 @@ def _files(ledger: Ledger, damaged: set[str]) -> Iterator[Finding]:
                 ledger.log.events_of(segment)
             else:
                 seg.check_digest(ledger.blobs, segment, ledger.log.path_of(segment))
+        except seg.FromNewer:
+            raise
         except BatchformError as error:
             damaged.add(segment.name)
             yield Finding(ERROR, error.message, RESTORE_FILE, segment.name, FROM_BACKUP)
