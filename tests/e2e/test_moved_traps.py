@@ -105,3 +105,15 @@ def test_only_names_and_texts_that_the_files_may_hold_are_written(applied: Works
     reason = "x: [y] \x7f \u2028 'q' \"q\" \U0001f600 #"
     applied.ok("ledger", "forget", "triage", "--reason", reason)
     assert applied.ok("plan", "--json").json["moves"][0]["forgotten"] == reason
+
+
+def test_a_canary_stays_as_large_when_keys_move(applied: Workspace) -> None:
+    edit: dict[str, Any] = {"prompt": {"user": {"text": "Newer: {{ body }}"}}}
+    write(applied, edit)
+    applied.apply("--on-change", "triage=canary:2")
+    assert len(applied.billed()) == 8
+    key = {"key": ["tenant", "id"], "on_prompt_change": "rerun"}
+    write(applied, {**edit, "name": "support", "idempotency": key, "moved": {"from": "triage", "key": ["id"]}})
+    assert applied.actions() == {"redeliver": 2, "held": 4}
+    applied.apply()
+    assert (len(applied.billed()), applied.actions()) == (8, {"keep": 2, "held": 4})

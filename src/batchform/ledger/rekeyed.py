@@ -56,3 +56,22 @@ def asked_rows(ledger: Ledger, spec: str) -> str | None:
             f"WHERE m.before IS NOT NULL OR q.serial >= {serial} OR q.key_hash NOT IN (SELECT key_hash FROM {moved})"
         )
     return f"({asked})"
+
+
+def first_keys(ledger: Ledger, spec: str) -> str | None:
+    """FROM-able (key_hash, first) of keys that rows took, with the first that such a row had; None if none did. For an
+    order of rows that changes of their keys do not change."""
+    moves = ledger.control().keys.get(spec, ())
+    if not moves:
+        return None
+    steps = " UNION ALL ".join(
+        f"SELECT key_hash, before, {serial} AS serial FROM read_parquet({literal(str(ledger.blob(name)))})"
+        for serial, name in moves
+    )
+    return (
+        f"(WITH RECURSIVE steps AS MATERIALIZED ({steps}), back AS ("
+        "SELECT key_hash, arg_max(before, serial) AS before, max(serial) AS serial FROM steps GROUP BY key_hash UNION "
+        "SELECT b.key_hash, s.before, s.serial FROM back b JOIN steps s "
+        "ON s.key_hash = b.before AND s.serial < b.serial) "
+        "SELECT key_hash, arg_min(before, serial) AS first FROM back GROUP BY key_hash)"
+    )

@@ -76,18 +76,22 @@ def decide(spec: ResolvedSpec, control: ControlView, said: Mapping[str, Decision
     return Decision("canary", own.canary) if isinstance(own, Canary) else Decision(own)
 
 
-def with_canary(con: DuckDBPyConnection, spec: ResolvedSpec, decision: Decision, relation: str | None) -> Decision:
+def with_canary(
+    con: DuckDBPyConnection, spec: ResolvedSpec, decision: Decision, relation: str | None, *, first_keys: str | None
+) -> Decision:
     """The decision with the rows of its canary: of those that have an answer, the first by the hash of their key, so
     that the next plan names the same ones. A row that left the source after it was asked stays one of them: no other
-    takes its place."""
+    takes its place. first_keys: FROM-able (key_hash, first) of rows whose keys changed, None if none did."""
     if decision.kind != "canary" or relation is None:
         return decision
     now = ", ".join(map(literal, (spec.prompt_digest, spec.model, spec.config_digest, spec.schema_digest)))
+    joined = f" LEFT JOIN {first_keys} f ON f.key_hash = l.key_hash" if first_keys else ""
+    order = "coalesce(f.first, l.key_hash), l.key_hash" if first_keys else "l.key_hash"
     found = con.execute(
         f"SELECT replace(CAST(l.key_hash AS VARCHAR), '-', '') FROM {relation} l LEFT JOIN {NARROW} n "
-        "ON n.key_hash = l.key_hash WHERE l.answer_fp IS NOT NULL AND (n.key_hash IS NOT NULL "
+        f"ON n.key_hash = l.key_hash{joined} WHERE l.answer_fp IS NOT NULL AND (n.key_hash IS NOT NULL "
         f"OR (l.prompt_digest, l.model, l.config_digest, l.schema_digest) = ({now})) "
-        f"ORDER BY l.key_hash LIMIT {int(decision.rows)}"
+        f"ORDER BY {order} LIMIT {int(decision.rows)}"
     ).fetchall()
     return replace(decision, chosen=frozenset(row[0] for row in found))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from batchform.errors import SourceError
+from batchform.ledger.rekeyed import first_keys
 from batchform.ledger.store import Ledger
 from batchform.plan.changes import with_canary
 from batchform.plan.diff import Diff, Recorded
@@ -31,7 +32,9 @@ def compare(
     spec, stamp = work.spec, work.kept.stamp() if work.kept else None
     past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
     rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-    past = replace(past, change=with_canary(con, spec, past.change, past.relation))
+    past = replace(
+        past, change=with_canary(con, spec, past.change, past.relation, first_keys=first_keys(ledger, spec.name))
+    )
     _refuse_empty(spec, rows, settings.allow)
     found = diff_recorded(con, ledger, spec, rows, past)
     if spec.spec.rollout:

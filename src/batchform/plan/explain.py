@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from batchform.canon import key_hash
 from batchform.errors import UsageError
 from batchform.ledger.records import ROW_COLUMNS
+from batchform.ledger.rekeyed import first_keys
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
 from batchform.plan.build import render_candidates
@@ -70,7 +71,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
     try:
         past = recorded(con, ledger, spec, destination=work.destination, said=settings.on_change)
         rows = prepare(con, spec, work.source, recorded_fp_columns=past.fp_columns)
-        change = with_canary(con, spec, past.change, past.relation)
+        change = with_canary(con, spec, past.change, past.relation, first_keys=first_keys(ledger, spec.name))
         past = replace(past, change=change)
         if spec.spec.rollout:
             past = replace(past, rollout=_rollout(con, spec, rows, past, ledger, settings))
