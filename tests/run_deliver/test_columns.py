@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchform.rows.keyed import columns_key
+from batchform.rows.key_sql import columns_key
 from batchform.rows.sql import identifier, literal
 from batchform.run.columns import _response_sql, key_column_text, key_types
 from batchform.run.ordered import cuts_of, write_ordered

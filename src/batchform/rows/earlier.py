@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchform.errors import SourceError
-from batchform.rows.keyed import WIDE, KeyedRows, columns_key, pushed_key, render_keys
+from batchform.rows.key_sql import key_sql
+from batchform.rows.keyed import WIDE, KeyedRows
 from batchform.rows.names import PART
-from batchform.rows.sql import identifier
 from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
@@ -29,13 +29,7 @@ def earlier_keys(con: DuckDBPyConnection, spec: ResolvedSpec, rows: KeyedRows) -
             hint="Rows are found by their earlier keys: read that column, too, until they have moved.",
         )
     base = f"(SELECT bf_key, bf_key_hash, * EXCLUDE (bf_key, bf_key_hash) FROM {WIDE}) s"
-    if earlier.template is None:
-        key = columns_key([f"s.{identifier(c)}" for c in earlier.columns])
-    elif (pushed := pushed_key(earlier.template, rows.columns)) is not None:
-        key = pushed
-    else:
-        render_keys(con, earlier.template, rows.columns, base, "bf_earlier_keys")
-        key, base = "k.key", f"{base} POSITIONAL JOIN bf_earlier_keys k"
+    key, base = key_sql(con, earlier.template, earlier.columns, rows.columns, base, rendered="bf_earlier_keys")
     if PART in rows.columns:
         key = f"{key} || s.{PART}"
     keyed = f"SELECT bf_key, bf_key_hash, {key} AS before FROM {base}"

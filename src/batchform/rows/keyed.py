@@ -22,13 +22,13 @@ from msgspec import Struct
 from batchform.canon import digest_of, file_digest
 from batchform.errors import SourceError, disk_full, no_room
 from batchform.ports import Relation, Source
+from batchform.rows.key_sql import INTEGERS, key_sql
 from batchform.rows.names import ATTACHMENTS, FILES, MADE, PART
 from batchform.rows.pages import check_rows
 from batchform.rows.sql import identifier, literal
-from batchform.rows.stream import stream, values_sql
 from batchform.spec.delivery import output_columns, source_columns
 from batchform.spec.expressions import Rendered
-from batchform.spec.resolved import ResolvedSpec, Template
+from batchform.spec.resolved import ResolvedSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -36,17 +36,6 @@ if TYPE_CHECKING:
 NARROW = "bf_narrow"
 WIDE = "bf_wide"
 _OFFENDERS_SHOWN = 5
-_INTEGERS = {
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-}
 _NESTED = ("[", "STRUCT", "MAP", "UNION", "LIST")
 
 
@@ -157,7 +146,7 @@ def _keyed(
     con: DuckDBPyConnection, spec: ResolvedSpec, source: Source, relation: Relation, recorded: Sequence[str]
 ) -> KeyedRows:
     _check_columns(spec, relation.columns)
-    key, rows_from = _key_sql(con, spec, relation)
+    key, rows_from = key_sql(con, spec.key_template, spec.key_columns, relation.columns, f"{relation.sql} s")
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {WIDE} AS SELECT *, CAST(left(sha256(bf_key), 32) AS UUID) AS bf_key_hash "
         f"FROM (SELECT {key}{f' || s.{PART}' if PART in relation.columns else ''} AS bf_key, s.* FROM {rows_from})"
@@ -209,74 +198,6 @@ def _fingerprints(recorded: Sequence[str], columns: Mapping[str, str]) -> dict[s
         if sql is not None:
             found[fp_columns] = (f"fp_{i}", sql)
     return found
-
-
-def _key_sql(con: DuckDBPyConnection, spec: ResolvedSpec, relation: Relation) -> tuple[str, str]:
-    """(SQL of the key, FROM clause that it reads). NULL where the row has no key."""
-    base = f"{relation.sql} s"
-    if spec.key_template is None:
-        return columns_key([f"s.{identifier(c)}" for c in spec.key_columns]), base
-    pushed = pushed_key(spec.key_template, relation.columns)
-    if pushed is not None:
-        return pushed, base
-    render_keys(con, spec.key_template, relation.columns, base)
-    return "k.key", f"{base} POSITIONAL JOIN bf_keys k"
-
-
-def columns_key(columns: Sequence[str]) -> str:
-    """One column: its text. Several: texts joined with `|`, with `\\` and `|` escaped, so that no two meet."""
-    texts = [f"CAST({c} AS VARCHAR)" for c in columns]
-    if len(texts) == 1:
-        return texts[0]
-    escaped = [f"replace(replace({t}, '\\', '\\\\'), '|', '\\|')" for t in texts]
-    whole = " || '|' || ".join(escaped)
-    empty = " AND ".join(f"{t} = ''" for t in texts)
-    return f"CASE WHEN {empty} THEN '' ELSE {whole} END"
-
-
-def pushed_key(template: Template, columns: Mapping[str, str]) -> str | None:
-    """A key expression of literal text and bare text or integer columns runs in SQL; others are rendered."""
-    from batchform.spec.templates import simple_parts
-
-    parts = simple_parts(template)
-    if parts is None:
-        return None
-    pieces = []
-    for kind, value in parts:
-        if kind == "column" and not (columns[value] == "VARCHAR" or columns[value] in _INTEGERS):
-            return None
-        pieces.append(literal(value) if kind == "text" else f"CAST(s.{identifier(value)} AS VARCHAR)")
-    return " || ".join(pieces) if pieces else "''"
-
-
-def render_keys(
-    con: DuckDBPyConnection, template: Template, columns: Mapping[str, str], base: str, table: str = "bf_keys"
-) -> None:
-    """Render a key expression for every row, in order, into a temp table with the column `key`."""
-    import pyarrow as pa
-
-    from batchform.spec.templates import explain_render_error
-
-    read = columns if template.columns is None else template.columns
-    names = [c for c in columns if c in read and c not in MADE]
-    wanted = values_sql(names, columns, "s").removeprefix(", ") or "NULL"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} (key VARCHAR)")
-    chunks: list[pa.Array] = []
-    done = 0
-    for batch in stream(con, f"SELECT {wanted} FROM {base}"):
-        keys = []
-        for values in batch:
-            row = dict(zip(names, values, strict=False))
-            try:
-                missing = any(row[c] is None for c in names) if template.columns is not None else False
-                keys.append(None if missing else template.render(row))
-            except Exception as exc:
-                raise explain_render_error(template, exc, f"row {done + len(keys) + 1}") from exc
-        done += len(batch)
-        chunks.append(pa.array(keys, pa.string()))
-    con.register("bf_keys_arrow", pa.table({"key": pa.chunked_array(chunks, pa.string())}))
-    con.execute(f"INSERT INTO {table} SELECT key FROM bf_keys_arrow")
-    con.unregister("bf_keys_arrow")
 
 
 def _check_columns(spec: ResolvedSpec, columns: Mapping[str, str]) -> None:
@@ -381,7 +302,7 @@ def _keep_one(con: DuckDBPyConnection, *, mode: str, extra: int) -> str:
 
 def _kind(duckdb_type: str) -> str:
     """Coarse type: what a template could tell apart. Integers of any width are one kind."""
-    if duckdb_type in _INTEGERS:
+    if duckdb_type in INTEGERS:
         return "i"
     if duckdb_type == "VARCHAR":
         return "t"
