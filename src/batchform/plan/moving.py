@@ -79,10 +79,9 @@ def _moved(
     project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, found: Moves, folder: Path
 ) -> None:
     specs = with_upstreams([w.spec for w in work], project.specs)
-    with closing(work[0].connect()) as con:
-        _renamed(con, specs, ledger, found)
-        if not settings.partial:
-            _given_up(con, project, ledger, found)
+    _renamed(work[0], specs, ledger, found)
+    if not settings.partial:
+        _given_up(work[0], project, ledger, found)
     if keyed := [w for w in work if w.spec.moved_key is not None]:
         with ledger.supposing(found.events, (), {}):
             known = set(ledger.specs())
@@ -187,7 +186,7 @@ def _refuse_left_behind(project: ResolvedProject, work: Sequence[Work], ledger: 
             )
 
 
-def _renamed(con: DuckDBPyConnection, specs: Sequence[ResolvedSpec], ledger: Ledger, found: Moves) -> None:
+def _renamed(work: Work, specs: Sequence[ResolvedSpec], ledger: Ledger, found: Moves) -> None:
     control, recorded = ledger.control(), set(ledger.specs())
     jobs = {job.intent.spec for job in control.jobs.values()}
     for spec in specs:
@@ -198,7 +197,7 @@ def _renamed(con: DuckDBPyConnection, specs: Sequence[ResolvedSpec], ledger: Led
         if spec.name in recorded:
             before.append(spec.name)
         if len(before) > 1:
-            both = " and ".join(f"{name} ({counted(_rows(con, ledger, name), 'row')})" for name in before)
+            both = " and ".join(f"{name} ({counted(_rows(work, ledger, name), 'row')})" for name in before)
             raise UsageError(
                 f"{spec.name} cannot move: rows are recorded under {both}",
                 place=spec.at("moved.from"),
@@ -207,28 +206,29 @@ def _renamed(con: DuckDBPyConnection, specs: Sequence[ResolvedSpec], ledger: Led
             )
         name = before[0]
         at_work = sum(job.open for job in control.jobs.values() if job.intent.spec == name) if name in jobs else 0
-        moving = Moving(spec.name, name, rows=_rows(con, ledger, name), jobs=at_work)
+        moving = Moving(spec.name, name, rows=_rows(work, ledger, name), jobs=at_work)
         found.moving.append(moving)
         found.events.append(event_of(moving))
 
 
-def _given_up(con: DuckDBPyConnection, project: ResolvedProject, ledger: Ledger, found: Moves) -> None:
+def _given_up(work: Work, project: ResolvedProject, ledger: Ledger, found: Moves) -> None:
     """Specs that batchform.yaml says are no more, and that have recorded rows. Jobs at work are waited for."""
     going = {e.before for e in found.events if isinstance(e, Moved)}
     for removed in project.config.removed:
         if removed.spec not in ledger.specs() or removed.spec in going:
             continue
         open_ = sum(j.open for j in ledger.control().jobs.values() if j.intent.spec == removed.spec)
-        rows = _rows(con, ledger, removed.spec)
+        rows = _rows(work, ledger, removed.spec)
         moving = Moving(removed.spec, rows=rows, jobs=open_, waits=open_, reason=removed.reason)
         found.moving.append(moving)
         if not open_:
             found.events.append(event_of(moving))
 
 
-def _rows(con: DuckDBPyConnection, ledger: Ledger, name: str) -> int:
-    """How many rows of a spec are recorded."""
-    return int(con.execute(f"SELECT count(*) FROM {ledger.rows_relation(con, name)}").fetchall()[0][0])
+def _rows(work: Work, ledger: Ledger, name: str) -> int:
+    """How many rows of a spec are recorded. A connection is opened only now: most plans move nothing."""
+    with closing(work.connect()) as con:
+        return int(con.execute(f"SELECT count(*) FROM {ledger.rows_relation(con, name)}").fetchall()[0][0])
 
 
 # --- keys --------------------------------------------------------------------------------------------------------
