@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 from attached_kit import pdf
 from tests_e2e_kit import Workspace
+
+from batchform.canon import digest_of, short
 
 DAY = datetime.now(UTC).date() - timedelta(days=1)
 """In whose first hours the tables of the warehouse were written: BigQuery keeps them as they were for seven days."""
@@ -176,6 +179,23 @@ VERTEX_HERE = {**VERTEX, "base_url": "http://127.0.0.1:9"}
 JSONL = """{"id": "T-1", "title": "seven", "body": %s, "status": "open"}
 {"id": "T-4", "title": "four", "body": "4", "status": "open"}
 """
+
+
+NOTHING = "sha256:" + hashlib.sha256().hexdigest()
+KEPT = f".batchform/cache/jobs/{short(digest_of('job', ['batches/none', 'local', 'emulator']), 32)}"
+READ_JOB = {
+    f"{KEPT}/job.json": json.dumps(
+        {
+            **dict.fromkeys(("model", "error", "sent", "fingerprint", "place"), ""),
+            "name": "batches/none",
+            "state": "FAILED",
+            "results": NOTHING,
+            "requests": NOTHING,
+        }
+    ),
+    **{f"{KEPT}/{name}.jsonl": "" for name in ("results", "requests")},
+}
+"""A job that ended without results, as a plan keeps what it has read of it."""
 
 
 def source(sends: int, on: str = "triage", files: Mapping[str, str] | None = None, **change: Any) -> Case:
@@ -451,6 +471,7 @@ SPEC_CASES: dict[str, list[Case]] = {
     "idempotency.on_row_change": free(idempotency={"on_row_change": "keep"}),
     "idempotency.reuse_identical": free(idempotency={"reuse_identical": True}),
     "import.results": free(**{"import": [{"results": "data/more.csv"}]}),
+    "import.job": [Case(0, {"import": [{"job": "batches/none"}]}, files=READ_JOB)],
     "import.requests": free(**{"import": [{"results": "data/more.csv", "requests": "data/more.csv"}]}),
     "moved.from": free(moved={"from": "earlier"}),
     "moved.key": free(moved={"key": ["title"]}),

@@ -307,6 +307,19 @@ class GeminiBackend(GenaiBackend):
                 raise
             raise NotFound(error.message, status=403) from None  # how the service says that a file is gone
 
+    def download_foreign(self, job: RemoteJob, to: Path, *, requests: Path) -> None:
+        requests.write_bytes(b"")
+        if not job.inline_results:
+            self.download(job, to)  # what was uploaded is not given back: only generated files can be downloaded
+            return
+        found = wire.inline_lines(self._reader.json(job.name, doing=f"Downloading the results of {job.name}"))
+        for path, lines in zip((to, requests), found, strict=True):
+            with path.open("wb") as out:
+                out.writelines(lines)
+
+    def input_digest(self, job: RemoteJob) -> str:
+        return wire.sha256_of(self._input(job.input_name)) if job.input_name else ""
+
     def _download_whole(self, path: str, to: Path, doing: str) -> int:
         """A file that ends within a line may have been cut on its way, where no length was announced. What stays torn
         is torn at the service, and counts as it is."""

@@ -16,6 +16,7 @@ from batchform.ports import RemoteJob, ServedModel
 BATCH_METHOD: Final = "batchGenerateContent"
 EMBED_METHOD: Final = "asyncBatchEmbedContent"
 _STATE_PREFIXES: Final = ("BATCH_STATE_", "JOB_STATE_")
+SHA256_BYTES: Final = 32
 _COUNTS: Final = {
     "requestCount": "total",
     "successfulRequestCount": "succeeded",
@@ -84,6 +85,28 @@ def inline_result_lines(operation: dict[str, Any]) -> Iterator[bytes]:
         metadata = mapping(result.pop("metadata", None))
         line = {"key": metadata["key"], **result} if "key" in metadata else result
         yield msgspec.json.encode(line) + b"\n"
+
+
+def inline_lines(operation: dict[str, Any]) -> tuple[Iterator[bytes], Iterator[bytes]]:
+    """Results of an inline job, and the requests that it shows, if it does: items as they are, as JSON lines."""
+    config = mapping(mapping(operation.get("metadata")).get("inputConfig"))
+    answered = mapping(_output(operation).get("inlinedResponses")).get("inlinedResponses")
+    return _items(answered), _items(mapping(config.get("requests")).get("requests"))
+
+
+def _items(found: Any) -> Iterator[bytes]:
+    return (msgspec.json.encode(item) + b"\n" for item in (found if isinstance(found, list) else []))
+
+
+def sha256_of(file: dict[str, Any] | None) -> str:
+    """A File's `sha256Hash` as hex: it is base64 of that text, or of the bytes; "" if it is neither."""
+    stated = str((file or {}).get("sha256Hash") or "")
+    try:
+        decoded = base64.b64decode(stated, altchars=b"-_" if "-" in stated or "_" in stated else None, validate=True)
+        found = decoded.hex() if len(decoded) == SHA256_BYTES else bytes.fromhex(decoded.decode("ascii")).hex()
+    except ValueError:
+        return ""
+    return found if len(found) == 2 * SHA256_BYTES else ""
 
 
 def ends_whole(path: Path) -> bool:

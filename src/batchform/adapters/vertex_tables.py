@@ -170,6 +170,13 @@ class TableStaging:
         with _errors(f"Downloading the results of {job.name}"), to.open("wb") as out:
             return sum(out.write(result_line(row)) for row in self._read(job.results.removeprefix(BQ)))
 
+    def fetch_asked(self, job: RemoteJob, to: Path) -> None:
+        """As `fetch`, each line with its request."""
+        assert job.results is not None
+        with _errors(f"Downloading the results of {job.name}"), to.open("wb") as out:
+            for row in self._read(job.results.removeprefix(BQ)):
+                out.write(result_line({**row, "key": None}))
+
     def still_there(self, job: RemoteJob, *, results: Path, lines: Path) -> tuple[str, ...]:
         """The name of a job's result table, if it still holds what was collected, and the shard's requests; else none.
 

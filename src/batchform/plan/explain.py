@@ -18,6 +18,7 @@ from batchform.plan.build import render_candidates
 from batchform.plan.changes import kept_words, with_canary
 from batchform.plan.diff import Diff, Recorded
 from batchform.plan.draft import actions_of
+from batchform.plan.importing import IMPORTED
 from batchform.plan.ladder import Rung
 from batchform.plan.model import Action, Reason
 from batchform.plan.recorded import diff_recorded, recorded
@@ -86,6 +87,9 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
             con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
         )
         explained = _explanation(spec, settings, past, found, rendered, state, now, key)
+        bought = ledger.control().jobs.get(str(state["answer_tag"])) if state else None
+        if bought is not None and bought.how == IMPORTED:
+            explained = replace(explained, facts={**explained.facts, "imported from": bought.job or ""})
         return _on_rung(explained, rendered, next((s.rung for s in shards if s.rung), None))
     finally:
         con.close()

@@ -19,7 +19,8 @@ IMPORTED = "imported"
 class Importing(Struct, frozen=True):
     """One import of a spec. source: its files, for people; lines: that they have; answers: requests that they answer;
     rows: of the plan that take one; used: answers that are taken; skipped: why lines are no answers → how many, with
-    places as examples. archive, parsed: bundle-relative files that apply stores."""
+    places as examples. archive, parsed: bundle-relative files that apply stores. Of a job at the service, asked: digest
+    of what the spec says of it; fingerprint, place: of the backend that has it; notes: what is to be known of it."""
 
     spec: str
     tag: str
@@ -33,6 +34,10 @@ class Importing(Struct, frozen=True):
     parse_digest: str = ""
     archive: str = ""
     parsed: str = ""
+    asked: str = ""
+    fingerprint: str = ""
+    place: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def import_events(one: Importing, spec: ResolvedSpec, realm: str, *, at: str, by: str = "") -> list[AnyEvent]:
@@ -40,9 +45,10 @@ def import_events(one: Importing, spec: ResolvedSpec, realm: str, *, at: str, by
     tag = one.tag
     return [
         Intent(
-            at=at, by=by, tag=tag, spec=spec.name, backend=spec.backend_name, fingerprint="", realm=realm,
+            at=at, by=by, tag=tag, spec=spec.name, backend=spec.backend_name, fingerprint=one.fingerprint, realm=realm,
             model=spec.model,
-            shard_digest="", rows=one.answers, requests=one.answers, bytes=0, input_name=None, deadline=at,
+            shard_digest=one.asked, rows=one.answers, requests=one.answers, bytes=0, input_name=None, deadline=at,
+            place=one.place,
         ),
         Submitted(at=at, by=by, tag=tag, job=one.source, how=IMPORTED),
         Collected(
@@ -78,4 +84,5 @@ def import_words(one: Importing) -> str:
         words.append(f"of {counted(one.lines, 'line')} not used: {why}")
     if one.examples:
         words.append(f"such as {', '.join(one.examples)}")
+    words += one.notes
     return "; ".join(words)

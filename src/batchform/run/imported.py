@@ -60,10 +60,11 @@ def _camel(value: Any) -> Any:
     return [_camel(v) for v in value] if isinstance(value, list) else value
 
 
-def import_tag(spec: ResolvedSpec, results: Sequence[Path], requests: Sequence[Path]) -> str:
-    """What the ledger calls these results: the same for the same content."""
-    content = [[file_digest(p) for p in files] for files in (results, requests)]
-    return f"import-{spec.name}-{short(digest_of('import', [*content, spec.model, realm_of(spec.backend)]))}"
+def import_tag(spec: ResolvedSpec, results: Sequence[Path], requests: Sequence[Path], *, job: str = "") -> str:
+    """What the ledger calls these results: the same for the same content. job: that has them at the service."""
+    content: list[Any] = [[file_digest(p) for p in files] for files in (results, requests)]
+    content += [spec.model, realm_of(spec.backend), *([job] if job else ())]
+    return f"import-{spec.name}-{short(digest_of('import', content))}"
 
 
 def read_import(
@@ -142,11 +143,17 @@ def _requests(files: Sequence[Path], fingerprint: Callable[[bytes], bytes]) -> d
     sent: dict[str, bytes | None] = {}
     for _, line in _lines(files):
         value = decode_line(line)
-        key = key_of(value) if isinstance(value, dict) else None
+        key = _key(value) if isinstance(value, dict) else None
         if key and isinstance(value.get("request"), dict):
             fp = fingerprint(canonical_request(value["request"]))
             sent[key] = fp if sent.setdefault(key, fp) == fp else None
     return sent
+
+
+def _key(line: dict[str, Any]) -> str | None:
+    """The key of a line; of inline requests of somebody else, all of its metadata is one."""
+    said = line.get("metadata")
+    return key_of(line) or (canonical_json(said).decode() if isinstance(said, dict) and said else None)
 
 
 def _lines(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -169,12 +176,17 @@ def _asked(
         request = decode_line(request.encode())
     if isinstance(request, dict):
         return fingerprint(canonical_request(request)), ""
-    key = key_of(value)
+    key = _key(value)
     if key is None:
         return None, "neither a request nor a key"
     if key not in sent:
         return None, "a key that `requests` does not have"
     return sent[key], "" if sent[key] else "a key that `requests` has for several requests"
+
+
+def is_model(version: str, model: str) -> bool:
+    """Whether a bare name is that of a model, or of a version of it."""
+    return re.fullmatch(re.escape(model.rpartition("/")[2]) + _VERSION, version) is not None
 
 
 def _of_another(value: dict[str, Any], model: str, realm: str) -> str:
@@ -185,6 +197,6 @@ def _of_another(value: dict[str, Any], model: str, realm: str) -> str:
     if version and made_up != (realm == "emulator"):
         return "answers of the emulator" if realm == "google" else "answers of Google, for a spec of the emulator"
     bare = version.rpartition("/")[2]
-    if bare and realm == "google" and not re.fullmatch(re.escape(model.rpartition("/")[2]) + _VERSION, bare):
+    if bare and realm == "google" and not is_model(bare, model):
         return f"answers of {json.dumps(bare)[1:-1]}"
     return ""

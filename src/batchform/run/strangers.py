@@ -14,6 +14,7 @@ from typing import Final
 from batchform.errors import BackendError, UnknownJobs, UsageError
 from batchform.ledger.records import Disowned, bears_mark
 from batchform.ledger.segments import timestamp
+from batchform.plan.importing import IMPORTED
 from batchform.ports import Backend, RemoteJob
 from batchform.run.context import RunContext, parse_stamp
 from batchform.spec.wording import counted
@@ -34,13 +35,15 @@ def strangers(ctx: RunContext, backend: Backend, settle: float) -> list[RemoteJo
     ctx.ledger.refresh()  # an intent is recorded before its job is made: now each job of this ledger has its own
     view = ctx.ledger.control()
     ours = {job.name: job for job in listed if bears_mark(job.tag, ctx.ledger.lineage)}  # a page may come twice
-    return [job for job in ours.values() if job.tag not in view.jobs and job.name not in view.disowned]
+    known = view.disowned.union(r.job for r in view.jobs.values() if r.job)  # one that was imported has another tag
+    return [job for job in ours.values() if job.tag not in view.jobs and job.name not in known]
 
 
 def _newest(ctx: RunContext, backend: Backend, settle: timedelta) -> Iterator[RemoteJob]:
     """The jobs that are listed before one that is known for so long that those before it were looked at since."""
     before = ctx.clock.now() - settle
-    known = {r.job for r in ctx.ledger.control().jobs.values() if r.job and parse_stamp(r.intent.at) < before}
+    jobs = ctx.ledger.control().jobs.values()  # before one that was imported nobody has looked
+    known = {r.job for r in jobs if r.job and r.how != IMPORTED and parse_stamp(r.intent.at) < before}
     old = False
     for count, job in enumerate(backend.list_jobs(), start=1):
         yield job

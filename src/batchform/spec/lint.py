@@ -14,6 +14,7 @@ from batchform.spec.bigquery import BigQueryDestination, BigQuerySource
 from batchform.spec.ignored import lint_ignored
 from batchform.spec.lint_backends import lint_backends
 from batchform.spec.lint_bigquery import bigquery_identity, lint_bigquery
+from batchform.spec.lint_imports import lint_imports
 from batchform.spec.lint_moved import lint_moved
 from batchform.spec.lint_pages import lint_pages
 from batchform.spec.lint_rollout import lint_rollout
@@ -136,6 +137,7 @@ _RULES: Final[Sequence[Callable[[Document, Spec], Iterator[Diagnostic]]]] = (
     lint_rollout,
     lint_ignored,
     lint_moved,
+    lint_imports,
 )
 
 

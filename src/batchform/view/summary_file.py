@@ -78,7 +78,7 @@ def _plan(told: dict[str, Any]) -> Plan:
 def _importing(told: dict[str, Any]) -> Importing:
     return Importing(
         told["spec"], "", told["source"], told["lines"], told["answers"], rows=told["rows"], used=told["used"],
-        skipped=told["skipped"], examples=tuple(told["examples"]),
+        skipped=told["skipped"], examples=tuple(told["examples"]), notes=tuple(told.get("notes", ())),
     )  # fmt: skip
 
 
