@@ -63,3 +63,21 @@ def test_a_rollout_that_is_over_leaves_new_rows_to_apply(workspace: Workspace) -
     workspace.ok("sync")
     workspace.ok("sync")
     assert len(workspace.billed()) == 20
+
+
+def test_rows_that_a_stage_leaves_queued_count_against_what_was_approved(workspace: Workspace) -> None:
+    """Those that another sync sent were sent for nothing: as many new rows took their room, unseen."""
+    fill(workspace)
+    narrow = {**PROJECT["backends"]["local"], "max_rows_per_job": 9, "max_jobs_in_flight": 1}
+    workspace.project(backends={"local": narrow})
+    workspace.spec(rollout=[{"rows": 3, "require": {"answered": 1}}, {"percent": 100}])
+    envelope = str(workspace.root / "approvals/p/plan.json")
+    workspace.ok("plan", "--quiet", "--out", str(workspace.root / "approvals/p"))
+    workspace.ok("apply", "--quiet", "--detach", "--approved", envelope)
+    workspace.ok("sync", "--quiet")  # 9 of 17 are sent, and 8 queued
+    fill(workspace, count=28)
+    for _ in range(3):
+        workspace.ok("sync", "--quiet")
+    assert len(workspace.billed()) == 20
+    found = workspace.run("apply", "--detach", "--approved", envelope)
+    assert found.code == 4 and "22 were approved at most, 20 of them sent before" in found.err

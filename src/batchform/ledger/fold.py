@@ -46,8 +46,9 @@ def fold(events: Iterable[tuple[int, AnyEvent]], *, lineage: str = "", serial: i
     for at, event in events:
         if isinstance(event, Intent | Refreshed) and event.backend:
             view.applied_to[event.spec] = event.backend
-        if isinstance(event, Refreshed) and event.plan_digest:
-            view.refreshed.setdefault(event.plan_digest, []).append(event)
+        if isinstance(event, Refreshed):
+            for plan in {event.plan_digest, event.wave_of} - {""}:
+                view.refreshed.setdefault(plan, []).append(event)
         if isinstance(event, Intent):
             _intend(view, event)
         elif isinstance(event, JobEvent):

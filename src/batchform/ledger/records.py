@@ -198,12 +198,14 @@ class Reparsed(Event, frozen=True, kw_only=True, tag=True):
 
 class Refreshed(Event, frozen=True, kw_only=True, tag=True):
     """Bookkeeping of rows that cost nothing: equal requests under new inputs, reused answers, keys that left, and rows
-    of a plan that found no room and stay queued, for `backend`. plan_digest: of the plan that did it."""
+    of a plan that found no room and stay queued, for `backend`. plan_digest: of the plan that did it; wave_of: of the
+    one that had approved them, where it was a wave."""
 
     spec: str
     rows: dict[str, int] = msgspec.field(default_factory=dict)  # keep | reuse | forget | remove | queued → rows
     backend: str = ""
     plan_digest: str = ""
+    wave_of: str = ""
 
 
 class DeliveredTo(Event, frozen=True, kw_only=True, tag=True):

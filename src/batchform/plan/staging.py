@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from batchform.ledger.records import ControlView, JobRecord
 from batchform.plan import diff as first
+from batchform.plan.approved_rest import left_of
 from batchform.plan.diff import CANDIDATES, Diff, Recorded
 from batchform.plan.owed import HELD, waits
 from batchform.plan.rollout import Sent, Standing, edit_of, reached_by, stand
@@ -124,10 +125,7 @@ def tags_of(control: ControlView, spec: str, edit: str) -> frozenset[str]:
 def left_of_approval(control: ControlView, spec: str, wave_of: str) -> int:
     """Rows that may still be sent of what was approved of a spec."""
     approved = control.approved.get(spec)
-    if approved is None or approved.plan_digest != wave_of:
-        return 0
-    jobs = (j for j in control.jobs.values() if j.intent.wave_of == wave_of and j.intent.spec == spec)
-    return max(0, approved.rows - sum(j.intent.rows for j in jobs if j.status != "not_submitted"))
+    return max(0, left_of(control, approved)[0]) if approved and approved.plan_digest == wave_of else 0
 
 
 def sent_with(

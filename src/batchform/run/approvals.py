@@ -13,6 +13,7 @@ from typing import Final
 
 from batchform.errors import StalePlan
 from batchform.ledger.records import Admitted, ApprovalEnded, Approved, ControlView
+from batchform.plan.approved_rest import left_of
 from batchform.plan.bounds import Used
 from batchform.plan.model import Plan, Shard, SpecPlan, Verdict
 from batchform.rows.sql import literal
@@ -88,16 +89,6 @@ def taken_up(ctx: RunContext, approved: Approved) -> bool:
         queued = f"status = 'pending' AND \"at\" >= {literal(approved.at)}::TIMESTAMPTZ"
         found = con.execute(f"SELECT count(*) FROM {rows} WHERE tag IN ({tags}) OR ({queued})").fetchall()
     return int(found[0][0]) >= approved.sends
-
-
-def left_of(control: ControlView, approved: Approved) -> tuple[int, float]:
-    """(rows, US dollars) of an approval that were not sent yet."""
-    sent = [
-        j.intent
-        for j in control.jobs.values()
-        if j.intent.wave_of == approved.plan_digest and j.intent.spec == approved.spec and j.status != "not_submitted"
-    ]
-    return approved.rows - sum(i.rows for i in sent), approved.usd - sum(i.est_usd for i in sent)
 
 
 def used_under(control: ControlView, envelope: str) -> Used:

@@ -152,11 +152,11 @@ class Submitter:
     def _queued(self, work: Work) -> tuple[list[Refreshed], list[RowsFile]]:
         ctx, to = self._ctx, self._states_of(work)
         self._check_rows([work])
-        rows_path = self._bundle / work.shard.rows_path
         with closing(ctx.connect()) as con:
-            rows = queue_rows(con, ctx.ledger, work.plan.name, rows_path, at=ctx.now(), to=to)
+            rows = queue_rows(con, ctx.ledger, work.plan.name, self._bundle / work.shard.rows_path, at=ctx.now(), to=to)
         queued = Refreshed(at=ctx.now(), by=ctx.who, spec=work.plan.name, rows={"queued": work.shard.rows})
-        return [replace(queued, backend=work.plan.backend, plan_digest=self._plan.digest)], [rows]
+        of = {"plan_digest": self._plan.digest, "wave_of": self._plan.wave_of}
+        return [replace(queued, backend=work.plan.backend, **of)], [rows]
 
     def _states_of(self, work: Work) -> Path:
         return self._ctx.work_dir / f"{work.shard.tag}.queued.parquet"
