@@ -29,7 +29,7 @@ class TokenCounts:
                 some = wanted[start : start + _AT_ONCE]
                 sql = (
                     "SELECT fingerprint, tokens FROM counts WHERE service = ? AND counted_at >= ? "
-                    f"AND fingerprint IN ({', '.join('?' * len(some))})"
+                    f"AND typeof(tokens) = 'integer' AND tokens >= 0 AND fingerprint IN ({', '.join('?' * len(some))})"
                 )
                 found |= {bytes(f): int(t) for f, t in db.execute(sql, (service, since, *some))}
         return found
