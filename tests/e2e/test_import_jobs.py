@@ -150,8 +150,11 @@ def test_jobs_that_answer_nothing(workspace: Workspace) -> None:
             assert f"the results of {job.name} are no longer at the service" in refusal()
             gone = sent_by_hand(client, asked)
             client.batches.cancel(name=gone.name)
-        workspace.spec(**{"import": [{"job": gone.name, "requests": "old/input.jsonl"}]})
-        assert "0 rows are answered by it; the job ended CANCELLED without results" in workspace.ok("plan").out
+            workspace.spec(**{"import": [{"job": gone.name, "requests": "old/input.jsonl"}]})
+            assert "0 rows are answered by it; the job ended CANCELLED without results" in workspace.ok("plan").out
+            workspace.ok("apply", "--yes", "--detach")
+            [own] = workspace.ok("jobs", "list", "--json").json
+            assert f"{own['job']} is the job {own['tag']} of this ledger" in refusal(own["job"])
 
 
 @pytest.mark.parametrize("via", ["storage", "bigquery"])

@@ -10,9 +10,10 @@ import pytest
 from run_kit import World, refusal
 
 from batchform.errors import UnknownJobs, UsageError
+from batchform.plan.importing import Importing, import_events
 from batchform.run.outcome import Outcome
 from batchform.run.reconcile import apply_plan, sync
-from batchform.run.strangers import disown
+from batchform.run.strangers import disown, strangers
 
 LIST = "/v1/batches?"
 
@@ -54,6 +55,16 @@ def test_other_rows_are_not_sent_until_the_job_is_settled(copied: World) -> None
     assert set(copied.rows(copied.run())) == {"z"}
     again = sync(copied.run(), copied.run().project.specs, wait="done")
     assert again.error({}) is None  # it is the sending that stops
+
+
+def test_a_job_whose_answers_were_imported_is_no_stranger(copied: World) -> None:
+    """It bears the mark of this ledger, which knows it under another tag."""
+    ctx = copied.run()
+    backend = ctx.backend("local")
+    [job] = strangers(ctx, backend, 0)
+    one = Importing("triage", "import-triage-1", job.name, 2, 2)
+    ctx.ledger.commit(import_events(one, ctx.project.specs[0], "emulator", at=ctx.now()))
+    assert strangers(ctx, backend, 0) == []
 
 
 def test_a_job_that_is_left_to_itself_is_in_nobodys_way(copied: World) -> None:

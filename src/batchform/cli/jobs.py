@@ -234,7 +234,9 @@ def _submitted(session: Session, common: Common, tag: str) -> JobRecord:
             recover(session.run_context(progress), tags=[record.tag])
         record = _record(session, tag)
     if record.how == IMPORTED:
-        raise UsageError(f"{tag} was imported from {record.job}: there is no job of it", hint="There is nothing to do.")
+        raise UsageError(
+            f"{tag} was imported from {record.job}: this ledger did not send it", hint="There is nothing to do."
+        )
     if not record.job:
         hint = "Run `batchform sync`: it looks for it." if record.status == "intent" else "There is nothing to do."
         raise UsageError(f"{tag} has no job that is known ({record.status.replace('_', ' ')})", hint=hint)
