@@ -126,7 +126,7 @@ def test_jobs_that_answer_nothing(workspace: Workspace) -> None:
         serves(workspace, server.url)
         asked = write_input(workspace, "old/input.jsonl", 1, 2)
         with by_hand(server.url) as client:
-            other, job = sent_by_hand(client, asked, "gemini-3.5-flash"), sent_by_hand(client, asked)
+            other, job, late = (sent_by_hand(client, asked, m) for m in ("gemini-3.5-flash", MODEL, MODEL))
 
             def refusal(name: str = job.name) -> str:
                 workspace.spec(**{"import": [{"job": name, "requests": "old/input.jsonl"}]})
@@ -146,6 +146,11 @@ def test_jobs_that_answer_nothing(workspace: Workspace) -> None:
                 "it is a job of gemini-3.5-flash, and the spec asks gemini-3.5-flash-lite"
             ]
             assert plan["specs"][0]["actions"]["run"] == 6
+            workspace.spec(**{"import": [{"job": late.name, "requests": "old/input.jsonl"}]})
+            server.set_faults([{"call": "files.download", "do": {"type": "rows_missing", "rows": [1]}}])
+            short, whole = (workspace.ok("plan", "--json").json["imports"][0] for _ in range(2))
+            assert short["notes"] == ["1 of its 2 results are there, others may still come"]
+            assert (short["rows"], whole["rows"], "notes" in whole) == (1, 2, False)  # it was not kept
             server.advance(7 * 7 * 24 * 3600)  # longer than results are kept
             assert f"the results of {job.name} are no longer at the service" in refusal()
             gone = sent_by_hand(client, asked)

@@ -87,6 +87,7 @@ def _jobs(session: Session, spec: ResolvedSpec, i: int) -> Iterator[_Read]:
         except BatchformError as error:
             error.place = error.place or spec.at(f"import.{i}.job")
             raise
+        notes += (job.short,) if job.short else ()
         yield _Read(import_tag(spec, results, requests, job=name), name, results, requests, job, asked, notes)
 
 

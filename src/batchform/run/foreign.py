@@ -15,7 +15,7 @@ from batchform.canon import digest_of, file_digest, short
 from batchform.errors import NotFound, SourceError
 from batchform.ledger.records import ControlView
 from batchform.plan.importing import IMPORTED
-from batchform.ports import Backend
+from batchform.ports import Backend, RemoteJob
 from batchform.run.parse import decode_line
 from batchform.spec.resolved import ResolvedSpec
 from batchform.spec.wording import counted
@@ -27,7 +27,8 @@ _REQUESTS: Final = "requests.jsonl"
 
 class ForeignJob(msgspec.Struct, frozen=True):
     """An ended job of somebody else. results, requests: digests of the files beside; sent: sha256 of what it was sent,
-    in hex, "" where that is not known; fingerprint, place: of the backend that has it."""
+    in hex, "" where that is not known; fingerprint, place: of the backend that has it; short: what is missing of the
+    results, in words."""
 
     name: str
     state: str
@@ -38,6 +39,7 @@ class ForeignJob(msgspec.Struct, frozen=True):
     sent: str
     fingerprint: str
     place: str
+    short: str = ""
 
 
 def asked_of_job(spec: ResolvedSpec, job: str, requests: str | list[str] | None) -> str:
@@ -104,15 +106,24 @@ def read_job(
         found = ForeignJob(
             name=name, state=job.state, model=job.model, error=job.error, results=file_digest(results),
             requests=file_digest(requests), sent=service.input_digest(job) if job.results else "",
-            fingerprint=service.fingerprint, place=service.place,
+            fingerprint=service.fingerprint, place=service.place, short=_short(job, results),
         )  # fmt: skip
-        (own / _SEEN).write_bytes(msgspec.json.encode(found))
+        if not found.short:  # else it is read anew by the next plan
+            (own / _SEEN).write_bytes(msgspec.json.encode(found))
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # another plan was faster, with the same
             own.rename(folder)
     finally:
         shutil.rmtree(own, ignore_errors=True)
     return found, folder
+
+
+def _short(job: RemoteJob, results: Path) -> str:
+    """What a job says that it has and its results do not hold, as they may do right after its end; "" if nothing."""
+    wanted = job.counts.get("total" if job.state == "SUCCEEDED" else "succeeded", 0)
+    with results.open("rb") as lines:
+        there = sum(1 for line in lines if line.strip())
+    return f"{there:,} of its {counted(wanted, 'result')} are there, others may still come" if there < wanted else ""
 
 
 def _kept(folder: Path) -> ForeignJob | None:
