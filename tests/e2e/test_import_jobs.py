@@ -117,8 +117,9 @@ def test_requests_within_the_create_call(workspace: Workspace, service: str) -> 
     [one] = workspace.ok("plan", "--json").json["imports"]
     assert (one["rows"], one["lines"], one["skipped"]) == (2, 3, {"neither a request nor a key": 1})
     assert one["notes"] == ["whether `requests` is what it was sent, the service does not tell"]
+    workspace.rows([workspace.row(1), workspace.row(2)])
     workspace.apply()
-    assert (len(workspace.billed()), workspace.actions()) == (3 + 4, {"keep": 6})
+    assert (len(workspace.billed()), len(workspace.delivered())) == (3, 2)
 
 
 def test_jobs_that_answer_nothing(workspace: Workspace) -> None:
@@ -184,10 +185,11 @@ def test_a_job_of_vertex_ai(workspace: Workspace, via: str) -> None:
         job = client.batches.create(model=MODEL, src=src, config={"dest": dest})
         client.close()
         workspace.spec(**{"import": [{"job": job.name}]})
-        [one] = workspace.ok("plan", "--json").json["imports"]
+        workspace.rows([workspace.row(1), workspace.row(2)])
+        [one] = workspace.ok("plan", "--json", "--out", "saved").json["imports"]
         assert (one["rows"], one["lines"], "notes" in one) == (2, 2, False)
-        workspace.apply()
-        assert (len(workspace.billed()), workspace.actions()) == (6, {"keep": 6})
+        workspace.ok("apply", "saved", "--yes")
+        assert (len(workspace.billed()), len(workspace.delivered())) == (2, 2)
 
 
 def test_requests_that_the_service_shows() -> None:
