@@ -7,7 +7,20 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from view_plans import APPROVABLE, EVIL, FULL, GATE_FAILED, HELD, PLANS, STAGED, TRIAGE, UP_TO_DATE, check_golden, plan
+from view_plans import (
+    APPROVABLE,
+    EVIL,
+    FULL,
+    GATE_FAILED,
+    HELD,
+    MOVING,
+    PLANS,
+    STAGED,
+    TRIAGE,
+    UP_TO_DATE,
+    check_golden,
+    plan,
+)
 
 from batchform.plan.model import Plan
 from batchform.view.markdown import MAX_CHARS, code, fenced, html, plain, plan_markdown
@@ -27,6 +40,7 @@ def test_a_comment_looks_as_agreed() -> None:
     check_golden("held.md", plan_markdown(plan(HELD, UP_TO_DATE, environment="prod", partial=True)))
     check_golden("edit.md", plan_markdown(APPROVABLE))
     check_golden("stages.md", plan_markdown(plan(STAGED, GATE_FAILED)))
+    check_golden("moving.md", plan_markdown(MOVING))
     check_golden("no-changes.md", plan_markdown(plan(UP_TO_DATE)))
 
 

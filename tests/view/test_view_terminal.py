@@ -14,6 +14,7 @@ from view_plans import (
     FULL,
     GATE_FAILED,
     HELD,
+    MOVING,
     PLANS,
     STAGED,
     SUMMARY,
@@ -45,6 +46,7 @@ def test_a_plan_looks_as_agreed(width: int, color: bool) -> None:
     check_golden(f"plan-{width}.{suffix}", rendered(FULL, width=width, color=color))
     check_golden(f"edit-{width}.{suffix}", rendered(APPROVABLE, width=width, color=color))
     check_golden(f"stages-{width}.{suffix}", rendered(plan(STAGED, GATE_FAILED), width=width, color=color))
+    check_golden(f"moving-{width}.{suffix}", rendered(MOVING, width=width, color=color))
     check_golden(f"held-{width}.{suffix}", rendered(plan(HELD, UP_TO_DATE), width=width, color=color))
 
 

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from batchform.plan.bounds import Envelope, SpecBound
+from batchform.plan.importing import Importing
 from batchform.plan.model import (
     ZERO,
     Action,
     After,
     Budget,
     Change,
+    Moving,
     Option,
     Plan,
     Range,
@@ -281,6 +283,33 @@ _specs = st.builds(
     rollout=st.sampled_from([None, STAGED.rollout, GATE_FAILED.rollout]),
     after=st.sampled_from([None, STAGED.after]),
 )
+MOVING = plan(
+    UP_TO_DATE,
+    moves=(
+        Moving("triage", "sorting", rows=50_427, jobs=1),
+        Moving("support", rows=60, keys=60, waits=12),
+        Moving("gone", rows=6, reason="replaced by support"),
+    ),
+    imports=(
+        Importing(
+            "triage",
+            "import-triage-1",
+            "batches/abc123",
+            1_210,
+            1_207,
+            1_204,
+            1_204,
+            {"a key that `requests` does not have": 2, "no answer: blocked": 1},
+            ("results.jsonl:7 (a key that `requests` does not have)",),
+        ),
+        Importing(
+            "triage", "import-triage-2", "batches/def456", 0, 0, notes=("the job ended CANCELLED without results",)
+        ),
+    ),
+)
+"""What goes on under another name or key, is given up, and was bought elsewhere."""
+
+
 PLANS = st.builds(
     plan,
     _specs,
