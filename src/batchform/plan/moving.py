@@ -78,6 +78,8 @@ def moved_on(
 def _moved(
     project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, found: Moves, folder: Path
 ) -> None:
+    if not work:
+        return
     specs = with_upstreams([w.spec for w in work], project.specs)
     _renamed(work[0], specs, ledger, found)
     if not settings.partial:

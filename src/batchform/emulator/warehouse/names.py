@@ -7,6 +7,7 @@ from typing import Final
 NAMES: Final = (
     *(f"bigquery.datasets.{verb}" for verb in ("insert", "get", "list", "patch", "update", "delete")),
     *(f"bigquery.tables.{verb}" for verb in ("insert", "get", "list", "patch", "update", "delete")),
+    "bigquery.tables.testIamPermissions",
     *(f"bigquery.tabledata.{verb}" for verb in ("list", "insertAll")),
     *(f"bigquery.jobs.{verb}" for verb in ("insert", "get", "list", "cancel", "delete", "query", "getQueryResults")),
     *("bigquery.jobs.upload", "bigquery.jobs.upload.bytes"),
