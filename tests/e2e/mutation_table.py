@@ -571,11 +571,12 @@ PROJECT_CASES: dict[str, list[Case]] = {
         f"google_cloud.{name}": [Case(0, project={"google_cloud": {name: "other"}})]
         for name in ("project", "credentials", "impersonate")
     },
+    "reuse_from": [Case(0, project={"reuse_from": ["default"]})],
     "removed.spec": [Case(0, project={"removed": [{"spec": "gone", "reason": "replaced"}]})],
     "removed.reason": [Case(0, project={"removed": [{"spec": "gone", "reason": "not wanted"}]})],
     "prices": [Case(0, project={"prices": "prices.yaml"}, files={"prices.yaml": PRICES})],
 }  # fmt: skip
-IN_ENVIRONMENTS = ("ledger", "backends", "databases", "defaults", "limits", "google_cloud")
+IN_ENVIRONMENTS = ("ledger", "backends", "databases", "defaults", "limits", "google_cloud", "reuse_from")
 PROJECT_CASES |= {
     f"environments.{path}": [
         Case(c.sends, c.change, c.on, {"environments": {"prod": c.project}}, c.files) for c in cases

@@ -14,6 +14,7 @@ _COMMANDS = {
     "schema": "project",
     "plan": "planning",
     "show": "planning",
+    "promote": "promoting",
     "apply": "running",
     "sync": "running",
     "status": "inspect",

@@ -99,7 +99,8 @@ def apply_project(
     with audience.progress() as progress:
         ctx = session.run_context(progress, bundle)
         try:
-            waves = Waves(session, ctx, {s.name for s in chosen.specs})
+            names = {s.name for s in chosen.specs}
+            waves = None if chosen.purpose == "promote" else Waves(session, ctx, names)  # which sends nothing
             outcome = apply_plan(ctx, chosen, bundle, wait="submitted" if detach else "done", waves=waves)
         except StalePlan as exc:
             if saved:

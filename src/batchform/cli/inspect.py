@@ -135,11 +135,13 @@ def _groups(session: Session, spec: ResolvedSpec, examples: int) -> SpecExplanat
 def _as_planned(session: Session, spec: ResolvedSpec) -> Iterator[tuple[Work, Settings]]:
     """What one spec is planned with, its rows under the names and keys that a plan would see."""
     from batchform.plan.moving import moved_on
+    from batchform.plan.work import Saving
 
     work, folder = session.work([spec]), session.scratch / "explained"
     folder.mkdir(exist_ok=True)
-    with moved_on(session.project, work, session.ledger, session.settings([spec]), folder=folder) as (_, settings):
-        yield work[0], settings
+    settings = session.settings([spec])
+    with moved_on(session.project, work, session.ledger, settings, folder=folder, save=Saving()) as (_, seen):
+        yield work[0], seen
 
 
 def _chosen(groups: SpecExplanation, rows: int) -> list[str]:

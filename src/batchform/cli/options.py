@@ -26,11 +26,12 @@ class Common(Struct, frozen=True):
 
 class Asked(Struct, frozen=True):
     """What the command line says of one plan. allow: limits that it releases, reason: why; on_change: what becomes of
-    answered rows that an edit would send again, by spec."""
+    answered rows that an edit would send again, by spec; promoted: the environment whose answers are promoted."""
 
     allow: tuple[str, ...] = ()
     reason: str = ""
     on_change: Mapping[str, Decision] = field(default_factory=dict)
+    promoted: str = ""
 
 
 class Reviewed(Struct, frozen=True):

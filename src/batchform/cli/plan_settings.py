@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batchform import __version__
 from batchform.plan.bounds import Spare
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from batchform.cli.wiring import Session
     from batchform.plan.counting import Counting
     from batchform.plan.importing import Importing
-    from batchform.plan.work import Imports
+    from batchform.plan.work import ElsewhereOf, Imports
     from batchform.spec.resolved import ResolvedSpec
+
+LEFT_OUT: Final = "not answered there: promote sends nothing"
 
 
 def settings_of(
@@ -40,8 +42,19 @@ def settings_of(
         before=lambda tag, key_hex: earlier_request(session.ledger, tag, key_hex),
         wave_of=wave_of,
         imports=_imports(session) if purpose == "apply" else None,
+        elsewhere=_elsewhere(session, asked) if purpose != "settle" else None,
+        waiting={s.name: LEFT_OUT for s in specs} if purpose == "promote" else {},
         counting=_counting(session) if session.count and purpose == "apply" else None,
     )
+
+
+def _elsewhere(session: Session, asked: Asked) -> ElsewhereOf | None:
+    names = (asked.promoted,) if asked.promoted else tuple(session.project.config.reuse_from)
+    if not names:
+        return None
+    from batchform.cli.reusing import elsewhere_of
+
+    return elsewhere_of(session, names)
 
 
 def _imports(session: Session) -> Imports:

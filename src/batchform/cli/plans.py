@@ -81,7 +81,8 @@ def save_plan(session: Session, specs: Sequence[ResolvedSpec], folder: Path, ask
 
     prepare_folder(folder)
     try:
-        plan = make_plan(session, specs, asked=asked, folder=folder, saved=True)
+        purpose = "promote" if asked.promoted else "apply"
+        plan = make_plan(session, specs, asked=asked, folder=folder, purpose=purpose, saved=True)
         (folder / "plan.json").write_text(plan_json_text(plan), encoding="utf-8")
         (folder / "plan.md").write_text(plan_markdown(plan), encoding="utf-8")
         save_bundle(folder, plan, schemas={name: schema for s in specs for name, schema in s.classes.items()})

@@ -72,9 +72,9 @@ def build_plan(
     """The plan of the given specs. folder: for scratch, and for shards and row states when `save` asks for them."""
     said = check_models([w.spec for w in work], settings.registry, settings.now)
     allow = check_allow(settings.allow, [s.name for s in project.specs])
-    with moved_on(project, work, ledger, settings, folder=folder) as (moves, settings):
+    with moved_on(project, work, ledger, settings, folder=folder, save=save) as (moves, settings):
         plan = _judged(project, work, ledger, settings, said, allow, folder=folder, save=save)
-    plan = with_moves(plan, moves, settings.taken)
+    plan = with_moves(plan, moves, settings.taken, save=save)
     return _with_envelope(replace(plan, digest=plan_digest(plan)), work, settings)
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from batchform.canon import key_hash
 from batchform.errors import UsageError
-from batchform.ledger.records import ROW_COLUMNS
+from batchform.ledger.records import ROW_COLUMNS, ControlView
 from batchform.ledger.rekeyed import first_keys
 from batchform.ledger.store import Ledger
 from batchform.plan.bookkeeping import FreeRows
@@ -87,9 +87,7 @@ def explain_row(work: Work, ledger: Ledger, settings: Settings, key: str) -> Row
             con, spec, rows, past, found, ledger.control(), settings, folder=None, free=FreeRows(None)
         )
         explained = _explanation(spec, settings, past, found, rendered, state, now, key)
-        bought = ledger.control().jobs.get(str(state["answer_tag"])) if state else None
-        if bought is not None and bought.how == IMPORTED:
-            explained = replace(explained, facts={**explained.facts, "imported from": bought.job or ""})
+        explained = _with_origin(explained, ledger.control(), settings, state)
         return _on_rung(explained, rendered, next((s.rung for s in shards if s.rung), None))
     finally:
         con.close()
@@ -189,6 +187,19 @@ def _facts(state: dict[str, Any] | None) -> dict[str, str]:
     if state["cost_usd"] is not None:
         facts["cost"] = money(state["cost_usd"])
     return facts
+
+
+def _with_origin(
+    explained: RowExplanation, control: ControlView, settings: Settings, state: dict[str, Any] | None
+) -> RowExplanation:
+    """Where an answer comes from that no job of this ledger gave."""
+    taken = [control.jobs[tag].job for tag in settings.taken]
+    if taken:
+        return replace(explained, notes=(*explained.notes, f"answered by {taken[0]}"))
+    job = control.jobs.get(str(state["answer_tag"])) if state else None
+    if job is None or job.how != IMPORTED:
+        return explained
+    return replace(explained, facts={**explained.facts, "imported from": str(job.job)})
 
 
 def _near(con: DuckDBPyConnection, key: str) -> str:

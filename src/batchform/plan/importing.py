@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from batchform.ledger.records import AnyEvent, Collected, ControlView, Intent, Submitted, answers_name, archive_name
 from batchform.spec.resolved import ResolvedSpec
-from batchform.spec.wording import counted
+from batchform.spec.wording import counted, money
 
 IMPORTED = "imported"
 """How a job came to be that batchform did not send."""
@@ -38,6 +38,18 @@ class Importing(Struct, frozen=True):
     fingerprint: str = ""
     place: str = ""
     notes: tuple[str, ...] = ()
+    environment: str = ""  # whose ledger has them; "" for files
+    paid_usd: float = 0.0  # what the answers that are taken have cost there
+
+
+class Elsewhere(Struct, frozen=True):
+    """What another environment's ledger holds of a spec. notes: why not more; complete: of what a plan takes (tag → key
+    hashes), writes the archives where it is asked to, and returns what the answers have cost there, by tag."""
+
+    environment: str
+    importing: tuple[Importing, ...] = ()
+    notes: tuple[str, ...] = ()
+    complete: Callable[..., Mapping[str, float]] | None = None
 
 
 def import_events(one: Importing, spec: ResolvedSpec, realm: str, *, at: str, by: str = "") -> list[AnyEvent]:
@@ -71,6 +83,36 @@ def with_rows(one: Importing, taken: Mapping[str, Mapping[str, int]]) -> Importi
     """The import with what the plan takes of it. taken: tag → key hash in the archive → rows."""
     found = taken.get(one.tag, {})
     return replace(one, rows=sum(found.values()), used=len(found))
+
+
+def completed(
+    imports: Collection[Importing],
+    elsewhere: Collection[Elsewhere],
+    taken: Mapping[str, Mapping[str, int]],
+    *,
+    archives: bool,
+) -> tuple[Importing, ...]:
+    """Imports with what the plan takes of them; of other environments, those alone of which it takes any. archives:
+    whether the plan will be applied."""
+    paid: dict[str, float] = {}
+    for one in elsewhere:
+        if one.complete is not None:
+            paid |= one.complete(taken, archives=archives)
+    found = (replace(with_rows(one, taken), paid_usd=paid.get(one.tag, 0.0)) for one in imports)
+    return tuple(one for one in found if one.rows or not one.environment)
+
+
+def imports_words(imports: Collection[Importing]) -> list[str]:
+    """A sentence for each import of files, and one for each spec and environment whose answers it takes."""
+    words = [f"import {import_words(one)}" for one in imports if not one.environment]
+    for environment, spec in dict.fromkeys((one.environment, one.spec) for one in imports if one.environment):
+        own = [one for one in imports if (one.environment, one.spec) == (environment, spec)]
+        rows, paid = sum(one.rows for one in own), money(sum(one.paid_usd for one in own))
+        words.append(
+            f"reuse {environment} → {spec}: {counted(rows, 'row')} {'is' if rows == 1 else 'are'} answered by it, for "
+            f"nothing ({paid} was paid there, in {counted(len(own), 'job')})"
+        )
+    return words
 
 
 def import_words(one: Importing) -> str:

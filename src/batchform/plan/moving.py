@@ -19,10 +19,10 @@ from batchform.ledger.row_writer import ROW_GROUP
 from batchform.ledger.store import Ledger, RowsFile
 from batchform.plan.compare import remembered
 from batchform.plan.diff import row_same
-from batchform.plan.importing import Importing, import_blobs, import_events, with_rows
-from batchform.plan.model import Moving, Plan, Reason
+from batchform.plan.importing import Elsewhere, Importing, completed, import_blobs, import_events
+from batchform.plan.model import Action, Moving, Plan, Reason, SpecPlan
 from batchform.plan.recorded import reading
-from batchform.plan.work import Settings, Work
+from batchform.plan.work import Saving, Settings, Work
 from batchform.rows.earlier import earlier_keys
 from batchform.rows.keyed import NARROW, prepare
 from batchform.rows.sql import identifier, literal
@@ -50,29 +50,40 @@ class Moves(Struct):
     blobs: dict[str, Path] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     importing: list[Importing] = field(default_factory=list)
+    elsewhere: dict[str, list[Elsewhere]] = field(default_factory=dict)  # by spec
 
 
 @contextmanager
 def moved_on(
-    project: ResolvedProject, work: Sequence[Work], ledger: Ledger, settings: Settings, *, folder: Path
+    project: ResolvedProject,
+    work: Sequence[Work],
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    folder: Path,
+    save: Saving,
 ) -> Iterator[tuple[Moves, Settings]]:
-    """Within the block, `ledger` shows rows under their present names and keys: what moves, and the settings to plan
-    with. Only plans for `apply` move rows; others leave to it what has yet to move."""
+    """Within the block, `ledger` shows rows under their present names and keys, and answers from elsewhere: what moves,
+    and the settings to plan with. Only plans for `apply` move rows; others leave to it what has yet to move."""
     _refuse_left_behind(project, work, ledger, settings)
     found = Moves()
-    if settings.purpose != "apply":
-        yield found, settings
-        return
-    if ledger.head is not None:
+    if ledger.head is not None and settings.purpose in ("apply", "promote"):
         _moved(project, work, ledger, settings, found, folder)
+    if found.moving and settings.purpose == "promote":
+        raise UsageError(
+            f"{found.moving[0].spec} has rows to move first: answers are promoted to rows under their present names",
+            hint="Apply the move: batchform apply",
+        )
     for spec in (w.spec for w in work if w.spec.spec.import_ and settings.imports):
         for one in settings.imports(spec, folder) if settings.imports else ():
             _import(found, one, spec, folder)
+    if settings.elsewhere is not None:
+        _elsewhere(work, ledger, settings, found, folder, save)
     if not found.moving and not found.importing:
         yield found, settings
         return
     with ledger.supposing(found.events, found.files, found.blobs):
-        yield found, replace(settings, waiting=found.waiting)
+        yield found, replace(settings, waiting={**settings.waiting, **found.waiting})
 
 
 def _moved(
@@ -92,6 +103,26 @@ def _moved(
                     _keyed(one, ledger, found, folder)
 
 
+def _elsewhere(
+    work: Sequence[Work], ledger: Ledger, settings: Settings, found: Moves, folder: Path, save: Saving
+) -> None:
+    """What other environments' ledgers hold of specs, unless nothing is to do for them, or their own rows have yet to
+    move: an answer under the new name or key would be in the way of that."""
+    moves = settings.purpose in ("apply", "promote")
+    for one in work:
+        if settings.elsewhere is None or (save == Saving() and remembered(one, ledger, settings) is not None):
+            continue
+        if (
+            not moves
+            and one.spec.spec.moved
+            and (one.spec.moved_key or {*one.spec.spec.moved.names} & {*ledger.specs()})
+        ):
+            continue
+        found.elsewhere[one.spec.name] = there = settings.elsewhere(one.spec, folder)
+        for importing in (i for e in there for i in e.importing):
+            _import(found, importing, one.spec, folder)
+
+
 def _import(
     found: Moves, one: Importing, spec: ResolvedSpec, bundle: Path, *, at: str = "1970-01-01T00:00:00Z", by: str = ""
 ) -> None:
@@ -100,14 +131,23 @@ def _import(
     found.blobs |= import_blobs(one, bundle)
 
 
-def with_moves(plan: Plan, moves: Moves, taken: Mapping[str, Mapping[str, int]]) -> Plan:
+def with_moves(plan: Plan, moves: Moves, taken: Mapping[str, Mapping[str, int]], *, save: Saving) -> Plan:
     """The plan with what moves, which is a reason of those rows, too, and what is imported. taken: see `Settings`."""
     moved = {m.spec: m.rows for m in moves.moving if not m.waits}
     specs = [
         replace(s, reasons={**s.reasons, Reason.KEY_MOVED: moved[s.name]}) if s.name in moved else s for s in plan.specs
     ]
-    imports = tuple(with_rows(one, taken) for one in moves.importing)
+    specs = [_with_notes(s, moves.elsewhere.get(s.name, ())) for s in specs]
+    there = [e for found in moves.elsewhere.values() for e in found]
+    imports = completed(moves.importing, there, taken, archives=save.shards)
     return replace(plan, specs=tuple(specs), moves=tuple(moves.moving), imports=imports)
+
+
+def _with_notes(plan: SpecPlan, elsewhere: Sequence[Elsewhere]) -> SpecPlan:
+    """A plan that sends rows, or holds them, with why other environments do not answer them."""
+    notes = tuple(note for one in elsewhere for note in one.notes)
+    asks = plan.rows_to_send or plan.actions.get(Action.HELD)
+    return replace(plan, notes=(*plan.notes, *notes)) if notes and asks else plan
 
 
 @contextmanager

@@ -37,6 +37,7 @@ PAYING = {
     "retry": frozenset({first.RETRY, first.PENDING}),
     "settle": frozenset[str](),
     "wave": frozenset({first.NEW, first.CHANGED, first.REQUESTED}),
+    "promote": frozenset[str](),
 }
 """Purpose of a plan → classes of candidates that may be sent. PENDING is then a row whose request is still the one that
 was queued or given back: with another it is CHANGED."""

@@ -13,7 +13,7 @@ from batchform.plan.bounds import Spare
 from batchform.plan.changes import Decision
 from batchform.plan.counting import Counting
 from batchform.plan.draft import Before
-from batchform.plan.importing import Importing
+from batchform.plan.importing import Elsewhere, Importing
 from batchform.plan.registry import Registry
 from batchform.plan.unchanged import Kept
 from batchform.ports import Destination, Source
@@ -38,16 +38,21 @@ Imports = Callable[[ResolvedSpec, Path], Sequence[Importing]]
 """What a spec imports that the ledger does not have yet; its files are written below the folder."""
 
 
+ElsewhereOf = Callable[[ResolvedSpec, Path], list[Elsewhere]]
+"""What the ledgers of other environments hold of a spec; files are written below the folder."""
+
+
 class Settings(Struct, frozen=True):
     """What a plan depends on besides files, rows and ledger.
 
     purpose: "apply"; "retry": only rows that failed or were given back are sent, as they were; "settle": nothing is;
-    "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed.
+    "wave": only rows of chains that have come since the plan of digest `wave_of` was reviewed; "promote": nothing is
+    sent, and answers of another environment are taken.
     on_change: what becomes of answered rows that an edit would send again, by spec, as the command line says it;
     spare: how far what is approved lies around the plan; reason: why limits
     are released; counting: what lets the service count tokens, None to estimate them; waiting: specs whose rows are all
-    held, and why; imports: reads results of other jobs; taken: import → key hash of its archive → rows that take that
-    answer, filled in while rows are rendered.
+    held, and why; imports: reads results of other jobs; elsewhere: reads other environments' ledgers; taken: import →
+    key hash of its archive → rows that take that answer, filled in while rows are rendered.
     """
 
     registry: Registry
@@ -65,6 +70,7 @@ class Settings(Struct, frozen=True):
     counting: Counting | None = None
     waiting: Mapping[str, str] = field(default_factory=dict)
     imports: Imports | None = None
+    elsewhere: ElsewhereOf | None = None
     taken: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def records_left(self, spec: str) -> bool:

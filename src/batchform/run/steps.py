@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from batchform.plan.importing import import_words
+from batchform.plan.importing import imports_words
 from batchform.plan.model import Action, Plan, SpecPlan
 from batchform.plan.moving_words import moving_words
 from batchform.spec.wording import counted, money
@@ -70,7 +70,7 @@ def _carried(plan: Plan) -> Iterator[Step]:
         details = [f"{s.name}: up to {counted(s.after.rows, 'row')}" for s in plan.specs if s.after]
         details += [f"under {plan.under}"] if plan.under else []
         yield Step(APPROVE, "record what is approved, of chains and by digest", details=tuple(details))
-    told = [moving_words(m) for m in plan.moves if not m.waits] + [import_words(i) for i in plan.imports if i.rows]
+    told = [moving_words(m) for m in plan.moves if not m.waits] + imports_words([i for i in plan.imports if i.rows])
     if told:
         yield Step(MOVE, "record what moves to another name or key, and what is imported", details=tuple(told))
     for spec in plan.specs:

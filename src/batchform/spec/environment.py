@@ -21,7 +21,8 @@ _MERGED: Final = ("backends", "databases", "defaults", "limits", "google_cloud")
 def substitute(
     document: Document, env: Mapping[str, str], environment: str | None
 ) -> tuple[Document, list[Diagnostic]]:
-    """The document with `${ENV:NAME}` replaced, but for the environments that are not chosen."""
+    """The document with `${ENV:NAME}` replaced, but for the environments that are not chosen: of those the ledger alone
+    is, if it can be."""
     problems: list[Diagnostic] = []
     raw: dict[NodePath, str] = {}
 
@@ -30,7 +31,8 @@ def substitute(
             return text
         if path[:1] == ("environments",) and path[1:2] != (environment,):
             raw[path] = text
-            return text
+            set_ = path[2:] == ("ledger",) and all(name in env for name in _REFERENCE.findall(text))
+            return _REFERENCE.sub(lambda match: env[match[1]], text) if set_ else text
         if _OPENING.search(_REFERENCE.sub("", text)):
             hint = "Write ${ENV:NAME}, with a name of letters, digits and _."
             problems.append(

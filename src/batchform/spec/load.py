@@ -18,6 +18,7 @@ from batchform.spec.environment import overlaid, refuse_references, substitute
 from batchform.spec.ignored import without_ignored
 from batchform.spec.lint import destination_identity, lint_project, lint_spec
 from batchform.spec.lint_destinations import ProjectFiles, lint_destinations
+from batchform.spec.lint_environments import ledgers_of, lint_reuse
 from batchform.spec.lint_moved import lint_moves, lint_removed
 from batchform.spec.lint_texts import lint_templates, lint_texts
 from batchform.spec.model import Backend, EmulatorBackend, Project, Prompt, Spec
@@ -80,12 +81,13 @@ def load_project(
     if config is not None:
         config = config.model_copy(update={"backends": backends})
         problems += [*lint_project(merged, config, root), *lint_texts(document)]
-        problems += _check_default_backend(config, merged)
+        problems += [*_check_default_backend(config, merged), *lint_reuse(document, config)]
     specs = _load_specs(_spec_files(merged, config, root, problems), parts, config, problems)
     problems += lint_removed(merged, config, [s.name for s in specs]) if config is not None else ()
     if config is None or any(p.severity == "error" for p in problems):
         raise InvalidProject(problems)
-    return ResolvedProject(root, file.absolute(), config, environment or "", specs, tuple(problems))
+    ledgers = ledgers_of(document)
+    return ResolvedProject(root, file.absolute(), config, environment or "", specs, tuple(problems), ledgers)
 
 
 def _backends(config: Project, env: Mapping[str, str]) -> dict[str, Backend]:

@@ -104,6 +104,7 @@ class Environment(Strict):
     defaults: Defaults | None = Wire(None, description="Defaults to change; the others stay.")
     limits: Limits | None = Field(None, description="Limits to change; the others stay.")
     google_cloud: GoogleCloud | None = Field(None, description="Settings of Google Cloud to change; the others stay.")
+    reuse_from: list[Name] | None = Field(None, description="Environments whose answers are taken, in place of others.")
 
 
 class Project(Strict):
@@ -125,6 +126,11 @@ class Project(Strict):
     )
     environments: dict[str, Environment] = Wire(
         default_factory=dict, description="What differs under `--env NAME`, laid over the rest of this file."
+    )
+    reuse_from: list[Name] = Field(
+        default_factory=list,
+        description="Environments whose answers to the very same requests are taken, for nothing; the file without an "
+        "environment is `default`.",
     )
     allow_paths: list[str] = Field(
         default_factory=list, description="Folders outside the project that specs may read and write."

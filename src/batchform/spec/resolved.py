@@ -141,3 +141,4 @@ class ResolvedProject(Struct, frozen=True):
     environment: str
     specs: tuple[ResolvedSpec, ...]
     warnings: tuple[Any, ...] = field(default=())  # Diagnostics of severity "warning"
+    ledgers: Mapping[str, str] = field(default_factory=dict)  # of each environment and of `default`; "" if not known

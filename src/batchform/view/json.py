@@ -109,9 +109,11 @@ def _spec(spec: SpecPlan) -> dict[str, Any]:
 
 def _importing(one: Importing) -> dict[str, Any]:
     """Results of jobs made elsewhere, and the rows that they answer."""
-    told = {"spec": one.spec, "source": one.source, "lines": one.lines, "answers": one.answers, "rows": one.rows}
+    told: dict[str, Any] = {"spec": one.spec, "source": one.source, "lines": one.lines, "answers": one.answers}
+    told |= {"rows": one.rows, "used": one.used, "skipped": dict(one.skipped), "examples": list(one.examples)}
     noted = {"notes": list(one.notes)} if one.notes else {}
-    return {**told, "used": one.used, "skipped": dict(one.skipped), "examples": list(one.examples), **noted}
+    there = {"environment": one.environment, "paid_there_usd": one.paid_usd} if one.environment else {}
+    return {**told, **noted, **there}
 
 
 def _moving(moving: Moving) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from batchform.plan.importing import import_words
+from batchform.plan.importing import imports_words
 from batchform.plan.model import Action, Plan, Range, Reason, SpecPlan
 from batchform.plan.moving_words import moving_words
 from batchform.spec.wording import counted, money
@@ -91,7 +91,7 @@ def move_lines(plan: Plan) -> list[str]:
         else f"move {safe(moving_words(m))}, for nothing"
         for m in plan.moves
     ]
-    return moves + [f"import {safe(import_words(one))}" for one in plan.imports]
+    return moves + [safe(words) for words in imports_words(plan.imports)]
 
 
 def partial_line(plan: Plan) -> str:

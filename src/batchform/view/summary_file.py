@@ -79,6 +79,7 @@ def _importing(told: dict[str, Any]) -> Importing:
     return Importing(
         told["spec"], "", told["source"], told["lines"], told["answers"], rows=told["rows"], used=told["used"],
         skipped=told["skipped"], examples=tuple(told["examples"]), notes=tuple(told.get("notes", ())),
+        environment=told.get("environment", ""), paid_usd=told.get("paid_there_usd", 0.0),
     )  # fmt: skip
 
 
