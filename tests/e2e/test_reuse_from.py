@@ -126,7 +126,7 @@ def test_killed_anywhere_and_run_again_comes_to_the_same(workspace: Workspace, m
     staging, paid = ledger_of(workspace, "staging"), len(workspace.billed())
     real: dict[str, Callable[..., Any]] = {n: getattr(LocalBlobs, n) for n in ("write_new", "swap_head")}
     ends = []
-    for last in range(3, 7):  # from the archive that is copied to the head that names it
+    for last in (3, 5):  # what is copied lies there without being named; in the middle of the commit
         shutil.rmtree(workspace.root / ".batchform/prod", ignore_errors=True)
         shutil.rmtree(workspace.root / "results", ignore_errors=True)
         left = last
@@ -174,7 +174,7 @@ def test_environments_that_take_from_each_other(workspace: Workspace) -> None:
     ledgers = {"staging": {"ledger": ".batchform/staging"}, "prod": {"ledger": ".batchform/prod"}, "same": {}}
     workspace.project(environments=ledgers, reuse_from=["staging", "prod", "default", "same"])
     workspace.apply(*STAGING)
-    for env in (PROD, STAGING, ("--env", "same")):
+    for env in (PROD, STAGING):
         workspace.apply(*env)
     assert len(workspace.billed()) == 6
     workspace.project(environments={"a": {"reuse_from": ["a", "b"]}}, reuse_from=["c"])
