@@ -77,14 +77,14 @@ def test_a_job_made_by_hand_answers_rows(workspace: Workspace, service: str) -> 
     assert (refused.code, "does not give inputs back" in refused.err) == (1, True), refused.err
     assert "specs/triage.yaml:" in refused.err
     workspace.spec(**{"import": [{"job": job.name, "requests": "old/other.jsonl"}]})
-    assert f"`requests` is not what {job.name} was sent" in workspace.run("plan").err
+    assert f"`requests` is not what {job.name} was sent" in workspace.run("plan").words
 
     workspace.spec(**{"import": [{"job": [job.name], "requests": "old/*.jsonl"}]})
     before = workspace.snapshot()
     plan = workspace.ok("plan", "--json", "--out", "saved").json
     [one] = plan["imports"]
     assert (one["source"], one["rows"], one["lines"], one["answers"]) == (job.name, 3, 3, 3)
-    assert f"import {job.name} → triage: 3 rows are answered by it" in workspace.ok("show", "saved").out
+    assert f"import {job.name} → triage: 3 rows are answered by it" in workspace.ok("show", "saved").words
     assert workspace.snapshot() == before  # planning only reads
     workspace.ok("apply", "saved", "--yes")
     assert (len(workspace.billed()), workspace.actions()) == (6, {"keep": 6})
@@ -157,7 +157,7 @@ def test_jobs_that_answer_nothing(workspace: Workspace) -> None:
             gone = sent_by_hand(client, asked)
             client.batches.cancel(name=gone.name)
             workspace.spec(**{"import": [{"job": gone.name, "requests": "old/input.jsonl"}]})
-            assert "0 rows are answered by it; the job ended CANCELLED without results" in workspace.ok("plan").out
+            assert "0 rows are answered by it; the job ended CANCELLED without results" in workspace.ok("plan").words
             workspace.ok("apply", "--yes", "--detach")
             [own] = workspace.ok("jobs", "list", "--json").json
             assert f"{own['job']} is the job {own['tag']} of this ledger" in refusal(own["job"])

@@ -100,7 +100,7 @@ def test_promote_takes_answers_and_sends_nothing(workspace: Workspace) -> None:
     assert workspace.run("promote", "--from", "staging", "--detailed-exitcode", *PROD).code == 2
     told = workspace.ok("promote", "--from", "staging", "--out", "moved", *PROD).out
     assert "batchform apply moved --env prod" in told
-    assert "reuse staging → triage: 3 rows" in workspace.ok("show", "moved").out
+    assert "reuse staging → triage: 3 rows" in workspace.ok("show", "moved").words
     shutil.rmtree(workspace.root / ".batchform/staging")  # what was reviewed has all that it takes
     workspace.ok("apply", "moved", "--yes", *PROD)
     assert len(workspace.billed()) == 6

@@ -41,7 +41,7 @@ def test_sync_sends_nothing_of_a_stage_that_only_an_apply_would_show(workspace: 
     workspace.spec(rollout=MANUAL)
     workspace.ok("apply", "--yes", "--quiet")
     workspace.ok("rerun", "triage", "--where", "true")
-    assert "3 rows wait for apply" in workspace.ok("sync").out
+    assert "3 rows wait for apply" in workspace.ok("sync").words
     fill(workspace, rest="another text")
     workspace.ok("sync", "--quiet")
     assert len(workspace.billed()) == 3
@@ -80,4 +80,4 @@ def test_rows_that_a_stage_leaves_queued_count_against_what_was_approved(workspa
         workspace.ok("sync", "--quiet")
     assert len(workspace.billed()) == 20
     found = workspace.run("apply", "--detach", "--approved", envelope)
-    assert found.code == 4 and "22 were approved at most, 20 of them sent before" in found.err
+    assert found.code == 4 and "22 were approved at most, 20 of them sent before" in found.words

@@ -39,6 +39,11 @@ class Result:
         self.code, self.out, self.err = code, out, err
 
     @property
+    def words(self) -> str:
+        """What both streams say, in one line: where lines break depends on the terminal."""
+        return " ".join(f"{self.out} {self.err}".split())
+
+    @property
     def json(self) -> Any:
         return json.loads(self.out)
 
