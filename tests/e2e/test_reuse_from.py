@@ -195,3 +195,47 @@ def test_a_ledger_in_cloud_storage_and_one_of_a_variable(
     workspace.apply(*PROD)
     assert (len(workspace.billed()), workspace.actions(*PROD)) == (6, {"keep": 6})
     assert {n: bucket.generation(n) for n in bucket.names("staging/")} == there
+
+
+def test_sync_leaves_what_nobody_has_applied(workspace: Workspace) -> None:
+    """An edit or a new row waits for an apply, also where staging has the answer; only failed rows are looked at."""
+    environments(workspace)
+    bad = failing_row(9)
+    workspace.rows([workspace.row(1), workspace.row(2), bad])
+    workspace.run("apply", "--yes", "--quiet", *PROD)
+    workspace.write("templates/triage.j2", "EDITED {{ title }} {{ body }}\n")
+    workspace.rows([workspace.row(1), workspace.row(2), workspace.row(3), bad])
+    workspace.run("apply", "--yes", "--quiet", *STAGING)
+    planned = workspace.actions(*PROD)
+    assert planned["reuse"] == 3
+    workspace.run("sync", *PROD)
+    assert workspace.actions(*PROD) == planned
+
+
+def test_a_ledger_there_that_cannot_be_read_stops_no_delivery_here(workspace: Workspace) -> None:
+    environments(workspace)
+    workspace.rows([workspace.row(1), failing_row(2)])
+    workspace.run("apply", "--yes", "--quiet", *STAGING)
+    workspace.rows([workspace.row(3), failing_row(2)])
+    workspace.run("apply", "--yes", "--quiet", "--detach", *PROD)
+    (workspace.root / "results/triage.jsonl").unlink()
+    head = workspace.root / ".batchform/staging/head.json"
+    head.write_text(re.sub(r'"format_version": *\d+', '"format_version": 99', head.read_text()))
+    workspace.run("sync", "--wait", *PROD)
+    assert [r["id"] for r in workspace.delivered()] == ["T-3"]
+
+
+def test_results_that_stayed_in_a_bucket_which_only_the_other_environment_reads(workspace: Workspace) -> None:
+    local = {"type": "emulator", "job_seconds": 0, "poll": "10ms"}
+    cloud = {**local, "cloud": "vertex", "raw_results": "bucket"}
+    staging = {"ledger": ".batchform/staging", "backends": {"cloud": cloud}, "defaults": {"backend": "cloud"}}
+    prod = {"ledger": ".batchform/prod", "reuse_from": ["staging"]}
+    for other in ({}, {"cloud": local}):
+        workspace.project(backends={"local": local, **other}, environments={"staging": staging, "prod": prod})
+        if not other:
+            workspace.apply(*STAGING)
+        planned = workspace.plan(*PROD)
+        assert planned["actions"]["run"] + planned["actions"]["reuse"] == 6
+        assert planned["actions"]["reuse"] or any(
+            "6 answers of staging cannot be reused" in n for n in planned["notes"]
+        )

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchform.errors import UsageError
+from batchform.errors import LedgerCorrupt, SourceError, UsageError
 from batchform.spec.remote import is_remote
 
 if TYPE_CHECKING:
@@ -32,14 +32,18 @@ def elsewhere_of(session: Session, environments: tuple[str, ...]) -> ElsewhereOf
         known = set(session.ledger.control().jobs)
         found = []
         for name in names:
-            there = opened.get(name) or opened.setdefault(name, _open(session, name))
             place = _place(session, ledgers[name])
             inside = is_remote(place) or Path(place).is_relative_to(session.root.resolve())
             folders = [folder] if inside else [folder, Path(place)]
-            one = read_elsewhere(
-                there, name, spec, known=known, connect=partial(session.connect, *folders), folder=folder,
-                scratch=session.scratch,
-            )  # fmt: skip
+            try:
+                there = opened.get(name) or opened.setdefault(name, _open(session, name))
+                one = read_elsewhere(
+                    there, name, spec, known=known, connect=partial(session.connect, *folders), folder=folder,
+                    scratch=session.scratch,
+                )  # fmt: skip
+            except LedgerCorrupt as error:  # not this ledger: a sync goes on, and sends nothing that may be answered
+                hint = f"Mend it there, or leave {name} out of `reuse_from`. {error.hint or ''}".strip()
+                raise SourceError(f"the ledger of {name} cannot be read: {error.message}", hint=hint) from error
             known |= {importing.tag for importing in one.importing}
             found.append(one)
         return found

@@ -309,6 +309,8 @@ def render_candidates(
         rules.sample = Sample(settings.counting.most)
     renderer = CandidateRenderer(con, spec, rows, past, realm=realm, free=free, paying=paying, rules=rules)
     renderer.taken = settings.taken
+    if settings.purpose == "retry" and settings.elsewhere is not None:  # edits and new rows are left to apply
+        renderer.taking = PAYING["retry"]
     renderer.why_left = settings.waiting.get(spec.name, renderer.why_left)
     renderer.climber = climber_of(spec, settings.registry.on(cloud_of(spec.backend)))
     cutter = ShardCutter(

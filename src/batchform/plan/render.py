@@ -89,6 +89,7 @@ class CandidateRenderer:
             rules.file_tokens = lambda request: sum(f.tokens for f in carried.of(request))
         self._shares = spec.spec.idempotency.reuse_identical or bool(recorded.imported)
         self.taken: dict[str, dict[str, int]] = {}  # of imports: tag → key hash there → rows
+        self.taking: frozenset[str] | None = None  # classes that take answers of others; None for all
         self.climber: Climber | None = None  # where retries change what is sent
         if renderer.one_form:
             rules.of_one_form()
@@ -196,6 +197,9 @@ class CandidateRenderer:
             return
         if kind == "planned" and rest and self._rollout is not None and not self._rollout.seats(rest):
             self._hold(self._rollout.standing.held_words)
+            return
+        if kind == "answered" and state["class"] not in (self.taking or (state["class"],)):
+            self._hold(self.why_left)
             return
         self.out.count(Action.IN_FLIGHT if kind == "in_flight" else Action.REUSE, self._why(state))
         if kind == "answered":

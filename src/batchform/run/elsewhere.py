@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from batchform.canon import digest_of, short
-from batchform.errors import LedgerCorrupt
+from batchform.errors import LedgerCorrupt, UsageError
 from batchform.ledger.raw import open_lines, reading_results, results_missing
 from batchform.ledger.records import answers_name
 from batchform.ledger.segments import RESTORE
@@ -68,7 +68,7 @@ def read_elsewhere(
         jobs = con.execute(f"SELECT tag, parse_digest, count(*) FROM {_HELD} GROUP BY ALL ORDER BY ALL").fetchall()
         for job, parse, rows in jobs:
             answers = answers_name(job, parse)
-            why = results_missing(ledger, job) or ("" if is_whole(ledger, answers) else "its answers are not there")
+            why = _missing(ledger, job) or ("" if is_whole(ledger, answers) else "its answers are not there")
             if why:
                 notes.append(f"{counted(rows, 'answer')} of {environment} cannot be reused: job {job}: {why}")
                 continue
@@ -104,6 +104,15 @@ def read_elsewhere(
             return {tag: _paid(con, costs, taken[tag]) for tag in used}
 
     return Elsewhere(environment, tuple(found), tuple(notes), complete)
+
+
+def _missing(ledger: Ledger, job: str) -> str:
+    """Why the raw results of a job cannot be read. Those that stayed in a bucket are read by a backend that this
+    environment may not have."""
+    try:
+        return results_missing(ledger, job)
+    except (LedgerCorrupt, UsageError) as error:
+        return error.message.rstrip(".")
 
 
 def _earlier(spec: ResolvedSpec) -> tuple[str, ...]:
